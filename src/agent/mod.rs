@@ -1,0 +1,1 @@
+//! One host from inside: the message loop, the lock, dispatch to what is below.

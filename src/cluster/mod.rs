@@ -1,0 +1,1 @@
+//! Many hosts: plan, lanes, up, down, status as literal tables of steps.

@@ -1,0 +1,138 @@
+//! This machine, behind a trait: files, commands, units. The only place that touches it.
+//!
+//! Steps of the node engine and tasks of a playbook are written against [`Host`]. [`Machine`](machine::Machine) is the
+//! real one; a recording fake for tests lives beside it.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+
+use crate::failure::Result;
+
+/// What an entry of the filesystem is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EntryKind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link and where it points.
+    Link(PathBuf),
+    /// A socket, device or pipe.
+    Other,
+}
+
+/// What is known of a path without following a link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// What it is.
+    pub kind: EntryKind,
+    /// Permission bits (lower 12).
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Size in bytes.
+    pub size: u64,
+}
+
+/// A program to run, without a shell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Command {
+    /// Name (looked up in PATH plus /usr/local/sbin:/usr/sbin:/sbin) or absolute path.
+    pub program: String,
+    /// Arguments. Never a secret: other users can read them.
+    pub arguments: Vec<String>,
+    /// Environment to add to a small fixed one.
+    pub environment: Vec<(String, String)>,
+    /// What it reads from standard input.
+    pub input: Vec<u8>,
+    /// Longest time; after it the process group is killed and the result is a failure.
+    pub limit: Duration,
+}
+
+impl Command {
+    /// A command with a limit of 60 s and nothing on standard input.
+    pub fn new(program: impl Into<String>, arguments: &[&str]) -> Self {
+        Self {
+            program: program.into(),
+            arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
+            environment: Vec::new(),
+            input: Vec::new(),
+            limit: Duration::from_secs(60),
+        }
+    }
+
+    /// With another limit.
+    pub fn limit(mut self, limit: Duration) -> Self {
+        self.limit = limit;
+        self
+    }
+
+    /// With something on standard input.
+    pub fn input(mut self, input: impl Into<Vec<u8>>) -> Self {
+        self.input = input.into();
+        self
+    }
+}
+
+/// What a command left behind.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Output {
+    /// Exit status; 128 + signal when it was killed.
+    pub status: i32,
+    /// Standard output, cut at 4 MiB.
+    pub stdout: Vec<u8>,
+    /// Standard error, cut at 4 MiB.
+    pub stderr: Vec<u8>,
+}
+
+impl Output {
+    /// Whether it exited with 0.
+    pub fn success(&self) -> bool {
+        self.status == 0
+    }
+
+    /// Standard output as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).into_owned()
+    }
+}
+
+/// A machine to observe and alter. File operations are short and blocking; commands are awaited.
+///
+/// Every failure names the path or the program and has kind [`Kind::Host`](crate::failure::Kind::Host).
+pub trait Host: Send + Sync {
+    /// Content of a file, or `None` where there is none. More than 64 MiB is a failure.
+    fn read(&self, path: &Path) -> Result<Option<Vec<u8>>>;
+    /// What a path is, links not followed; `None` where there is nothing.
+    fn entry(&self, path: &Path) -> Result<Option<Entry>>;
+    /// Names in a directory, sorted; empty where there is none.
+    fn list(&self, directory: &Path) -> Result<Vec<String>>;
+    /// SHA-256 of a file's content as hex, streamed; `None` where there is no file.
+    fn sha256(&self, path: &Path) -> Result<Option<String>>;
+    /// Replaces or makes a file: temporary file beside it, fsync, rename. Parents must exist. Owner root.
+    fn write(&self, path: &Path, content: &[u8], mode: u32) -> Result<()>;
+    /// Writes into an existing file without replacing it (for /proc/sys and the like).
+    fn poke(&self, path: &Path, content: &[u8]) -> Result<()>;
+    /// Makes a directory and its missing parents (those with mode 0755); an existing one keeps its mode.
+    fn create_directory(&self, path: &Path, mode: u32) -> Result<()>;
+    /// Sets permission bits.
+    fn set_mode(&self, path: &Path, mode: u32) -> Result<()>;
+    /// Makes or atomically replaces a symbolic link.
+    fn link(&self, path: &Path, target: &Path) -> Result<()>;
+    /// Moves a file, across filesystems if it must be (copy, fsync, rename).
+    fn rename(&self, from: &Path, to: &Path) -> Result<()>;
+    /// Removes a file, link or empty directory; nothing there is fine.
+    fn remove(&self, path: &Path) -> Result<()>;
+    /// Removes a directory with everything below it, never crossing into a mount or following a link; nothing there is
+    /// fine.
+    fn remove_tree(&self, path: &Path) -> Result<()>;
+    /// Unmounts a mount point (lazily); not mounted is fine.
+    fn unmount(&self, path: &Path) -> Result<()>;
+    /// Runs a program to its end. A program that is not there or runs past its limit is a failure; another exit status
+    /// than 0 is not.
+    fn run(&self, command: Command) -> BoxFuture<'_, Result<Output>>;
+}

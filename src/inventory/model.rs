@@ -1,0 +1,198 @@
+//! The inventory after loading: defaults filled in, references resolved, everything valid.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::secret::Secret;
+
+/// A whole inventory.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Inventory {
+    /// The file it was read from.
+    pub path: PathBuf,
+    /// What cluster the hosts shall be.
+    pub cluster: Cluster,
+    /// The hosts in the order they were written.
+    pub hosts: Vec<Host>,
+}
+
+impl Inventory {
+    /// The first control plane: where `init` runs.
+    pub fn first_control_plane(&self) -> &Host {
+        self.control_planes().next().expect("validation refuses an inventory without a control plane")
+    }
+
+    /// The control planes in inventory order.
+    pub fn control_planes(&self) -> impl Iterator<Item = &Host> {
+        self.hosts.iter().filter(|host| host.role == Role::ControlPlane)
+    }
+
+    /// The workers in inventory order.
+    pub fn workers(&self) -> impl Iterator<Item = &Host> {
+        self.hosts.iter().filter(|host| host.role == Role::Worker)
+    }
+}
+
+/// The `cluster:` part.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cluster {
+    /// A DNS label; names the kubeconfig and the records on the hosts.
+    pub name: String,
+    /// Kubernetes version without `v`: `1.36.3`.
+    pub kubernetes: semver::Version,
+    /// `host:port` that all nodes reach the API by; the first control plane's address when absent.
+    pub endpoint: Option<String>,
+    /// Networks and the plugin.
+    pub network: Network,
+    /// kubeadm documents, passed through: the text of the file named by `kubeadm:` or written inline. `None` if absent.
+    pub kubeadm: Option<KubeadmDocuments>,
+    /// Bundle file or folder; absolute, resolved against the inventory's folder.
+    pub bundle: Option<PathBuf>,
+    /// Settings of the container runtime.
+    pub containerd: Containerd,
+}
+
+/// kubeadm documents a person wrote, with where they stand, for messages.
+#[derive(Debug, Clone, PartialEq)]
+pub struct KubeadmDocuments {
+    /// The YAML text, one or more documents.
+    pub text: String,
+    /// The file it stands in.
+    pub path: PathBuf,
+    /// The line of the file the text starts at, counted from 1.
+    pub line: usize,
+}
+
+/// `cluster.network`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Network {
+    /// Pod network; default 10.244.0.0/16.
+    pub pods: IpNet,
+    /// Service network; default 10.96.0.0/12.
+    pub services: IpNet,
+    /// Who makes the pod network; default `bridge`.
+    pub plugin: NetworkPlugin,
+    /// DNS domain of the cluster; default cluster.local.
+    pub domain: String,
+}
+
+/// Who makes the pod network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NetworkPlugin {
+    /// Ours: the CNI bridge plugin with routes between the hosts.
+    Bridge,
+    /// The user brings one.
+    None,
+}
+
+/// `cluster.containerd`.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Containerd {
+    /// Do not let containers be less likely killed than containerd itself (needed where CAP_SYS_RESOURCE is missing).
+    pub restrict_oom_score_adj: bool,
+}
+
+/// One machine.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Host {
+    /// Name in the inventory; also the node's name unless kubeadm documents say otherwise. RFC 1123.
+    pub name: String,
+    /// What SSH connects to: address or name; the host's name when absent.
+    pub address: String,
+    /// The address the cluster knows the node by; `address` when that is an IP address, else found out from the facts.
+    pub node_address: Option<IpAddr>,
+    /// What it becomes.
+    pub role: Role,
+    /// Labels for the node.
+    pub labels: BTreeMap<String, String>,
+    /// Taints for the node; `None` leaves kubeadm's default.
+    pub taints: Option<Vec<Taint>>,
+    /// How to reach it: defaults of `ssh:` with the host's own `ssh:` over them.
+    pub ssh: Ssh,
+    /// Line of the host in the file, counted from 1; for messages.
+    pub line: usize,
+}
+
+/// What a host becomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// Runs the API server, etcd and the controllers.
+    ControlPlane,
+    /// Runs workloads.
+    Worker,
+}
+
+/// A taint, as `key=value:effect`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Taint {
+    /// Key.
+    pub key: String,
+    /// Value; may be empty.
+    pub value: String,
+    /// NoSchedule, PreferNoSchedule or NoExecute.
+    pub effect: String,
+}
+
+/// `ssh:` after merging.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ssh {
+    /// Login name; the local user's name when absent.
+    pub user: String,
+    /// TCP port; default 22.
+    pub port: u16,
+    /// Private key files, `~` expanded; empty means the agent and the usual files in ~/.ssh.
+    pub identities: Vec<PathBuf>,
+    /// Whether a running ssh-agent is asked; default true.
+    pub agent: bool,
+    /// Where the login password comes from, if one is used.
+    pub password: Option<SecretSource>,
+    /// How to become root.
+    pub become_root: Become,
+    /// Where the password of `become_root` comes from, if one is needed; the login password's source when absent.
+    pub become_password: Option<SecretSource>,
+    /// known_hosts files; default ~/.ssh/known_hosts, and /etc/ssh/ssh_known_hosts read only.
+    pub known_hosts: Vec<PathBuf>,
+    /// What to do about an unknown host key.
+    pub host_keys: HostKeys,
+    /// Longest time to connect and log in, in seconds; default 20.
+    pub connect_limit_seconds: u64,
+}
+
+/// How to become root on a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Become {
+    /// The login user is root already.
+    None,
+    /// `sudo`, with a password when it asks for one.
+    Sudo,
+}
+
+/// Where a password comes from. Never argv, never the inventory itself.
+#[derive(Debug, Clone, PartialEq)]
+pub enum SecretSource {
+    /// Asked once on the terminal.
+    Ask,
+    /// First line of a file that only its owner may read.
+    File(PathBuf),
+    /// First line that a command prints; run once, by `sh -c`.
+    Command(String),
+    /// Known already.
+    Known(Secret),
+}
+
+/// What to do about an unknown host key; a changed or revoked key is refused by both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HostKeys {
+    /// Refuse.
+    Strict,
+    /// Accept and remember.
+    AcceptNew,
+}

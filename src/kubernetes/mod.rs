@@ -1,0 +1,1 @@
+//! Pure builders of everything Kubernetes reads: certificates, kubeconfigs, manifests, kubelet files, objects.

@@ -1,0 +1,231 @@
+//! What laptop and agent say to each other: one JSON document a line, on the agent's stdin and stdout.
+//!
+//! Both ends are the same file (the upload is checked by its hash), so the types need no versions. The laptop first
+//! sends [`BEGIN`] on a line of its own: everything before it (a sudo password that sudo did not ask for) is dropped
+//! unread by the agent.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::event::What;
+use crate::fact::Facts;
+use crate::failure::Failure;
+use crate::secret::Secret;
+
+/// The line after which messages begin.
+pub const BEGIN: &str = "clusterctl-messages-begin";
+
+/// No line may be longer, in bytes: facts and kubeconfigs are a few KiB, a play a few hundred.
+pub const MAXIMUM_LINE_BYTES: usize = 16 << 20;
+
+/// A request under a number; the answer carries the same number.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Envelope {
+    /// Counts up from 1 within a connection.
+    pub id: u64,
+    /// What is wanted.
+    pub request: Request,
+}
+
+/// What the laptop asks of an agent. The type of the answer is named at each variant.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Request {
+    /// Observe everything: [`Facts`].
+    Facts,
+    /// Take the host's lock for this run, or say who holds it: `()`.
+    Lock(Holder),
+    /// Which of these blobs the host lacks: `Vec<String>` of their sha256.
+    Lacking {
+        /// What is wanted on the host.
+        blobs: Vec<Wanted>,
+    },
+    /// Run a play: [`PlayReport`].
+    Play(PlayOrder),
+    /// Make the first control plane: [`Ticket`].
+    Init(InitOrder),
+    /// Join this host: `Joined`.
+    Join(JoinOrder),
+    /// Set up the pod network on this host: `u32`, the number of changes.
+    Network(NetworkOrder),
+    /// Undo kubeadm's part: `u32`, the number of changes.
+    Reset(ResetOrder),
+    /// Put back what the journal recorded and remove everything of ours: `u32`, the number of changes.
+    Restore,
+    /// Run a program and return what it printed: [`Ran`].
+    Run(RunOrder),
+    /// The text of a file of the cluster that the laptop may keep: the admin kubeconfig: [`Secret`].
+    AdminKubeconfig,
+}
+
+/// Who holds a host's lock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// `user@machine` of the laptop.
+    pub who: String,
+    /// What it does: `up`.
+    pub verb: String,
+    /// Since when, seconds since the epoch by the laptop's clock.
+    pub since_seconds: u64,
+    /// The cluster's name; it goes into the journal.
+    pub cluster: String,
+}
+
+/// A blob that should be on the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wanted {
+    /// SHA-256 of its content, hex.
+    pub sha256: String,
+    /// Size of its content in bytes.
+    pub size: u64,
+    /// Where it belongs.
+    pub place: Place,
+}
+
+/// Where a blob belongs on a host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "place", rename_all = "kebab-case")]
+pub enum Place {
+    /// A file.
+    File {
+        /// Absolute path.
+        path: String,
+        /// Permission bits.
+        mode: u32,
+    },
+    /// Images in the container runtime.
+    Images {
+        /// The references the archive brings.
+        references: Vec<String>,
+    },
+}
+
+/// A play to run: the whole of it, with everything its tasks refer to.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PlayOrder {
+    /// The play.
+    pub play: crate::playbook::Play,
+    /// Variables that templates and conditions see, besides `facts`.
+    pub variables: BTreeMap<String, Value>,
+    /// Texts of the template and source files the play names, by the name it uses.
+    pub files: BTreeMap<String, Vec<u8>>,
+    /// What would change is reported, nothing is altered.
+    pub dry_run: bool,
+}
+
+/// What a play did.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct PlayReport {
+    /// Changes, in order, one line each.
+    pub changes: Vec<String>,
+}
+
+/// `init` on the first control plane.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct InitOrder {
+    /// kubeadm documents: InitConfiguration, ClusterConfiguration and, if wanted, KubeletConfiguration and
+    /// KubeProxyConfiguration. Secret because it holds the bootstrap token.
+    pub configuration: Secret,
+}
+
+/// What `init` hands to `join`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ticket {
+    /// `host:port` of the API server for joining.
+    pub endpoint: String,
+    /// The bootstrap token.
+    pub token: Secret,
+    /// `sha256:<hex>` over the SubjectPublicKeyInfo of the cluster's CA certificates.
+    pub ca_hashes: Vec<String>,
+    /// The key of the uploaded certificates, if they were uploaded.
+    pub certificate_key: Option<Secret>,
+}
+
+/// `join` on a host.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct JoinOrder {
+    /// kubeadm documents: JoinConfiguration (with the ticket filled in). The kubelet's configuration is the cluster's.
+    pub configuration: Secret,
+}
+
+/// The node a host became.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Joined {
+    /// Name of the Node object.
+    pub node: String,
+    /// How many things were altered; 0 when the host was a member already.
+    pub changes: u32,
+}
+
+/// The pod network of one host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkOrder {
+    /// This node's pod network, `10.244.1.0/24`.
+    pub pod_network: ipnet::IpNet,
+    /// The whole cluster's pod network, `10.244.0.0/16`.
+    pub cluster_network: ipnet::IpNet,
+    /// The address of this host that the others reach it by.
+    pub address: std::net::IpAddr,
+    /// The other nodes: address and pod network.
+    pub peers: Vec<Peer>,
+}
+
+/// Another node, as the pod network sees it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Peer {
+    /// Address of the host.
+    pub address: std::net::IpAddr,
+    /// Its pod network.
+    pub pod_network: ipnet::IpNet,
+}
+
+/// What `reset` is to do.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResetOrder {
+    /// Keep /var/lib/etcd.
+    pub keep_data: bool,
+}
+
+/// A program to run on the host, without a shell.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunOrder {
+    /// Program and arguments.
+    pub arguments: Vec<String>,
+    /// Environment to add.
+    pub environment: BTreeMap<String, String>,
+    /// Longest time, in seconds.
+    pub limit_seconds: u64,
+}
+
+/// What a program printed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ran {
+    /// Exit status; 128 + signal when it was killed.
+    pub status: i32,
+    /// Standard output, cut at 4 MiB.
+    pub stdout: Vec<u8>,
+    /// Standard error, cut at 4 MiB.
+    pub stderr: Vec<u8>,
+}
+
+/// What an agent says.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Reply {
+    /// The agent is up.
+    Ready,
+    /// Something happened.
+    Event(What),
+    /// The answer to a request.
+    Answer {
+        /// Number of the request.
+        id: u64,
+        /// The answer's document, or why there is none.
+        result: Result<Value, Failure>,
+    },
+}
+
+/// Facts travel as the answer to [`Request::Facts`]; named here so that readers of this file find the type.
+pub type FactsAnswer = Facts;

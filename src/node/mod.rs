@@ -1,0 +1,1 @@
+//! kubeadm's phases on one host: init, join, reset; preflight checks; the pod network.

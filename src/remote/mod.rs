@@ -1,0 +1,1 @@
+//! One host from the laptop: agent client, blob transfer, tunnel.

@@ -1,0 +1,1 @@
+//! The only consumer of events and the only printer of failures.

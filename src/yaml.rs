@@ -1,0 +1,1 @@
+//! The only user of the YAML parser: strict options, positions, findings.
