@@ -53,7 +53,9 @@ image_archive() {
 }
 
 stable_tar() {
-  tar -C "$1" --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner --format=gnu -cf - .
+  # Names without a leading ./, as readers look them up.
+  find "$1" -mindepth 1 -maxdepth 1 -printf '%P\n' | sort |
+    tar -C "$1" --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner --format=gnu -cf - --files-from=-
 }
 
 # blob_in FILE FOLDER: moves a file to its sha256's name and prints that.

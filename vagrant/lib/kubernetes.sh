@@ -201,6 +201,8 @@ build_pause() {
   gcc -Os -Wall -Werror -static -s -o "$OUT/pause" "$BED_HOME/kubernetes/pause.c"
 }
 
+# Builders run in a folder of their own, with VERSION and OUT set.
+# shellcheck disable=SC2153
 build_runc() {
   go_module github.com/opencontainers/runc "$VERSION"
   # runc enters namespaces in C; libseccomp comes from Debian's static library.
