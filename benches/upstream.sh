@@ -183,8 +183,7 @@ network_host() { # INDEX ADDRESS
 cat >/etc/cni/net.d/10-bridge.conflist <<'JSON'
 {"cniVersion": "1.0.0", "name": "bridge", "plugins": [
   {"type": "bridge", "bridge": "cni0", "isDefaultGateway": true, "hairpinMode": true,
-   "ipam": {"type": "host-local", "ranges": [[{"subnet": "$(awk -v me="${names[$1]}" '$1 == me { print $2 }' "$work/nodes")"}]],
-            "routes": [{"dst": "0.0.0.0/0"}]}},
+   "ipam": {"type": "host-local", "subnet": "$(awk -v me="${names[$1]}" '$1 == me { print $2 }' "$work/nodes")"}},
   {"type": "portmap", "capabilities": {"portMappings": true}}]}
 JSON
 CONF
