@@ -30,10 +30,12 @@ network_make() {
   local name prefix=${SUBNET_PREFIX[$1 - 1]}
   name=$(network_name "$1")
   docker network inspect "$name" >/dev/null 2>&1 && return
+  # The engine gives out addresses of its own choice from 0.x only (Vagrant's hosts get those), the bed from 1.1 up.
+  # (An interface's name takes 15 characters at most.)
   # No masquerading: hosts of the two networks see each other's true addresses, as behind a router.
-  docker network create --driver bridge --subnet "$prefix.0.0/16" --gateway "$prefix.0.1" \
-    --opt com.docker.network.bridge.name="$name" \
-    --opt com.docker.network.bridge.enable_ip_masquerade=false "$name" >/dev/null
+  docker network create --driver bridge --subnet "$prefix.0.0/16" --gateway "$prefix.0.1" --ip-range "$prefix.0.0/24" \
+    --opt com.docker.network.bridge.name="${name/%-2/2}" \
+    --opt com.docker.network.bridge.enable_ip_masquerade=false "$name" >/dev/null || die "no network $name"
   # The engine keeps its networks apart; ours may talk. Best effort: only tests with two subnets need it.
   if [ "$1" -ne 1 ]; then
     as_root iptables -I DOCKER-USER -i "$NETWORK+" -o "$NETWORK+" -j ACCEPT 2>/dev/null ||
@@ -97,6 +99,7 @@ hosts_create() {
   mkdir -p "$CACHE/bed/$prefix" "$CACHE/log"
   log="$CACHE/log/hosts-$prefix.log"
   for ((i = 1; i <= count; i++)); do
+    # shellcheck disable=SC2153
     host_run "$IMAGE" "$prefix" "$i" "${ADDRESSES[i - 1]}" "$subnet" "$sshd" >"$log.$i" 2>&1 &
     started+=($!)
   done
@@ -210,7 +213,17 @@ hosts_destroy() {
   [ -z "$ids" ] || xargs -n 1 -P 8 docker rm --force --volumes <<<"$ids" >/dev/null
   if [ -n "$prefix" ]; then
     rm -rf "${CACHE:?}/bed/$prefix"
+    return
   fi
+  # Nobody is left: the networks go too. (Vagrant's machines may still be on the first: then it stays.)
+  local subnet name
+  for subnet in 1 2; do
+    name=$(network_name "$subnet")
+    docker network rm "$name" >/dev/null 2>&1 || true
+    if [ "$subnet" -ne 1 ]; then
+      as_root iptables -D DOCKER-USER -i "$NETWORK+" -o "$NETWORK+" -j ACCEPT 2>/dev/null || true
+    fi
+  done
 }
 
 # One host ---------------------------------------------------------------------------------------------------------

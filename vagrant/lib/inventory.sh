@@ -23,22 +23,27 @@ inventory_command() {
 }
 
 inventory_head() {
-  local name=$1 user=$2 key=$3 known=$4 become=""
+  local name=$1 user=$2 key=$3 known=$4 machines=${5:-containers} become=""
   case "$user" in
-    ops | free) become=", become: sudo" ;;
+    root | plain) ;;
+    *) become=", become: sudo" ;;
   esac
   cat <<YAML
 cluster:
   name: $name
   kubernetes: $KUBERNETES_DEFAULT
   network: {plugin: bridge}
+YAML
+  if [ "$machines" = containers ]; then
+    cat <<YAML
   # What Kubernetes needs to run inside containers of this machine; a real machine needs none of it.
   containerd: {restrict_oom_score_adj: true}
   kubeadm: |
 $(bed_settings | sed 's/^/    /')
-ssh: {user: $user, identity: $key, known_hosts: $known$become}
-hosts:
 YAML
+  fi
+  echo "ssh: {user: $user, identity: $key, known_hosts: $known$become}"
+  echo "hosts:"
 }
 
 # kubeadm's own documents with the bed's settings.

@@ -122,6 +122,8 @@ kubernetes_pins() {
   minor=${version#1.}
   minor=${minor%%.*}
   ETCD_TAG=$(sed -nE "s/^\\s+$minor: +\"([^\"]+)\",\$/\\1/p" "$constants")
+  # The newest minor is listed by the name of the constant instead.
+  [ -n "$ETCD_TAG" ] || ETCD_TAG=$(sed -nE 's/^\s+DefaultEtcdVersion = "([^"]+)"$/\1/p' "$constants")
   COREDNS_TAG=$(sed -nE 's/^\s+CoreDNSVersion = "([^"]+)"$/\1/p' "$constants")
   PAUSE_TAG=$(sed -nE 's/^\s+PauseVersion = "([^"]+)"$/\1/p' "$constants")
   [[ -n $ETCD_TAG && -n $COREDNS_TAG && -n $PAUSE_TAG ]] ||
