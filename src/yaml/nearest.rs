@@ -79,6 +79,6 @@ mod tests {
     #[test]
     fn with_nothing_near_all_are_named() {
         assert_eq!(did_you_mean("colour", ["sudo", "none"]), "possible here: sudo, none");
-        assert_eq!(did_you_mean("sodu", ["sudo", "none"]), "did you mean `sudo`?");
+        assert_eq!(did_you_mean("sudoo", ["sudo", "none"]), "did you mean `sudo`?");
     }
 }

@@ -163,20 +163,25 @@ impl<'text> Builder<'text> {
         match self.events.next_event() {
             None => Ok(None),
             Some(Ok(event)) => Ok(Some(event)),
-            Some(Err(error)) => {
-                let marker = error.marker();
-                let span = self.at(marker.line(), marker.col() + 1);
-                let reason = error.info();
-                let reason = reason.lines().next().unwrap_or_default().trim_end_matches('.');
-                let finding = Finding::error(span, format!("this is not YAML: {reason}"));
-                Err(match self.lines.get(span.line - 1) {
-                    Some(line) if line.trim_start_matches(' ').starts_with('\t') => {
-                        finding.help("indent with blanks, YAML does not allow tabs")
-                    }
-                    _ => finding,
-                })
-            }
+            Some(Err(error)) => Err(self.syntax(&error)),
         }
+    }
+
+    fn syntax(&self, error: &granit_parser::ScanError) -> Finding {
+        let span = self.at(error.marker().line(), error.marker().col() + 1);
+        let reason = error.info();
+        let reason = reason.lines().next().unwrap_or_default().trim_end_matches('.');
+        let finding = Finding::error(span, format!("this is not YAML: {reason}"));
+        if !reason.contains("tab") {
+            return finding;
+        }
+        // The parser names the end of what came before the tab; a person looks for the tab.
+        let tab = self.lines.iter().enumerate().skip(span.line - 1).take(2).find_map(|(index, line)| {
+            let blanks = line.len() - line.trim_start_matches(' ').len();
+            line[blanks..].starts_with('\t').then(|| Span::new(index + 1, blanks + 1, 1))
+        });
+        let span = tab.unwrap_or(span);
+        Finding { line: span.line, column: span.column, ..finding }.help("indent with blanks, YAML does not allow tabs")
     }
 
     /// The node that starts with `event`, at nesting `depth`.
