@@ -1,8 +1,201 @@
 //! What was typed becomes settings; one short file per verb.
+//!
+//! A verb is a struct of arguments, whose comments are its help, and `run(arguments, &context)`. It returns the exit
+//! code, or the failure that [`main`] shows and turns into one.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
-/// The program: parses what was typed, runs the verb, returns its exit code.
+use clap::{Parser, Subcommand};
+
+use crate::cancel::Cancel;
+use crate::failure::{Failure, Kind, Result};
+use crate::ui::{Color, Output, Prompts, Screen, Settings};
+
+pub mod agent;
+pub mod bundle;
+pub mod completion;
+pub mod down;
+pub mod kubectl;
+pub mod run;
+pub mod status;
+mod supervise;
+pub mod up;
+pub mod version;
+
+/// Makes Kubernetes clusters out of machines you reach by SSH
+#[derive(Debug, Parser)]
+#[command(
+    name = "clusterctl",
+    version,
+    max_term_width = 100,
+    propagate_version = true,
+    after_help = "Exit codes tell what went wrong: see README.md, section \"Exit codes\"."
+)]
+pub struct CommandLine {
+    /// What every verb understands.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// Options of every verb.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Options of every command")]
+pub struct Global {
+    /// The inventory: the machines, and the cluster they shall be
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "CLUSTERCTL_INVENTORY",
+        default_value = "inventory.yaml",
+        value_hint = clap::ValueHint::FilePath
+    )]
+    pub inventory: PathBuf,
+    /// For whom to write
+    #[arg(long, global = true, value_enum, value_name = "FORM", default_value_t)]
+    pub output: Output,
+    /// When to use colours
+    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t)]
+    pub color: Color,
+    /// Say nothing but warnings and failures
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Say every change
+    #[arg(short, long, global = true)]
+    pub verbose: bool,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Print the script that completes commands in your shell
+    Completion(completion::Arguments),
+    /// Print the version of clusterctl and the Kubernetes versions it supports
+    Version,
+}
+
+/// What a verb works with besides its arguments.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// The inventory file, which may not exist.
+    pub inventory: PathBuf,
+    /// Where things are shown.
+    pub screen: Screen,
+    /// The wish to stop.
+    pub cancel: Cancel,
+    /// Who asks for passwords.
+    pub prompts: Prompts,
+}
+
+/// The one place where verbs are told apart.
+async fn dispatch(verb: Verb, context: &Context) -> Result<ExitCode> {
+    match verb {
+        Verb::Completion(arguments) => completion::run(&arguments, context),
+        Verb::Version => version::run(context),
+    }
+}
+
+/// The program: parses what was typed, runs the verb, shows the failure, returns the exit code.
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    let typed = match CommandLine::try_parse() {
+        Ok(typed) => typed,
+        // Help and version are among these; clap knows the stream and the code. A reader that has gone is fine.
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Kind::Usage.exit_code()));
+        }
+    };
+    let Global { inventory, output, color, quiet, verbose } = typed.global;
+    let screen = Screen::new(Settings { output, color, quiet, verbose });
+    report_defects(&screen);
+    let code = with_runtime(&screen, |cancel| {
+        let prompts = Prompts::new(&screen, &cancel);
+        let context = Context { inventory, screen: screen.clone(), cancel, prompts };
+        async move { dispatch(typed.verb, &context).await }
+    });
+    screen.restore();
+    code
+}
+
+fn with_runtime<Work>(screen: &Screen, work: impl FnOnce(Cancel) -> Work) -> ExitCode
+where
+    Work: Future<Output = Result<ExitCode>>,
+{
+    // An error only means that a provider is there already.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let workers = std::thread::available_parallelism().map_or(2, |cores| cores.get().max(2));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            screen.failure(&Failure::new(Kind::Internal, "cannot start the threads of the program").because(&error));
+            return ExitCode::from(Kind::Internal.exit_code());
+        }
+    };
+    let cancel = Cancel::new();
+    let code = runtime.block_on(supervise::supervise(screen, &cancel, work(cancel.clone())));
+    // Threads that wait for a terminal or a file must not hold up the end.
+    runtime.shutdown_background();
+    code
+}
+
+/// A panic is a defect of clusterctl: it is said as such, with the terminal as it was before.
+fn report_defects(screen: &Screen) {
+    static SCREEN: OnceLock<Screen> = OnceLock::new();
+    if SCREEN.set(screen.clone()).is_err() {
+        return;
+    }
+    std::panic::set_hook(Box::new(|panic| {
+        let Some(screen) = SCREEN.get() else { return };
+        let message = panic.payload_as_str().unwrap_or("no message");
+        let place = panic.location().map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
+        let failure = Failure::new(Kind::Internal, format!("clusterctl has a defect, found at {place}: {message}"))
+            .advise("report it with this text, `clusterctl version` and what you typed; running it again is safe");
+        screen.restore();
+        screen.failure(&failure);
+    }));
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+    use insta::assert_snapshot;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn a_mistyped_verb_is_answered_with_the_nearest() {
+        let error = CommandLine::try_parse_from(["clusterctl", "verison"]).expect_err("there is no such verb");
+        assert_eq!(error.exit_code(), i32::from(Kind::Usage.exit_code()));
+        assert_snapshot!(error.to_string(), @"
+        error: unrecognized subcommand 'verison'
+
+          tip: a similar subcommand exists: 'version'
+
+        Usage: clusterctl [OPTIONS] <COMMAND>
+
+        For more information, try '--help'.
+        ");
+    }
+
+    #[test]
+    fn options_of_every_verb_may_follow_it() {
+        let typed =
+            CommandLine::try_parse_from(["clusterctl", "version", "-i", "other.yaml", "--output", "json", "-q"])
+                .expect("the command line is right");
+        assert_eq!(typed.global.inventory, PathBuf::from("other.yaml"));
+        assert_eq!(typed.global.output, Output::Json);
+        assert!(typed.global.quiet);
+    }
 }
