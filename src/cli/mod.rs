@@ -18,6 +18,7 @@ pub mod bundle;
 pub mod completion;
 pub mod down;
 pub mod kubectl;
+mod login;
 pub mod run;
 pub mod status;
 mod supervise;
@@ -74,6 +75,21 @@ pub struct Global {
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
+    /// Make the cluster, finish it, or find that nothing is to do
+    Up(up::Arguments),
+    /// Take the cluster away and give the machines back as they were
+    Down(down::Arguments),
+    /// Show hosts and nodes side by side
+    Status(status::Arguments),
+    /// Run kubectl on a control plane, through the connection
+    Kubectl(kubectl::Arguments),
+    /// Run a playbook of your own on the hosts
+    Run(run::Arguments),
+    /// Make, list and check bundles: one Kubernetes version in one file
+    Bundle(bundle::Arguments),
+    /// Our process on a host
+    #[command(hide = true)]
+    Agent(agent::Arguments),
     /// Print the script that completes commands in your shell
     Completion(completion::Arguments),
     /// Print the version of clusterctl and the Kubernetes versions it supports
@@ -96,6 +112,13 @@ pub struct Context {
 /// The one place where verbs are told apart.
 async fn dispatch(verb: Verb, context: &Context) -> Result<ExitCode> {
     match verb {
+        Verb::Up(arguments) => up::run(&arguments, context).await,
+        Verb::Down(arguments) => down::run(&arguments, context).await,
+        Verb::Status(arguments) => status::run(&arguments, context).await,
+        Verb::Kubectl(arguments) => kubectl::run(&arguments, context).await,
+        Verb::Run(arguments) => run::run(&arguments, context).await,
+        Verb::Bundle(arguments) => bundle::run(&arguments, context).await,
+        Verb::Agent(arguments) => agent::run(&arguments).await,
         Verb::Completion(arguments) => completion::run(&arguments, context),
         Verb::Version => version::run(context),
     }

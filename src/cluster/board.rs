@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use tokio::sync::watch;
 
 use crate::api;
+use crate::cancel::Cancel;
 use crate::failure::{Failure, Result};
 use crate::message::Ticket;
 
@@ -37,7 +38,7 @@ impl<T: Clone> Promise<T> {
         let held = receiver.wait_for(Option::is_some).await;
         match held.ok().and_then(|held| held.clone()) {
             Some(value) => value,
-            None => Err(super::connect::interrupted()),
+            None => Err(Cancel::failure()),
         }
     }
 }
@@ -85,14 +86,14 @@ impl Board {
 
 #[cfg(test)]
 mod tests {
-    use super::Board;
+    use super::{Board, Cancel};
 
     #[tokio::test]
     async fn waiting_ends_when_the_promise_is_kept_and_only_the_first_value_counts() {
         let board = Board::new();
         let wait = board.ticket.wait();
         board.ticket.keep(Ok(None));
-        board.ticket.keep(Err(super::super::connect::interrupted()));
+        board.ticket.keep(Err(Cancel::failure()));
         assert_eq!(wait.await.unwrap(), None);
     }
 

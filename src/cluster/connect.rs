@@ -8,7 +8,7 @@ use futures::StreamExt as _;
 use crate::cancel::Cancel;
 use crate::event::Events;
 use crate::fact::Facts;
-use crate::failure::{Failure, Kind, Result};
+use crate::failure::{Failure, Result};
 use crate::inventory::{Host, Inventory, SecretSource};
 use crate::message::{Holder, Request};
 use crate::remote::{Agent, Privilege, Programs, Start};
@@ -89,9 +89,7 @@ pub async fn connect_to(
 
 async fn reach(host: &Host, programs: Programs, holder: Option<Holder>, settings: &Settings) -> Result<Session> {
     let events = settings.events.of_host(&host.name);
-    if settings.cancel.requested() {
-        return Err(interrupted().on(&host.name));
-    }
+    settings.cancel.check().map_err(|failure| failure.on(&host.name))?;
     let step = events.step("connect", "connect");
     let work = async {
         let target = ssh::Target::from_host(host, known(host.ssh.password.as_ref()));
@@ -115,13 +113,6 @@ fn known(source: Option<&SecretSource>) -> Option<Secret> {
         Some(SecretSource::Known(secret)) => Some(secret.clone()),
         _ => None,
     }
-}
-
-/// The failure of what a person stopped.
-pub fn interrupted() -> Failure {
-    Failure::new(Kind::Interrupted, "stopped on request")
-        .advise("run the same command again: it continues where this run stopped")
-        .may_pass()
 }
 
 fn holder(verb: &str, cluster: &str) -> Holder {

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::connect::{Access, Session, Settings, connect, interrupted};
+use super::connect::{Access, Session, Settings, connect};
 use super::finish::kubeconfig_path;
 use crate::event::{What, elapsed_milliseconds};
 use crate::failure::{Failure, Kind, Result};
@@ -82,9 +82,7 @@ fn is_ours(inventory: &Inventory, session: Session) -> Result<Session> {
 }
 
 async fn give_back(session: &Session, settings: &Settings) -> Result<u32> {
-    if settings.cancel.requested() {
-        return Err(interrupted());
-    }
+    settings.cancel.check()?;
     let step = session.events.step("reset", "reset node");
     let reset = step.end(session.agent.ask::<u32>(Request::Reset(ResetOrder::default())).await)?;
     let step = session.events.step("restore", "put back what was changed");

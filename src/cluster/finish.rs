@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::connect::{Session, interrupted};
+use super::connect::Session;
 use crate::api;
 use crate::cancel::Cancel;
 use crate::event::{Events, Unit};
@@ -54,8 +54,8 @@ pub async fn settle(
     let mut last = Failure::new(Kind::Cluster, "the API server does not answer").may_pass();
     let result = loop {
         interval.tick().await;
-        if cancel.requested() {
-            break Err(interrupted());
+        if let Err(failure) = cancel.check() {
+            break Err(failure);
         }
         match unready(api, joined).await {
             Ok((waiting, total)) if waiting.is_empty() => {

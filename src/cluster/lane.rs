@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::board::Board;
-use super::connect::{Session, interrupted};
+use super::connect::Session;
 use super::documents::Documents;
 use super::plan::{HostPlan, is_file};
 use crate::api;
@@ -90,7 +90,7 @@ impl Lane<'_> {
     }
 
     fn proceed(&self) -> Result<()> {
-        if self.cancel.requested() { Err(interrupted().on(&self.plan.name)) } else { Ok(()) }
+        self.cancel.check().map_err(|failure| failure.on(&self.plan.name))
     }
 
     /// Files, preparation, images: all that a host needs before it can be a node.

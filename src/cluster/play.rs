@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::connect::{Access, Session, Settings, connect, interrupted};
+use super::connect::{Access, Session, Settings, connect};
 use super::down::Down;
 use crate::event::{What, elapsed_milliseconds};
 use crate::failure::{Failure, Result};
@@ -40,9 +40,7 @@ pub async fn run(inventory: &Inventory, file: &Path, dry_run: bool, settings: &S
 }
 
 async fn play(session: &Session, loaded: &Loaded, dry_run: bool, settings: &Settings) -> Result<u32, Failure> {
-    if settings.cancel.requested() {
-        return Err(interrupted());
-    }
+    settings.cancel.check()?;
     let mut step = session.events.step("play", &loaded.play.name);
     let order = PlayOrder {
         play: loaded.play.clone(),

@@ -13,7 +13,7 @@ use super::start::{Start, Started};
 use crate::event::Events;
 use crate::failure::{Failure, Kind, Result};
 use crate::message::{Envelope, MAXIMUM_LINE_BYTES, Reply, Request};
-use crate::ssh::{ChannelReader, ChannelWriter, Chunk};
+use crate::ssh::{Chunk, Reader, Writer};
 
 type Waiting = Arc<Mutex<State>>;
 
@@ -26,7 +26,7 @@ struct State {
 /// An agent at work on a host. Dropping it ends the agent.
 pub struct Agent {
     host: String,
-    writer: tokio::sync::Mutex<ChannelWriter>,
+    writer: tokio::sync::Mutex<Writer>,
     state: Waiting,
     next: AtomicU64,
     /// Bytes of the program that had to be sent to start it.
@@ -76,9 +76,8 @@ impl Agent {
 }
 
 /// Reads what the agent says until its channel ends.
-async fn read(host: String, mut reader: ChannelReader, first: Vec<u8>, state: Waiting, events: Events) {
+async fn read(host: String, mut reader: Reader, first: Vec<u8>, state: Waiting, events: Events) {
     let mut pending = first;
-    let mut stderr = Vec::new();
     let mut scanned = 0;
     let why = loop {
         while let Some(end) = pending[scanned..].iter().position(|byte| *byte == b'\n').map(|end| scanned + end) {
@@ -101,18 +100,14 @@ async fn read(host: String, mut reader: ChannelReader, first: Vec<u8>, state: Wa
             break Failure::new(Kind::Connection, "the agent sent a line without end");
         }
         match reader.recv().await {
-            Some(Chunk::Stdout(bytes)) => pending.extend_from_slice(&bytes),
-            Some(Chunk::Stderr(bytes)) => {
-                stderr.extend_from_slice(&bytes);
-                let excess = stderr.len().saturating_sub(16 << 10);
-                stderr.drain(..excess);
-            }
-            Some(Chunk::Exit(_)) => {}
-            None => break Failure::new(Kind::Connection, "the agent ended or the connection to it broke"),
+            Ok(Some(Chunk::Stdout(bytes))) => pending.extend_from_slice(&bytes),
+            Ok(Some(Chunk::Stderr(_) | Chunk::Exit(_))) => {}
+            Ok(None) => break Failure::new(Kind::Connection, "the agent ended before it answered"),
+            Err(failure) => break failure,
         }
     };
     let mut why = why.on(&host).advise("run the same command again: it continues where this run stopped").may_pass();
-    let said = String::from_utf8_lossy(&stderr);
+    let said = reader.stderr_tail();
     if !said.trim().is_empty() {
         why = why.detailed(said.trim());
     }

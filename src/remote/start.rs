@@ -104,10 +104,12 @@ impl Start {
         let mut seen = Seen::default();
         let mut sent = 0;
         loop {
-            match channel.recv().await {
+            match channel.recv().await? {
                 Some(Chunk::Stdout(bytes)) => seen.stdout.extend_from_slice(&bytes),
                 Some(Chunk::Stderr(bytes)) => seen.stderr(&bytes),
-                Some(Chunk::Exit(_)) | None => return Err(self.ended(&seen)),
+                Some(Chunk::Exit(_)) | None => {
+                    return Err(seen.refused(self.privilege.password.is_some()).map_or_else(|| self.ended(&seen), |failure| failure.on(&self.host)));
+                }
             }
             if let Some(failure) = seen.refused(self.privilege.password.is_some()) {
                 return Err(failure.on(&self.host));

@@ -46,7 +46,6 @@ pub async fn send(start: &Start, bundle: &Arc<Bundle>, blobs: &[Blob], progress:
     };
     let receiving = async {
         let mut pending = first;
-        let mut stderr = Vec::new();
         let mut failed = None;
         let mut reports = 0;
         loop {
@@ -60,18 +59,19 @@ pub async fn send(start: &Start, bundle: &Arc<Bundle>, blobs: &[Blob], progress:
                 }
             }
             match reader.recv().await {
-                Some(Chunk::Stdout(bytes)) if pending.len() < 1 << 20 => pending.extend_from_slice(&bytes),
-                Some(Chunk::Stderr(bytes)) if stderr.len() < 16 << 10 => stderr.extend_from_slice(&bytes),
-                Some(_) => {}
-                None => break,
+                Ok(Some(Chunk::Stdout(bytes))) if pending.len() < 1 << 20 => pending.extend_from_slice(&bytes),
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+                Err(failure) => return Err(failed.unwrap_or(failure)),
             }
         }
         match failed {
             Some(failure) => Err(failure),
             None if reports == blobs.len() => Ok(()),
             None => {
-                let said = String::from_utf8_lossy(&stderr).trim().to_owned();
-                Err(Failure::new(Kind::Connection, "the transfer of blobs broke off").caused_by(said).may_pass())
+                let failure = Failure::new(Kind::Connection, "the transfer of blobs broke off").may_pass();
+                let said = reader.stderr_tail();
+                Err(if said.trim().is_empty() { failure } else { failure.detailed(said.trim()) })
             }
         }
     };

@@ -73,7 +73,7 @@ apt_install() {
 }
 
 # with_lock NAME COMMAND...: one process at a time on this machine. Locks die with their holder. A lock this process
-# holds already is not taken again, so that locked pieces may call each other.
+# holds already is not taken again, so that locked pieces may call each other. Never call it behind && or ||.
 with_lock() {
   local name=$1 held="BED_LOCK_${1//[^a-zA-Z0-9]/_}"
   shift
@@ -88,13 +88,12 @@ with_lock() {
     say "waiting for another bed that holds the lock '$name'"
     flock "$fd"
   fi
-  local code=0
   printf -v "$held" 1
-  # The descriptor stays out of daemons because the builders close it (see spawn).
-  "$@" || code=$?
+  # Not `"$@" || ...`: in a condition `set -e` would not hold inside. A failure ends this process, and the lock with it.
+  # (Daemons are started without our descriptors, see spawn: or they would hold the lock for as long as they live.)
+  "$@"
   printf -v "$held" ''
   exec {fd}>&-
-  return "$code"
 }
 
 # wait_until SECONDS WHAT COMMAND...: asks again until the command succeeds, or fails saying WHAT did not happen.

@@ -8,7 +8,7 @@ LABEL=clusterctl-bed
 
 bed_key() {
   KEY="$CACHE/bed/id_ed25519"
-  [ -s "$KEY.pub" ] || with_lock key bed_key_make
+  if [ ! -s "$KEY.pub" ]; then with_lock key bed_key_make; fi
 }
 bed_key_make() {
   [ ! -s "$KEY.pub" ] || return 0
@@ -24,7 +24,7 @@ bed_key_make() {
 network_name() { if [ "$1" -eq 1 ]; then echo "$NETWORK"; else echo "$NETWORK-$1"; fi; }
 
 network_ensure() {
-  docker network inspect "$(network_name "$1")" >/dev/null 2>&1 || with_lock network network_make "$1"
+  if ! docker network inspect "$(network_name "$1")" >/dev/null 2>&1; then with_lock network network_make "$1"; fi
 }
 network_make() {
   local name prefix=${SUBNET_PREFIX[$1 - 1]}

@@ -31,7 +31,7 @@ image_name() {
 image_ensure() {
   image_packages "$1" >/dev/null
   image_name "$1"
-  docker image inspect "$IMAGE" >/dev/null 2>&1 || with_lock image image_build "$1"
+  if ! docker image inspect "$IMAGE" >/dev/null 2>&1; then with_lock image image_build "$1"; fi
 }
 
 image_build() {
