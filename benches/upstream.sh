@@ -178,6 +178,8 @@ network() {
 network_host() { # INDEX ADDRESS
   {
     echo 'set -eu'
+    # Nobody outside knows the pods' addresses.
+    echo 'iptables -t nat -A POSTROUTING -s 10.244.0.0/16 ! -d 10.244.0.0/16 -j MASQUERADE'
     awk -v me="${names[$1]}" '$1 != me { print "ip route replace " $2 " via " $3 }' "$work/nodes"
     cat <<CONF
 cat >/etc/cni/net.d/10-bridge.conflist <<'JSON'

@@ -70,7 +70,8 @@ fn busy(file: &mut File) -> Failure {
     let _ = file.take(MAXIMUM_NOTE_BYTES).read_to_end(&mut note);
     let sentence = match serde_json::from_slice::<Holder>(&note) {
         Ok(holder) => {
-            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_secs());
+            let now =
+                std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_secs());
             let minutes = now.saturating_sub(holder.since_seconds) / 60;
             format!("{} is running `clusterctl {}` here, since {minutes} min", holder.who, holder.verb)
         }

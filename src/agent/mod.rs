@@ -12,7 +12,9 @@ use std::sync::Arc;
 use futures::FutureExt as _;
 use serde::Serialize;
 use serde_json::Value;
-use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
+use tokio::io::{
+    AsyncBufRead, AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader,
+};
 use tokio::sync::{Mutex, OnceCell, mpsc};
 
 pub use self::receive::{Incoming, Received, receive};
@@ -53,7 +55,7 @@ pub async fn serve(input: impl AsyncRead + Unpin, output: impl AsyncWrite + Unpi
         }
     });
     let agent = Arc::new(Agent {
-        machine: Machine::new(),
+        machine: Machine,
         facts: OnceCell::new(),
         lock: Mutex::new(None),
         journal: Mutex::new(None),
@@ -63,8 +65,9 @@ pub async fn serve(input: impl AsyncRead + Unpin, output: impl AsyncWrite + Unpi
     let mut input = BufReader::new(input);
     let mut work = tokio::task::JoinSet::new();
     while let Some(line) = read_line(&mut input).await? {
-        let envelope: Envelope = serde_json::from_slice(&line)
-            .map_err(|error| Failure::new(Kind::Internal, "the agent got a message it does not know").because(&error))?;
+        let envelope: Envelope = serde_json::from_slice(&line).map_err(|error| {
+            Failure::new(Kind::Internal, "the agent got a message it does not know").because(&error)
+        })?;
         let (agent, replies) = (agent.clone(), replies.clone());
         work.spawn(async move {
             let result = agent.answer(envelope.request).await;
@@ -192,5 +195,6 @@ fn journal(held: &mut Option<Journal>) -> Result<&mut Journal> {
 }
 
 fn document(answer: &impl Serialize) -> Result<Value> {
-    serde_json::to_value(answer).map_err(|error| Failure::new(Kind::Internal, "an answer cannot be written").because(&error))
+    serde_json::to_value(answer)
+        .map_err(|error| Failure::new(Kind::Internal, "an answer cannot be written").because(&error))
 }

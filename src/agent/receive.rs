@@ -52,7 +52,8 @@ pub struct Received {
 /// When the input breaks off or is no announcement. A blob that fails is reported and does not stop the next.
 pub fn receive(input: impl Read, mut output: impl Write, machine: &Machine) -> Result<()> {
     let mut input = BufReader::with_capacity(CHUNK_BYTES, input);
-    let broke = |error: std::io::Error| Failure::new(Kind::Connection, "the connection broke").because(&error).may_pass();
+    let broke =
+        |error: std::io::Error| Failure::new(Kind::Connection, "the connection broke").because(&error).may_pass();
     // Says that the receiver runs, as the agent's `Ready` does.
     output.write_all(b"{\"receiver\":\"ready\"}\n").and_then(|()| output.flush()).map_err(broke)?;
     loop {
@@ -61,8 +62,9 @@ pub fn receive(input: impl Read, mut output: impl Write, machine: &Machine) -> R
         if count == 0 {
             return Ok(());
         }
-        let incoming: Incoming = serde_json::from_slice(&line)
-            .map_err(|error| Failure::new(Kind::Internal, "what arrived is no announcement of a blob").because(&error))?;
+        let incoming: Incoming = serde_json::from_slice(&line).map_err(|error| {
+            Failure::new(Kind::Internal, "what arrived is no announcement of a blob").because(&error)
+        })?;
         let mut stored = Hashing::new((&mut input).take(incoming.stored_size));
         let result = unpack(&incoming, &mut stored, machine);
         // Whatever a failed blob left unread must not be taken for the next announcement.
@@ -71,9 +73,8 @@ pub fn receive(input: impl Read, mut output: impl Write, machine: &Machine) -> R
         if digest.size != incoming.stored_size {
             return Err(Failure::new(Kind::Connection, "the connection broke while a blob arrived").may_pass());
         }
-        let result = result.and_then(|()| {
-            if digest.sha256 == incoming.stored_sha256 { Ok(()) } else { Err(corrupt(&incoming)) }
-        });
+        let result = result
+            .and_then(|()| if digest.sha256 == incoming.stored_sha256 { Ok(()) } else { Err(corrupt(&incoming)) });
         if result.is_err() {
             discard(&incoming, machine);
         }
@@ -117,7 +118,8 @@ fn unpack(incoming: &Incoming, stored: &mut impl Read, machine: &Machine) -> Res
 fn unpack_file(incoming: &Incoming, content: &mut impl Read, machine: &Machine) -> Result<()> {
     let path = waiting(&incoming.wanted.sha256)?;
     let failed = |error: std::io::Error| {
-        let failure = Failure::new(Kind::Host, format!("cannot write {} ({})", path.display(), incoming.name)).because(&error);
+        let failure =
+            Failure::new(Kind::Host, format!("cannot write {} ({})", path.display(), incoming.name)).because(&error);
         if error.kind() == std::io::ErrorKind::StorageFull {
             return failure.advise("free space on the filesystem of /var/lib, then run the same command again");
         }
@@ -139,7 +141,8 @@ fn unpack_file(incoming: &Incoming, content: &mut impl Read, machine: &Machine) 
 /// Pipes the archive into the runtime while it is unpacked.
 fn import(incoming: &Incoming, references: &[String], content: &mut impl Read, machine: &Machine) -> Result<()> {
     let (sender, chunks) = mpsc::channel::<std::io::Result<Bytes>>(4);
-    let stream = futures::stream::unfold(chunks, |mut chunks| async move { chunks.recv().await.map(|chunk| (chunk, chunks)) });
+    let stream =
+        futures::stream::unfold(chunks, |mut chunks| async move { chunks.recv().await.map(|chunk| (chunk, chunks)) });
     let archive = tokio_util::io::StreamReader::new(Box::pin(stream));
     let runtime = tokio::runtime::Handle::current();
     std::thread::scope(|scope| {
@@ -166,7 +169,8 @@ fn import(incoming: &Incoming, references: &[String], content: &mut impl Read, m
             }
         }
         drop(sender);
-        let imported = importing.join().map_err(|_| Failure::new(Kind::Internal, "the import of an image ended early"))?;
+        let imported =
+            importing.join().map_err(|_| Failure::new(Kind::Internal, "the import of an image ended early"))?;
         damaged.map_or(imported, Err)
     })
 }

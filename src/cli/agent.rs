@@ -18,9 +18,8 @@ pub struct Arguments {
 pub async fn run(arguments: &Arguments) -> Result<ExitCode> {
     if arguments.receive {
         // Locked once in its own thread: bytes go through no task of the runtime.
-        let receiving = tokio::task::spawn_blocking(|| {
-            agent::receive(std::io::stdin().lock(), std::io::stdout().lock(), &Machine::new())
-        });
+        let receiving =
+            tokio::task::spawn_blocking(|| agent::receive(std::io::stdin().lock(), std::io::stdout().lock(), &Machine));
         receiving.await.unwrap_or_else(|_| Err(Failure::new(Kind::Internal, "receiving ended early")))?;
     } else {
         agent::serve(tokio::io::stdin(), tokio::io::stdout()).await?;

@@ -103,8 +103,15 @@ async fn make(create: &Create, context: &Context) -> Result<ExitCode> {
         output: create.file.clone(),
         level: COMPRESSION_LEVEL,
     };
-    let manifest = with_progress(context, "create", "create bundle", move |progress| crate::bundle::create(&order, progress)).await?;
-    context.screen.say(&format!("{} holds Kubernetes {}: {}", create.file.display(), manifest.kubernetes, contents(&manifest)));
+    let manifest =
+        with_progress(context, "create", "create bundle", move |progress| crate::bundle::create(&order, progress))
+            .await?;
+    context.screen.say(&format!(
+        "{} holds Kubernetes {}: {}",
+        create.file.display(),
+        manifest.kubernetes,
+        contents(&manifest)
+    ));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -125,14 +132,16 @@ async fn with_progress<T: Send + 'static>(
         let result = work(&|done, total, name| step.progress(done, total, Unit::Items, Some(name)));
         step.end(result)
     });
-    let result = working.await.unwrap_or_else(|_| Err(Failure::new(Kind::Internal, "the work on the bundle ended early")));
+    let result =
+        working.await.unwrap_or_else(|_| Err(Failure::new(Kind::Internal, "the work on the bundle ended early")));
     drop(events);
     display.finish().await;
     result
 }
 
 fn contents(manifest: &Manifest) -> String {
-    let (content, stored) = manifest.blobs.iter().fold((0, 0), |(content, stored), blob| (content + blob.size, stored + blob.stored_size));
+    let (content, stored) =
+        manifest.blobs.iter().fold((0, 0), |(content, stored), blob| (content + blob.size, stored + blob.stored_size));
     format!("{} blobs, {} ({} compressed)", manifest.blobs.len(), ui::text::bytes(content), ui::text::bytes(stored))
 }
 
@@ -176,8 +185,11 @@ async fn verify(file: &Path, context: &Context) -> Result<ExitCode> {
     manifest.complete()?;
     let wrong = with_progress(context, "verify", "verify bundle", move |progress| bundle.verify(progress)).await?;
     if !wrong.is_empty() {
-        return Err(Failure::new(Kind::Bundle, format!("{} is damaged: wrong content in {}", file.display(), wrong.join(", ")))
-            .advise("make or copy the bundle again"));
+        return Err(Failure::new(
+            Kind::Bundle,
+            format!("{} is damaged: wrong content in {}", file.display(), wrong.join(", ")),
+        )
+        .advise("make or copy the bundle again"));
     }
     context.screen.say(&format!("{} is whole: {}", file.display(), contents(&manifest)));
     Ok(ExitCode::SUCCESS)

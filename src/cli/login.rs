@@ -51,7 +51,11 @@ pub async fn inventory(context: &Context, login: &Login) -> Result<Inventory> {
 
 /// Loads the inventory and says its warnings.
 pub fn load(context: &Context) -> Result<Inventory> {
-    inventory::load(&context.inventory)
+    let loaded = inventory::load_with_warnings(&context.inventory)?;
+    for warning in &loaded.warnings {
+        context.screen.warn(&warning.one_line(&context.inventory));
+    }
+    Ok(loaded.inventory)
 }
 
 /// Settings for reaching hosts.

@@ -55,8 +55,11 @@ fn select(inventory: &mut Inventory, names: &[String]) -> Result<()> {
     if names.is_empty() {
         return Ok(());
     }
-    let unknown: Vec<&str> =
-        names.iter().filter(|name| inventory.hosts.iter().all(|host| host.name != **name)).map(String::as_str).collect();
+    let unknown: Vec<&str> = names
+        .iter()
+        .filter(|name| inventory.hosts.iter().all(|host| host.name != **name))
+        .map(String::as_str)
+        .collect();
     if !unknown.is_empty() {
         return Err(Failure::new(Kind::Usage, format!("the inventory has no host {}", unknown.join(", ")))
             .advise("name hosts as the inventory does"));

@@ -57,9 +57,10 @@ pub async fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode> {
     match result {
         Ok(outcome) => {
             summary.headline = headline(&inventory, &outcome);
-            summary.next = outcome.kubeconfig.as_ref().map(|_| {
-                format!("clusterctl kubectl -i {} -- get nodes", context.inventory.display())
-            });
+            summary.next = outcome
+                .kubeconfig
+                .as_ref()
+                .map(|_| format!("clusterctl kubectl -i {} -- get nodes", context.inventory.display()));
             summary.kubeconfig = outcome.kubeconfig;
             summary.failed = outcome.failures;
         }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 use tokio::sync::watch;
 
-use crate::api;
+use super::access::Api;
 use crate::cancel::Cancel;
 use crate::failure::{Failure, Result};
 use crate::message::Ticket;
@@ -50,7 +50,7 @@ pub struct Board {
     /// What hosts join with; `None` where nobody has to.
     pub ticket: Promise<Option<Ticket>>,
     /// Access to the API of the cluster.
-    pub api: Promise<api::Client>,
+    pub api: Promise<Api>,
     pod_networks: watch::Sender<BTreeMap<String, Option<IpNet>>>,
 }
 
@@ -79,7 +79,8 @@ impl Board {
     /// Waits until `count` hosts have told, and returns the networks of those that have one.
     pub async fn pod_networks(&self, count: usize) -> BTreeMap<String, IpNet> {
         let mut receiver = self.pod_networks.subscribe();
-        let known = receiver.wait_for(|known| known.len() >= count).await.map(|known| known.clone()).unwrap_or_default();
+        let known =
+            receiver.wait_for(|known| known.len() >= count).await.map(|known| known.clone()).unwrap_or_default();
         known.into_iter().filter_map(|(host, network)| network.map(|network| (host, network))).collect()
     }
 }

@@ -52,7 +52,11 @@ pub enum Access {
 }
 
 /// Reaches every host; those that cannot be reached are the failures, in inventory order like the sessions.
-pub async fn connect(inventory: &Inventory, settings: &Settings, access: Access) -> Result<(Vec<Session>, Vec<Failure>)> {
+pub async fn connect(
+    inventory: &Inventory,
+    settings: &Settings,
+    access: Access,
+) -> Result<(Vec<Session>, Vec<Failure>)> {
     connect_to(inventory, inventory.hosts.iter().collect(), settings, access).await
 }
 
@@ -68,7 +72,8 @@ pub async fn connect_to(
         Access::Look => None,
         Access::Alter(verb) => Some(holder(verb, &inventory.cluster.name)),
     };
-    let order: BTreeMap<&str, usize> = hosts.iter().enumerate().map(|(index, host)| (host.name.as_str(), index)).collect();
+    let order: BTreeMap<&str, usize> =
+        hosts.iter().enumerate().map(|(index, host)| (host.name.as_str(), index)).collect();
     let attempts = hosts.iter().map(|host| {
         let (programs, holder) = (programs.clone(), holder.clone());
         async move { reach(host, programs, holder, settings).await }

@@ -92,6 +92,12 @@ impl Documents {
         self.field("KubeletConfiguration", &["failSwapOn"]).and_then(Value::as_bool).unwrap_or(true)
     }
 
+    /// The API server's port on control planes.
+    pub fn bind_port(&self) -> u16 {
+        let port = self.field("InitConfiguration", &["localAPIEndpoint", "bindPort"]).and_then(Value::as_u64);
+        port.and_then(|port| u16::try_from(port).ok()).unwrap_or(6443)
+    }
+
     /// Where images come from.
     pub fn image_repository(&self) -> &str {
         self.field("ClusterConfiguration", &["imageRepository"]).and_then(Value::as_str).unwrap_or("registry.k8s.io")
@@ -114,7 +120,9 @@ impl Documents {
         }
         let mut documents = vec![init, cluster];
         documents.extend(
-            ["KubeletConfiguration", "KubeProxyConfiguration"].iter().filter_map(|kind| self.by_kind.get(*kind).cloned()),
+            ["KubeletConfiguration", "KubeProxyConfiguration"]
+                .iter()
+                .filter_map(|kind| self.by_kind.get(*kind).cloned()),
         );
         write(&documents)
     }
@@ -226,3 +234,6 @@ fn write(documents: &[Value]) -> Result<Secret> {
     let texts: Vec<String> = documents.iter().map(yaml::to_text).collect();
     Ok(Secret::new(texts.join("---\n")))
 }
+
+#[cfg(test)]
+mod tests;

@@ -53,7 +53,7 @@ pub async fn down(inventory: &Inventory, settings: &Settings) -> Result<Down> {
     }
     if failures.is_empty() {
         // The credentials are of no use any more, and they are ours.
-        Machine::new().remove(&kubeconfig_path(inventory))?;
+        Machine.remove(&kubeconfig_path(inventory))?;
     }
     let order = |name: &str| inventory.hosts.iter().position(|host| host.name == name);
     done.sort_by_key(|(name, _)| order(name));

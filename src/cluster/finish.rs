@@ -81,10 +81,11 @@ pub async fn settle(
 async fn unready(api: &api::Client, joined: &BTreeSet<String>) -> Result<(Vec<String>, u64)> {
     let (nodes, pods) = futures::try_join!(api::nodes(api), api::pods(api, "kube-system"))?;
     let ready = |name: &String| nodes.iter().any(|node| node.name == *name && node.ready);
-    let mut waiting: Vec<String> = joined.iter().filter(|name| !ready(name)).map(|name| format!("node {name}")).collect();
-    let ours = |node: &Option<String>| node.as_ref().is_none_or(|node| joined.contains(node));
+    let mut waiting: Vec<String> =
+        joined.iter().filter(|name| !ready(name)).map(|name| format!("node {name}")).collect();
+    let ours = |node: &str| node.is_empty() || joined.contains(node);
     let pods: Vec<_> = pods.into_iter().filter(|pod| ours(&pod.node)).collect();
-    waiting.extend(pods.iter().filter(|pod| !pod.ready).map(|pod| format!("pod {} ({})", pod.name, pod.reason)));
+    waiting.extend(pods.iter().filter(|pod| !pod.well()).map(|pod| format!("pod {} ({})", pod.name, pod.reason)));
     Ok((waiting, (joined.len() + pods.len()) as u64))
 }
 
@@ -101,7 +102,7 @@ pub fn kubeconfig_path(inventory: &Inventory) -> PathBuf {
 pub async fn write_kubeconfig(inventory: &Inventory, session: &Session) -> Result<bool> {
     let kubeconfig: Secret = session.agent.ask(Request::AdminKubeconfig).await?;
     let path = kubeconfig_path(inventory);
-    let machine = Machine::new();
+    let machine = Machine;
     let content = kubeconfig.expose().as_bytes();
     let existing = machine.read(&path)?;
     if existing.as_deref() == Some(content) {

@@ -24,7 +24,9 @@ pub async fn kubectl(inventory: &Inventory, settings: &Settings, arguments: &[St
         };
         if !session.facts.kubernetes.admin_conf {
             last = Some(
-                Failure::new(Kind::Cluster, "there is no cluster on it").on(&host.name).advise("run `clusterctl up` first"),
+                Failure::new(Kind::Cluster, "there is no cluster on it")
+                    .on(&host.name)
+                    .advise("run `clusterctl up` first"),
             );
             continue;
         }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::access::Api;
 use super::board::Board;
 use super::connect::Session;
 use super::documents::Documents;
@@ -15,13 +16,10 @@ use crate::failure::{Failure, Kind, Result};
 use crate::inventory::{Inventory, NetworkPlugin};
 use crate::message::{InitOrder, Initialised, JoinOrder, Joined, NetworkOrder, Peer, PlayOrder, PlayReport, Request};
 use crate::playbook;
-use crate::remote::{Tunnel, send, wanted};
+use crate::remote::{send, wanted};
 
 /// The playbooks that prepare a host before kubeadm's part, in order.
 const PREPARATION: &[(&str, &str)] = &[("prepare", "prepare host"), ("runtime", "start runtime")];
-
-/// The port of the API server behind the tunnel, unless kubeadm documents say otherwise.
-const API_PORT: u16 = 6443;
 
 /// One host's way through `up`.
 pub struct Lane<'a> {
@@ -152,7 +150,7 @@ impl Lane<'_> {
             let order = InitOrder { configuration, issue_ticket: self.joins };
             let done: Initialised = self.session.agent.ask(Request::Init(order)).await?;
             self.board.ticket.keep(Ok(done.ticket));
-            self.board.api.keep(Ok(open_api(self.session).await?));
+            self.board.api.keep(Ok(Api::open(self.session).await?));
             Ok(done.joined.changes)
         };
         step.end(work.await)
@@ -185,7 +183,7 @@ impl Lane<'_> {
         let api = self.board.api.wait().await.map_err(|failure| failure.on(&self.plan.name))?;
         let step = self.session.events.step("network", "pod network");
         let work = async {
-            let own = api::pod_network(&api, &self.plan.name, super::finish::NODE_LIMIT).await?;
+            let own = api.pod_network(&self.plan.name, super::finish::NODE_LIMIT).await?;
             let order = |peers| NetworkOrder {
                 pod_network: own,
                 cluster_network: network.pods,
@@ -207,27 +205,18 @@ impl Lane<'_> {
     }
 
     /// Every other node the cluster knows, also those whose lane failed in this run.
-    async fn peers(&self, api: &api::Client, told: &BTreeMap<String, ipnet::IpNet>) -> Result<Vec<Peer>> {
+    async fn peers(&self, api: &Api, told: &BTreeMap<String, ipnet::IpNet>) -> Result<Vec<Peer>> {
         let mut peers: Vec<Peer> = api::nodes(api)
             .await?
             .into_iter()
             .filter(|node| node.name != self.plan.name)
             .filter_map(|node| {
-                let pod_network = told.get(&node.name).copied().or(node.pod_network)?;
-                let address = node.internal_address()?;
+                let pod_network = told.get(&node.name).copied().or_else(|| node.pod_network())?;
+                let address = node.addresses.first().copied()?;
                 Some(Peer { address, pod_network })
             })
             .collect();
         peers.sort();
         Ok(peers)
     }
-}
-
-/// Access to the cluster's API through the connection to a control plane.
-pub async fn open_api(session: &Session) -> Result<api::Client> {
-    let kubeconfig: crate::secret::Secret = session.agent.ask(Request::AdminKubeconfig).await?;
-    let tunnel = Tunnel::open(session.start.connection.clone(), "127.0.0.1", API_PORT).await?;
-    api::Client::through(&kubeconfig, tunnel.address(), Box::new(tunnel))
-        .await
-        .map_err(|failure| failure.on(&session.host.name))
 }

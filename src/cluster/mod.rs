@@ -1,5 +1,6 @@
 //! Many hosts: `up`, `down` and what belongs to them, as literal tables of steps.
 
+mod access;
 mod board;
 mod connect;
 mod documents;

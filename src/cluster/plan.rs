@@ -70,7 +70,7 @@ pub fn plan(
         };
         failures.extend(unfit(facts, manifest).into_iter().map(refuse));
         if !member {
-            let (errors, notes) = checks(host, first, documents, facts);
+            let (errors, notes) = checks(inventory, host, documents, facts);
             failures.extend(errors.into_iter().map(refuse));
             warnings.extend(notes.into_iter().map(|note| format!("{}: {note}", host.name)));
         }
@@ -95,7 +95,9 @@ fn wrong_version(inventory: &Inventory, manifest: &Manifest) -> Option<Failure> 
             Kind::Bundle,
             format!("the bundle is for Kubernetes {}, the inventory wants {wanted}", manifest.kubernetes),
         )
-        .advise(format!("make a bundle with `clusterctl bundle create --kubernetes {wanted}`, or set cluster.kubernetes"))
+        .advise(format!(
+            "make a bundle with `clusterctl bundle create --kubernetes {wanted}`, or set cluster.kubernetes"
+        ))
     })
 }
 
@@ -112,7 +114,9 @@ fn shared_machine_ids(inventory: &Inventory, facts: &BTreeMap<String, Facts>) ->
         .map(|(_, names)| {
             Failure::new(Kind::Preflight, format!("{} have the same /etc/machine-id", names.join(" and ")))
                 .on(names[1])
-                .advise("give the copy one of its own: `rm /etc/machine-id && systemd-machine-id-setup`, then reboot it")
+                .advise(
+                    "give the copy one of its own: `rm /etc/machine-id && systemd-machine-id-setup`, then reboot it",
+                )
         })
         .collect()
 }
@@ -157,21 +161,36 @@ fn unfit(facts: &Facts, manifest: &Manifest) -> Vec<Failure> {
     }
     if !manifest.has_architecture(&facts.architecture) {
         failures.push(
-            Failure::new(Kind::Bundle, format!("its architecture is {}, and the bundle has nothing for it", facts.architecture))
-                .advise("make a bundle for that architecture"),
+            Failure::new(
+                Kind::Bundle,
+                format!("its architecture is {}, and the bundle has nothing for it", facts.architecture),
+            )
+            .advise("make a bundle for that architecture"),
         );
     }
     failures
 }
 
 /// kubeadm's checks on the facts: errors and warnings.
-fn checks(host: &Host, first: &Host, documents: &Documents, facts: &Facts) -> (Vec<Failure>, Vec<String>) {
-    let (purpose, kind) = if host.name == first.name {
-        (node::Purpose::Init, "InitConfiguration")
-    } else {
-        (node::Purpose::Join, "JoinConfiguration")
+fn checks(inventory: &Inventory, host: &Host, documents: &Documents, facts: &Facts) -> (Vec<Failure>, Vec<String>) {
+    let is_first = host.name == inventory.first_control_plane().name;
+    let (purpose, kind) = match (is_first, host.role) {
+        (true, _) => (node::Purpose::Init, "InitConfiguration"),
+        (false, Role::ControlPlane) => (node::Purpose::JoinControlPlane, "JoinConfiguration"),
+        (false, Role::Worker) => (node::Purpose::JoinWorker, "JoinConfiguration"),
     };
-    let findings = node::preflight(facts, purpose, &documents.ignored_checks(kind));
+    let ignore = documents.ignored_checks(kind);
+    let findings = node::preflight(
+        facts,
+        &node::Plan {
+            purpose,
+            cluster: &inventory.cluster.name,
+            kubernetes: &inventory.cluster.kubernetes,
+            bind_port: documents.bind_port(),
+            local_etcd: documents.field("ClusterConfiguration", &["etcd", "external"]).is_none(),
+            ignore: &ignore,
+        },
+    );
     let mut errors = Vec::new();
     let mut warnings = Vec::new();
     for finding in findings {
@@ -253,3 +272,6 @@ fn variables(
 pub fn is_file(blob: &Blob) -> bool {
     matches!(blob.place, Place::File { .. })
 }
+
+#[cfg(test)]
+mod tests;

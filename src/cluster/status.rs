@@ -1,7 +1,7 @@
 //! `status`: hosts and nodes side by side.
 
+use super::access::Api;
 use super::connect::{Access, Settings, connect};
-use super::lane::open_api;
 use crate::api;
 use crate::failure::{Failure, Result};
 use crate::inventory::{Inventory, Role};
@@ -43,7 +43,7 @@ pub async fn status(inventory: &Inventory, settings: &Settings) -> Result<Status
     let control_plane = sessions.iter().find(|session| session.facts.kubernetes.admin_conf);
     if let Some(session) = control_plane {
         let asked = async {
-            let api = open_api(session).await?;
+            let api = Api::open(session).await?;
             futures::try_join!(api::nodes(&api), api::pods(&api, "kube-system"))
         };
         match asked.await {
@@ -51,7 +51,7 @@ pub async fn status(inventory: &Inventory, settings: &Settings) -> Result<Status
                 nodes = found;
                 waiting = pods
                     .into_iter()
-                    .filter(|pod| !pod.ready)
+                    .filter(|pod| !pod.well())
                     .map(|pod| format!("{} ({})", pod.name, pod.reason))
                     .collect();
             }

@@ -78,7 +78,8 @@ pub async fn up(inventory: &Inventory, bundle: Arc<Bundle>, settings: &Settings)
         hosts: inventory.hosts.iter().map(|host| host.name.clone()).collect(),
     });
     let documents = Documents::read(inventory).map_err(|failure| vec![failure])?;
-    let (sessions, unreachable) = connect(inventory, settings, Access::Alter("up")).await.map_err(|failure| vec![failure])?;
+    let (sessions, unreachable) =
+        connect(inventory, settings, Access::Alter("up")).await.map_err(|failure| vec![failure])?;
     if !unreachable.is_empty() {
         return Err(unreachable);
     }

@@ -41,7 +41,13 @@ impl Agent {
         let state = Waiting::default();
         let events = events.of_host(&start.host);
         tokio::spawn(read(start.host.clone(), reader, first, state.clone(), events));
-        Ok(Self { host: start.host.clone(), writer: tokio::sync::Mutex::new(writer), state, next: AtomicU64::new(1), sent })
+        Ok(Self {
+            host: start.host.clone(),
+            writer: tokio::sync::Mutex::new(writer),
+            state,
+            next: AtomicU64::new(1),
+            sent,
+        })
     }
 
     /// The host's name in the inventory.
@@ -63,14 +69,18 @@ impl Agent {
             }
             state.waiting.insert(id, sender);
         }
-        let mut line = serde_json::to_vec(&Envelope { id, request })
-            .map_err(|error| Failure::new(Kind::Internal, "a request cannot be written").on(&self.host).because(&error))?;
+        let mut line = serde_json::to_vec(&Envelope { id, request }).map_err(|error| {
+            Failure::new(Kind::Internal, "a request cannot be written").on(&self.host).because(&error)
+        })?;
         line.push(b'\n');
         self.writer.lock().await.send(Bytes::from(line)).await.map_err(|failure| failure.on(&self.host))?;
-        let answer = answer.await.unwrap_or_else(|_| Err(Failure::new(Kind::Connection, "the agent is gone").may_pass()));
+        let answer =
+            answer.await.unwrap_or_else(|_| Err(Failure::new(Kind::Connection, "the agent is gone").may_pass()));
         let value = answer.map_err(|failure| failure.on(&self.host))?;
         serde_json::from_value(value).map_err(|error| {
-            Failure::new(Kind::Internal, "the agent's answer has another shape than expected").on(&self.host).because(&error)
+            Failure::new(Kind::Internal, "the agent's answer has another shape than expected")
+                .on(&self.host)
+                .because(&error)
         })
     }
 }

@@ -86,7 +86,12 @@ impl Programs {
 impl Program {
     fn read(path: &Path) -> Result<Self> {
         let content = read(path)?;
-        Ok(Self { path: path.to_owned(), sha256: sha256(&content), size: content.len() as u64, compressed: OnceCell::new() })
+        Ok(Self {
+            path: path.to_owned(),
+            sha256: sha256(&content),
+            size: content.len() as u64,
+            compressed: OnceCell::new(),
+        })
     }
 
     /// The program as a gzip stream; made once, when the first host lacks the program.
@@ -101,7 +106,8 @@ impl Program {
                         .advise("run the same command again")
                         .may_pass());
                 }
-                let failed = |error: std::io::Error| Failure::new(Kind::Internal, "cannot compress the program").because(&error);
+                let failed =
+                    |error: std::io::Error| Failure::new(Kind::Internal, "cannot compress the program").because(&error);
                 let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
                 encoder.write_all(&content).map_err(failed)?;
                 encoder.finish().map(Bytes::from).map_err(failed)
@@ -114,8 +120,9 @@ impl Program {
 
 fn read(path: &Path) -> Result<Vec<u8>> {
     // /proc/self/exe is read through its name's link target, so a rebuilt program is noticed by its hash.
-    std::fs::read(path)
-        .map_err(|error| Failure::new(Kind::Internal, format!("cannot read the program {}", path.display())).because(&error))
+    std::fs::read(path).map_err(|error| {
+        Failure::new(Kind::Internal, format!("cannot read the program {}", path.display())).because(&error)
+    })
 }
 
 #[cfg(test)]

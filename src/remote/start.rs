@@ -84,7 +84,9 @@ impl Start {
             Attempt::Started(started) => Ok(started),
             Attempt::Other(program) => match self.attempt(&program, arguments).await? {
                 Attempt::Started(started) => Ok(started),
-                Attempt::Other(_) => Err(Failure::new(Kind::Host, "it names another architecture each time it is asked").on(&self.host)),
+                Attempt::Other(_) => {
+                    Err(Failure::new(Kind::Host, "it names another architecture each time it is asked").on(&self.host))
+                }
             },
         }
     }
@@ -108,7 +110,9 @@ impl Start {
                 Some(Chunk::Stdout(bytes)) => seen.stdout.extend_from_slice(&bytes),
                 Some(Chunk::Stderr(bytes)) => seen.stderr(&bytes),
                 Some(Chunk::Exit(_)) | None => {
-                    return Err(seen.refused(self.privilege.password.is_some()).map_or_else(|| self.ended(&seen), |failure| failure.on(&self.host)));
+                    return Err(seen
+                        .refused(self.privilege.password.is_some())
+                        .map_or_else(|| self.ended(&seen), |failure| failure.on(&self.host)));
                 }
             }
             if let Some(failure) = seen.refused(self.privilege.password.is_some()) {
@@ -159,7 +163,11 @@ impl Start {
         } else if said.contains("Read-only file system") {
             Failure::new(Kind::Host, format!("{DIRECTORY} is on a read-only filesystem"))
                 .advise("remount it writable, then run the same command again")
-        } else if said.contains("sudo: not found") || said.contains("sudo: command not found") || said.contains("sudo’: No such file") || said.contains("sudo': No such file") {
+        } else if said.contains("sudo: not found")
+            || said.contains("sudo: command not found")
+            || said.contains("sudo’: No such file")
+            || said.contains("sudo': No such file")
+        {
             Failure::new(Kind::Privilege, "sudo is not installed there")
                 .advise("install sudo, or log in as root with `become: none`")
         } else {
@@ -201,7 +209,10 @@ impl Seen {
     /// Whether sudo refuses, and why.
     fn refused(&self, had_password: bool) -> Option<Failure> {
         let said = String::from_utf8_lossy(&self.stderr);
-        if said.contains("is not in the sudoers file") || said.contains("is not allowed to execute") || said.contains("may not run sudo") {
+        if said.contains("is not in the sudoers file")
+            || said.contains("is not allowed to execute")
+            || said.contains("may not run sudo")
+        {
             return Some(
                 Failure::new(Kind::Privilege, "the login user has no right to use sudo")
                     .advise("give the user sudo rights on the host, or set another `ssh.user`"),
@@ -254,7 +265,10 @@ mod tests {
         assert_eq!(refused("", true), None);
         assert_eq!(refused(PROMPT, true), None);
         assert_eq!(refused(PROMPT, false).unwrap(), "sudo asks for a password and there is none");
-        assert_eq!(refused(&format!("{PROMPT}Sorry, try again.\n{PROMPT}"), true).unwrap(), "sudo does not accept the password");
+        assert_eq!(
+            refused(&format!("{PROMPT}Sorry, try again.\n{PROMPT}"), true).unwrap(),
+            "sudo does not accept the password"
+        );
         assert_eq!(
             refused("plain is not in the sudoers file.\n", true).unwrap(),
             "the login user has no right to use sudo"

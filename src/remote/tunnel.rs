@@ -20,7 +20,8 @@ impl Tunnel {
     /// Listens on a free port of 127.0.0.1 and leads every connection to `host:port` as the remote host sees it.
     pub async fn open(connection: Connection, host: impl Into<String>, port: u16) -> Result<Self> {
         let host = host.into();
-        let failed = |error: std::io::Error| Failure::new(Kind::Connection, "cannot listen on 127.0.0.1").because(&error);
+        let failed =
+            |error: std::io::Error| Failure::new(Kind::Connection, "cannot listen on 127.0.0.1").because(&error);
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let task = tokio::spawn(async move {

@@ -35,7 +35,11 @@ fn hosts_that_cannot_be_reached_are_all_named_and_the_others_left_alone() {
     let bed = Bed::bare(3);
     let text = bed.inventory_text("root");
     let text = replaced(&text, &format!("address: {}", bed.hosts[1].address), "address: 172.29.251.251");
-    let text = replaced(&text, &format!("address: {}", bed.hosts[2].address), &format!("address: \"{}:2\"", bed.hosts[2].address));
+    let text = replaced(
+        &text,
+        &format!("address: {}", bed.hosts[2].address),
+        &format!("address: \"{}:2\"", bed.hosts[2].address),
+    );
     let text = replaced(&text, "ssh: {", "ssh: {connect_limit: 4, ");
     let finished = up(&bed.write_inventory(&text));
     refused(&finished, 4, &[&bed.hosts[1].name, "172.29.251.251", &bed.hosts[2].name, "refused"]);
@@ -46,7 +50,8 @@ fn hosts_that_cannot_be_reached_are_all_named_and_the_others_left_alone() {
 fn a_key_that_the_host_does_not_know_is_refused_with_what_was_tried() {
     let bed = Bed::bare(1);
     let key = bed.folder.path().join("other");
-    let made = call(Path::new("/usr/bin/ssh-keygen"), &["-q", "-t", "ed25519", "-N", "", "-f", key.to_str().unwrap()], &[]);
+    let made =
+        call(Path::new("/usr/bin/ssh-keygen"), &["-q", "-t", "ed25519", "-N", "", "-f", key.to_str().unwrap()], &[]);
     assert_eq!(made.code, 0);
     let text = replaced(&bed.inventory_text("root"), bed.key.to_str().unwrap(), key.to_str().unwrap());
     let finished = up(&bed.write_inventory(&text));
@@ -57,7 +62,8 @@ fn a_key_that_the_host_does_not_know_is_refused_with_what_was_tried() {
 /// The bed's known_hosts file of an inventory, replaced by one of the test.
 fn with_known_hosts(bed: &Bed, edit: impl Fn(&str) -> String) -> (PathBuf, PathBuf) {
     let text = bed.inventory_text("root");
-    let file = text.split("known_hosts: ").nth(1).and_then(|rest| rest.split([',', '}']).next()).unwrap().trim().to_owned();
+    let file =
+        text.split("known_hosts: ").nth(1).and_then(|rest| rest.split([',', '}']).next()).unwrap().trim().to_owned();
     let own = bed.folder.path().join("known_hosts");
     std::fs::write(&own, edit(&std::fs::read_to_string(&file).unwrap())).unwrap();
     (bed.write_inventory(&replaced(&text, &file, own.to_str().unwrap())), own)
@@ -97,7 +103,8 @@ fn a_changed_host_key_stops_that_host_even_when_new_keys_are_accepted() {
 fn a_host_that_runs_no_linux_or_an_unknown_architecture_is_refused() {
     let bed = Bed::bare(2);
     let pretend = |host: usize, script: &str| {
-        let command = format!("printf '#!/bin/sh\\n{script}\\n' > /usr/local/bin/uname && chmod +x /usr/local/bin/uname");
+        let command =
+            format!("printf '#!/bin/sh\\n{script}\\n' > /usr/local/bin/uname && chmod +x /usr/local/bin/uname");
         bed.sh(&bed.hosts[host].name, &command);
     };
     pretend(0, "[ \"$1\" = -s ] \\&\\& echo Darwin || exec /usr/bin/uname \"$@\"");
@@ -126,7 +133,8 @@ fn preflight_findings_of_all_hosts_arrive_together_and_nothing_is_touched() {
 fn a_node_of_another_cluster_is_not_taken_over_by_up_or_down() {
     let bed = Bed::bare(2);
     let foreign = &bed.hosts[1].name;
-    let kubeconfig = "apiVersion: v1\\nkind: Config\\nclusters:\\n- name: k\\n  cluster: {server: https://192.0.2.7:6443}\\n";
+    let kubeconfig =
+        "apiVersion: v1\\nkind: Config\\nclusters:\\n- name: k\\n  cluster: {server: https://192.0.2.7:6443}\\n";
     bed.sh(foreign, &format!("mkdir -p /etc/kubernetes && printf '{kubeconfig}' > /etc/kubernetes/kubelet.conf"));
     let inventory = bed.inventory();
     let finished = up(&inventory);
@@ -139,7 +147,8 @@ fn a_node_of_another_cluster_is_not_taken_over_by_up_or_down() {
 #[test]
 fn a_bundle_of_another_version_or_that_is_missing_or_cut_is_refused() {
     let bed = Bed::bare(1);
-    let inventory = bed.write_inventory(&replaced(&bed.inventory_text("root"), "kubernetes: 1.36.3", "kubernetes: 1.35.4"));
+    let inventory =
+        bed.write_inventory(&replaced(&bed.inventory_text("root"), "kubernetes: 1.36.3", "kubernetes: 1.35.4"));
     refused(&up(&inventory), 9, &["1.36.3", "1.35.4"]);
     let inventory = bed.inventory();
     let absent = bed.folder.path().join("absent.bundle");
@@ -166,7 +175,10 @@ fn a_corrupt_blob_is_noticed_on_the_host_before_it_is_used() {
     let inventory = bed.inventory();
     let finished = run("up", &inventory, &["--yes", "--bundle", corrupt.to_str().unwrap()]);
     refused(&finished, 9, &[&bed.hosts[0].name, "sha256"]);
-    let left = bed.sh(&bed.hosts[0].name, "find /var/lib/clusterctl/incoming /usr/local/bin -type f | grep -v /blobs/ | xargs -r ls -l");
+    let left = bed.sh(
+        &bed.hosts[0].name,
+        "find /var/lib/clusterctl/incoming /usr/local/bin -type f | grep -v /blobs/ | xargs -r ls -l",
+    );
     assert!(!left.contains("kubelet"), "{left}");
     let mended = up(&inventory);
     assert_eq!(mended.code, 0, "{}\n{}", mended.stdout, mended.stderr);
@@ -200,7 +212,16 @@ fn mistakes_in_the_inventory_arrive_together_with_their_places() {
     std::fs::write(&path, text).unwrap();
     let finished = run("up", &path, &["--yes"]);
     assert_eq!(finished.code, 3, "{}", finished.stderr);
-    for words in ["inventory.yaml:3:3", "kubernetes", "inventory.yaml:4:", "inventory.yaml:5:", "overlap", "inventory.yaml:8:", "worker", "192.0.2.1"] {
+    for words in [
+        "inventory.yaml:3:3",
+        "kubernetes",
+        "inventory.yaml:4:",
+        "inventory.yaml:5:",
+        "overlap",
+        "inventory.yaml:8:",
+        "worker",
+        "192.0.2.1",
+    ] {
         assert!(finished.stderr.contains(words), "no «{words}» in:\n{}", finished.stderr);
     }
 }

@@ -95,10 +95,14 @@ fn up_makes_a_cluster_and_down_leaves_nothing() {
     assert_eq!(mode & 0o777, 0o600);
     pods_reach_each_other(&inventory, &bed);
 
-    let second = run("up", &inventory, &["--yes", "--bundle", crate::program::bundle().to_str().unwrap(), "--output", "json"]);
+    let second =
+        run("up", &inventory, &["--yes", "--bundle", crate::program::bundle().to_str().unwrap(), "--output", "json"]);
     assert_eq!(second.code, 0, "{}\n{}", second.stdout, second.stderr);
-    let events: Vec<serde_json::Value> =
-        second.stdout.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect();
+    let events: Vec<serde_json::Value> = second
+        .stdout
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+        .collect();
     let changed: Vec<_> = events.iter().filter(|event| event["event"] == "changed").collect();
     assert!(changed.is_empty(), "the second up changed: {changed:?}");
     let end = events.iter().find(|event| event["event"] == "run-finished").expect("a run-finished event");

@@ -1,7 +1,7 @@
 //! A person's own playbook on all hosts: `clusterctl run`.
 
 use crate::bed::{Bed, difference};
-use crate::program::{clusterctl, call, down};
+use crate::program::{call, clusterctl, down};
 
 const PLAY: &str = r#"
 name: message of the day

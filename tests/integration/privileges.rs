@@ -55,7 +55,8 @@ fn sudo_without_a_password_and_a_login_by_password() {
     assert_eq!(status.code, 0, "{}", status.stderr);
     let inventory = with_password_file(&bed, OPS_PASSWORD);
     let text = std::fs::read_to_string(&inventory).unwrap();
-    let by_password = text.replace(&format!("identity: {}", bed.key.display()), "agent: false, password: {file: PASSWORD}");
+    let by_password =
+        text.replace(&format!("identity: {}", bed.key.display()), "agent: false, password: {file: PASSWORD}");
     let by_password = by_password.replace("PASSWORD", bed.folder.path().join("password").to_str().unwrap());
     let status = run("status", &bed.write_inventory(&by_password), &[]);
     assert_eq!(status.code, 0, "{}", status.stderr);

@@ -36,11 +36,29 @@ network_make() {
   docker network create --driver bridge --subnet "$prefix.0.0/16" --gateway "$prefix.0.1" --ip-range "$prefix.0.0/24" \
     --opt com.docker.network.bridge.name="${name/%-2/2}" \
     --opt com.docker.network.bridge.enable_ip_masquerade=false "$name" >/dev/null || die "no network $name"
-  # The engine keeps its networks apart; ours may talk. Best effort: only tests with two subnets need it.
-  if [ "$1" -ne 1 ]; then
-    as_root iptables -I DOCKER-USER -i "$NETWORK+" -o "$NETWORK+" -j ACCEPT 2>/dev/null ||
-      say "the two subnets cannot reach each other here: no way to change this machine's iptables"
-  fi
+}
+
+# What the router between the hosts and the world does, as rules of this machine. The engine keeps its networks apart; the
+# bed's two may talk. Nothing else is let out: a packet to an address that no host has (a service's, before kube-proxy
+# knows it) is answered with "unreachable", as a router does, and does not leave this machine.
+NETWORK_RULES=("-i $NETWORK+ ! -o $NETWORK+ -m conntrack --ctstate NEW -j REJECT --reject-with icmp-net-unreachable"
+  "-i $NETWORK+ -o $NETWORK+ -j ACCEPT")
+
+network_rules() { # ensure|remove
+  local rule words
+  for rule in "${NETWORK_RULES[@]}"; do
+    read -ra words <<<"$rule"
+    if firewall -C DOCKER-USER "${words[@]}"; then
+      [ "$1" = ensure ] || firewall -D DOCKER-USER "${words[@]}" || true
+    elif [ "$1" = ensure ]; then
+      firewall -I DOCKER-USER "${words[@]}" ||
+        say "this machine's iptables cannot be changed: hosts reach the outside, and hosts of two subnets not each other"
+    fi
+  done
+}
+# Without asking for a password: where the engine is somewhere else or not ours, the bed works without these rules.
+firewall() {
+  if [ "$(id -u)" -eq 0 ]; then iptables --wait "$@"; else sudo -n iptables --wait "$@"; fi 2>/dev/null
 }
 
 # Sets ADDRESSES to $2 addresses on network $1 that nobody has. What is reserved but not yet a container is a file that
@@ -91,6 +109,7 @@ hosts_create() {
   image_ensure "$image"
   network_ensure 1
   network_ensure "$subnet"
+  with_lock network network_rules ensure
   bed_key
   [ -z "$(hosts_containers "$prefix")" ] || die "there are hosts of the name $prefix already: bed hosts destroy $prefix"
   addresses_reserve "$subnet" "$count"
@@ -216,14 +235,9 @@ hosts_destroy() {
     return
   fi
   # Nobody is left: the networks go too. (Vagrant's machines may still be on the first: then it stays.)
-  local subnet name
-  for subnet in 1 2; do
-    name=$(network_name "$subnet")
-    docker network rm "$name" >/dev/null 2>&1 || true
-    if [ "$subnet" -ne 1 ]; then
-      as_root iptables -D DOCKER-USER -i "$NETWORK+" -o "$NETWORK+" -j ACCEPT 2>/dev/null || true
-    fi
-  done
+  local subnet
+  for subnet in 1 2; do docker network rm "$(network_name "$subnet")" >/dev/null 2>&1 || true; done
+  if ! docker network inspect "$NETWORK" >/dev/null 2>&1; then with_lock network network_rules remove; fi
 }
 
 # One host ---------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ vagrant_settings() {
   engine_command
   image_ensure bare
   network_ensure 1
+  with_lock network network_rules ensure
   bed_key
   printf 'image=%s\nkey=%s\n' "$IMAGE" "$KEY"
 }

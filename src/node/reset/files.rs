@@ -52,7 +52,8 @@ pub(super) fn traces(host: &dyn Host) -> Result<Traces> {
     let absolute = |found: Option<String>, default: &str| {
         found.map(PathBuf::from).filter(|path| safe_to_empty(path)).unwrap_or_else(|| PathBuf::from(default))
     };
-    let certificates = flag(&api_server, "--client-ca-file=").and_then(|file| Some(file.strip_suffix("/ca.crt")?.to_owned()));
+    let certificates =
+        flag(&api_server, "--client-ca-file=").and_then(|file| Some(file.strip_suffix("/ca.crt")?.to_owned()));
     Ok(Traces {
         certificates: absolute(certificates, "/etc/kubernetes/pki"),
         etcd_data: absolute(flag(&etcd, "--data-dir="), "/var/lib/etcd"),
@@ -168,7 +169,10 @@ mod tests {
     fn node() -> FakeHost {
         FakeHost::new()
             .file("/etc/kubernetes/manifests/etcd.yaml", "    - --data-dir=/data/etcd/member\n")
-            .file("/etc/kubernetes/manifests/kube-apiserver.yaml", "    - --client-ca-file=/etc/kubernetes/certs/ca.crt\n")
+            .file(
+                "/etc/kubernetes/manifests/kube-apiserver.yaml",
+                "    - --client-ca-file=/etc/kubernetes/certs/ca.crt\n",
+            )
             .file("/etc/kubernetes/certs/ca.crt", "")
             .file("/etc/kubernetes/admin.conf", "")
             .file("/etc/kubernetes/audit-policy.yaml", "mine")
@@ -187,7 +191,8 @@ mod tests {
         let mut sweep = Sweep::new(&Events::nowhere());
         remove(&host, &traces, &ResetOrder::default(), &mut sweep).await;
         assert!(sweep.finish().unwrap() > 4);
-        let files: Vec<_> = host.listing().into_iter().filter(|(_, entry)| entry.0 == crate::host::EntryKind::File).collect();
+        let files: Vec<_> =
+            host.listing().into_iter().filter(|(_, entry)| entry.0 == crate::host::EntryKind::File).collect();
         assert_eq!(files.len(), 1);
         assert_eq!(host.text("/etc/kubernetes/audit-policy.yaml").as_deref(), Some("mine"));
         let mut again = Sweep::new(&Events::nowhere());

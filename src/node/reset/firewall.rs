@@ -182,7 +182,7 @@ async fn delete_table(host: &dyn Host, family: &str, table: &str) -> Result<()> 
 mod tests {
     use rstest::rstest;
 
-    use super::{remove, removals, says_nothing, target};
+    use super::{removals, remove, says_nothing, target};
     use crate::event::Events;
     use crate::host::fake::FakeHost;
     use crate::node::reset::sweep::Sweep;
