@@ -61,6 +61,10 @@ impl Prompts {
     }
 
     fn once(&self, key: &str, question: &str) -> Option<Secret> {
+        in_place(|| self.once_blocking(key, question))
+    }
+
+    fn once_blocking(&self, key: &str, question: &str) -> Option<Secret> {
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(answer) = answers.get(key) {
             return answer.clone();
@@ -123,6 +127,15 @@ impl Prompts {
         self.cancel.check()?;
         Err(Failure::new(Kind::Authentication, format!("no {what} was given"))
             .advise("type it on a terminal, or name a file or a command for it in the inventory"))
+    }
+}
+
+/// Blocks without holding up other work: a worker thread of the runtime hands its tasks over first.
+fn in_place<T>(work: impl FnOnce() -> T) -> T {
+    use tokio::runtime::{Handle, RuntimeFlavor};
+    match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        _ => work(),
     }
 }
 

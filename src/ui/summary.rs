@@ -240,7 +240,25 @@ mod tests {
     #[test]
     fn the_end_of_a_small_run() {
         let look = Look { live: false, color: false, unicode: true };
-        assert_snapshot!(summary(&small(), look));
+        assert_snapshot!(summary(&small(), look), @r"
+
+        Cluster demo is not complete (26 s, 71 changes)
+
+        NAME      ADDRESS    ROLE    STATE   SECONDS  CHANGES
+        cp1       10.0.0.11  worker  ready      19.9       55
+        w1        10.0.0.21  worker  ready      25.9       16
+        worker-2  10.0.0.22  worker  failed      1.9        0
+
+        slowest steps
+          w1   Join                            14 s  ━━━━━━━━━━━━━━━━━━━━
+          cp1  Import images                   11 s  ━━━━━━━━━━━━━━━━
+          w1   Import images                   10 s  ━━━━━━━━━━━━━━━━
+          cp1  Start the control plane        8.0 s  ━━━━━━━━━━━━
+          cp1  Prepare the host               0.5 s  ━
+
+        kubeconfig  /home/ops/demo.kubeconfig
+        next        kubectl --kubeconfig /home/ops/demo.kubeconfig get nodes
+        ");
     }
 
     #[test]
