@@ -75,7 +75,7 @@ impl Frame {
             }
             State::Working => match lane.shown() {
                 Some(step) => self.working(step, room),
-                None => self.ended("-", "between two steps", Paint::Faint, Some(lane.took(self.at)), room),
+                None => self.ended("-", "waiting", Paint::Faint, Some(lane.took(self.at)), room),
             },
         };
         format!("{}  {body}", self.look.paint(Paint::Strong, &name))
@@ -284,7 +284,7 @@ mod tests {
     fn of_300_hosts_those_at_work_are_shown() {
         assert_snapshot!(screen(&rehearsal::many(300), 12.0, RICH, 80, 12), @r"
         clusterctl up  cluster large
-        node-081  · between two steps                                                4 s
+        node-081  · waiting                                                          4 s
         node-082  ⠋ Receive blobs  ━━━━━━━━━━━━━━━─   97 %   1 s left  30.0 MB/s     3 s
         node-083  ⠋ Receive blobs  ━━━━━━━━━━━━━━━─   95 %   1 s left  30.0 MB/s     3 s
         node-084  ⠋ Receive blobs  ━━━━━━━━━━━━━━──   92 %   1 s left  30.0 MB/s     3 s

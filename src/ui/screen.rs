@@ -122,7 +122,7 @@ impl Screen {
             return;
         }
         if !self.shared.settings.quiet {
-            self.line(summary::summary(run, self.look()).trim_end());
+            self.line(summary::summary(run, self.look(), self.columns()).trim_end());
         }
         if !run.failed.is_empty() {
             self.line(&format!("\n{}", failure::failures(&run.failed, self.columns(), self.look().color).trim_end()));
