@@ -113,7 +113,7 @@ impl Shown {
     fn frame(&mut self) {
         let at = self.started.elapsed();
         let (settings, look) = (self.screen.settings(), self.screen.look());
-        if look.live && !self.run.hosts.is_empty() && self.run.ended.is_none() {
+        if look.live && self.run.ended.is_none() {
             self.screen.draw(&self.run, at);
         } else if settings.output == Output::Human && !settings.quiet && !look.live {
             for line in plain::patience(&self.run, self.told, at, look) {

@@ -18,6 +18,10 @@ pub fn lines(run: &Run, at: Duration, look: Look, columns: usize, rows: usize) -
     let names = shown.iter().map(|lane| width(&clean(&lane.name))).max().unwrap_or(0).clamp(3, (columns / 3).max(3));
     let titles = shown.iter().filter_map(|lane| lane.shown()).map(|step| width(&clean(&step.title))).max().unwrap_or(0);
     let frame = Frame { at, look, columns, names, titles };
+    if run.hosts.is_empty() {
+        // Work on this machine alone: a bundle.
+        return run.whole.shown().map(|step| frame.working(step, columns)).into_iter().collect();
+    }
     let mut lines = vec![frame.header(run)];
     lines.extend(shown.iter().map(|lane| frame.host(lane)));
     if !hidden.is_empty() {
