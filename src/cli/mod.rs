@@ -17,6 +17,7 @@ pub mod agent;
 pub mod bundle;
 pub mod completion;
 pub mod down;
+pub mod inventory;
 pub mod kubectl;
 mod login;
 pub mod run;
@@ -90,6 +91,8 @@ pub enum Verb {
     /// Our process on a host
     #[command(hide = true)]
     Agent(agent::Arguments),
+    /// Print an example inventory, its schema, or what is wrong with yours
+    Inventory(inventory::Arguments),
     /// Print the script that completes commands in your shell
     Completion(completion::Arguments),
     /// Print the version of clusterctl and the Kubernetes versions it supports
@@ -119,6 +122,7 @@ async fn dispatch(verb: Verb, context: &Context) -> Result<ExitCode> {
         Verb::Run(arguments) => run::run(&arguments, context).await,
         Verb::Bundle(arguments) => bundle::run(&arguments, context).await,
         Verb::Agent(arguments) => agent::run(&arguments).await,
+        Verb::Inventory(arguments) => inventory::run(&arguments, context),
         Verb::Completion(arguments) => completion::run(&arguments, context),
         Verb::Version => version::run(context),
     }
@@ -176,7 +180,9 @@ fn report_defects(screen: &Screen) {
     }
     std::panic::set_hook(Box::new(|panic| {
         let Some(screen) = SCREEN.get() else { return };
-        let message = panic.payload_as_str().unwrap_or("no message");
+        let payload = panic.payload();
+        let text = payload.downcast_ref::<&str>().copied().or(payload.downcast_ref::<String>().map(String::as_str));
+        let message = text.unwrap_or("no message");
         let place = panic.location().map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
         let failure = Failure::new(Kind::Internal, format!("clusterctl has a defect, found at {place}: {message}"))
             .advise("report it with this text, `clusterctl version` and what you typed; running it again is safe");
@@ -220,5 +226,50 @@ mod tests {
         assert_eq!(typed.global.inventory, PathBuf::from("other.yaml"));
         assert_eq!(typed.global.output, Output::Json);
         assert!(typed.global.quiet);
+    }
+
+    /// All kinds; the match makes the compiler ask for a new one.
+    fn kinds() -> Vec<Kind> {
+        let next = |kind: Kind| match kind {
+            Kind::Usage => Some(Kind::Configuration),
+            Kind::Configuration => Some(Kind::Connection),
+            Kind::Connection => Some(Kind::Authentication),
+            Kind::Authentication => Some(Kind::HostKey),
+            Kind::HostKey => Some(Kind::Privilege),
+            Kind::Privilege => Some(Kind::Preflight),
+            Kind::Preflight => Some(Kind::Bundle),
+            Kind::Bundle => Some(Kind::Host),
+            Kind::Host => Some(Kind::Cluster),
+            Kind::Cluster => Some(Kind::Busy),
+            Kind::Busy => Some(Kind::Interrupted),
+            Kind::Interrupted => Some(Kind::Internal),
+            Kind::Internal => None,
+        };
+        std::iter::successors(Some(Kind::Usage), |kind| next(*kind)).collect()
+    }
+
+    #[test]
+    fn the_readme_lists_the_exit_codes_in_order_of_weight() {
+        let readme = include_str!("../../README.md");
+        let section = readme.split("## Exit codes").nth(1).and_then(|rest| rest.split("\n## ").next());
+        let rows: Vec<(String, String)> = section
+            .unwrap_or_default()
+            .lines()
+            .filter_map(|line| {
+                let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+                let kind = cells.get(1)?.strip_prefix('`')?.strip_suffix('`')?;
+                Some((cells.first()?.to_string(), kind.to_owned()))
+            })
+            .collect();
+        let mut kinds = kinds();
+        kinds.sort();
+        let expected: Vec<(String, String)> = kinds
+            .into_iter()
+            .map(|kind| {
+                let name = serde_json::to_value(kind).ok().and_then(|name| name.as_str().map(str::to_owned));
+                (kind.exit_code().to_string(), name.unwrap_or_default())
+            })
+            .collect();
+        assert_eq!(rows, expected);
     }
 }

@@ -64,3 +64,41 @@ impl Signals {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rustix::process::{Signal, getpid, kill_process};
+
+    use super::*;
+    use crate::ui::Settings;
+
+    fn code(code: u8) -> String {
+        format!("{:?}", ExitCode::from(code))
+    }
+
+    /// Both in one test: signals reach the whole process.
+    #[tokio::test]
+    async fn the_first_signal_asks_and_the_second_ends() {
+        let screen = Screen::new(Settings { quiet: true, ..Settings::default() });
+        let cancel = Cancel::new();
+        let asked = async {
+            kill_process(getpid(), Signal::TERM).expect("a process can signal itself");
+            cancel.cancelled().await;
+            Err(Failure::new(Kind::Interrupted, "ended after the step in hand"))
+        };
+        assert_eq!(format!("{:?}", supervise(&screen, &cancel, asked).await), code(130));
+
+        let cancel = Cancel::new();
+        let stubborn = async {
+            kill_process(getpid(), Signal::INT).expect("a process can signal itself");
+            cancel.cancelled().await;
+            kill_process(getpid(), Signal::INT).expect("a process can signal itself");
+            std::future::pending().await
+        };
+        assert_eq!(format!("{:?}", supervise(&screen, &cancel, stubborn).await), code(130));
+
+        let cancel = Cancel::new();
+        let failing = async { Err(Failure::new(Kind::Bundle, "the bundle is damaged")) };
+        assert_eq!(format!("{:?}", supervise(&screen, &cancel, failing).await), code(9));
+    }
+}

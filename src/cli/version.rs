@@ -6,16 +6,15 @@ use serde_json::json;
 
 use super::Context;
 use crate::failure::Result;
+use crate::inventory;
 use crate::ui::Output;
-
-/// The Kubernetes versions that clusters can have: first and last minor (README, "Limits").
-const KUBERNETES: (&str, &str) = ("1.33", "1.37");
 
 /// Prints the version.
 pub fn run(context: &Context) -> Result<ExitCode> {
     let version = env!("CARGO_PKG_VERSION");
     let (system, architecture) = (std::env::consts::OS, std::env::consts::ARCH);
-    let (first, last) = KUBERNETES;
+    let minors = inventory::SUPPORTED_MINORS;
+    let (first, last) = (format!("1.{}", minors.start()), format!("1.{}", minors.end()));
     let text = match context.screen.settings().output {
         Output::Human => format!("clusterctl {version} ({system} {architecture})\nKubernetes {first} to {last}\n"),
         Output::Json => {

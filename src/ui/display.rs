@@ -1,5 +1,6 @@
 //! The consumer of events: one task that follows a run from its first event to its end.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{mpsc::UnboundedReceiver, oneshot};
@@ -9,10 +10,12 @@ use tokio::time::MissedTickBehavior;
 use super::run::Run;
 use super::screen::Screen;
 use super::{Output, json, plain};
-use crate::event::Event;
+use crate::event::{Event, StepId, What};
 
 /// How often the moving lines are drawn.
 const FRAME: Duration = Duration::from_millis(100);
+/// How often the progress of one step is written as JSON.
+const PROGRESS_PERIOD: Duration = Duration::from_millis(200);
 /// How many events are taken in between two looks at the clock.
 const BATCH: usize = 1024;
 
@@ -45,7 +48,8 @@ impl Display {
 }
 
 async fn follow(screen: Screen, mut events: UnboundedReceiver<Event>, mut ended: oneshot::Receiver<()>) -> Run {
-    let mut shown = Shown { screen, run: Run::default(), started: Instant::now(), told: Duration::ZERO };
+    let mut shown =
+        Shown { screen, run: Run::default(), started: Instant::now(), told: Duration::ZERO, written: HashMap::new() };
     let mut frames = tokio::time::interval(FRAME);
     frames.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut batch = Vec::with_capacity(BATCH);
@@ -76,11 +80,29 @@ struct Shown {
     started: Instant,
     /// When steps that take long were last spoken of.
     told: Duration,
+    /// When the progress of a step was last written as JSON, by host and step.
+    written: HashMap<(Option<String>, StepId), Duration>,
 }
 
 impl Shown {
+    /// Whether a program wants to know: of progress only what is new since a while, and the end of it.
+    fn is_worth_a_line(&mut self, event: &Event) -> bool {
+        let What::StepProgressed { step, done, total, .. } = &event.what else { return true };
+        let at = self.started.elapsed();
+        let key = (event.host.clone(), step.clone());
+        let before = self.written.get(&key);
+        if done < total && before.is_some_and(|before| at.saturating_sub(*before) < PROGRESS_PERIOD) {
+            return false;
+        }
+        self.written.insert(key, at);
+        true
+    }
+
     fn take(&mut self, event: &Event) {
         if self.screen.settings().output == Output::Json {
+            if !self.is_worth_a_line(event) {
+                return;
+            }
             self.screen.emit(&json::event(event, SystemTime::now()));
         } else if let Some(line) = plain::line(event, &self.run, self.screen.settings(), self.screen.look()) {
             self.screen.line(&line);
@@ -91,7 +113,7 @@ impl Shown {
     fn frame(&mut self) {
         let at = self.started.elapsed();
         let (settings, look) = (self.screen.settings(), self.screen.look());
-        if look.live && !self.run.hosts.is_empty() && self.run.ended.is_none() {
+        if look.live && self.run.ended.is_none() {
             self.screen.draw(&self.run, at);
         } else if settings.output == Output::Human && !settings.quiet && !look.live {
             for line in plain::patience(&self.run, self.told, at, look) {

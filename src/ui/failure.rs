@@ -114,8 +114,7 @@ mod tests {
     fn a_failure_says_what_why_and_what_to_do() {
         assert_snapshot!(failure(&disk_full(), 60, false), @"
         error: cp1: cannot write /etc/kubernetes/pki/ca.crt
-          caused by: cannot write
-            /etc/kubernetes/pki/.ca.crt.tmp
+          caused by: cannot write /etc/kubernetes/pki/.ca.crt.tmp
           caused by: No space left on device
         hint: free some space on the filesystem of /etc/kubernetes
               and run the same command again

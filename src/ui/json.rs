@@ -96,8 +96,26 @@ mod tests {
     #[test]
     fn events_are_lines_with_stable_names() {
         let start = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_435_654);
-        let lines: String = rehearsal::small().iter().map(|(at, what)| event(what, start + *at)).collect();
-        assert_snapshot!(lines);
+        let mut names = Vec::new();
+        let mut lines = String::new();
+        for (at, one) in rehearsal::small() {
+            let kind = std::mem::discriminant(&one.what);
+            if !names.contains(&kind) {
+                names.push(kind);
+                lines.push_str(&event(&one, start + at));
+            }
+        }
+        assert_snapshot!(lines, @r#"
+        {"time":"2026-11-23T12:07:34.000Z","host":null,"event":"run-started","verb":"up","cluster":"demo","hosts":["cp1","w1","worker-2"]}
+        {"time":"2026-11-23T12:07:34.100Z","host":"cp1","event":"step-started","step":"connect","title":"Connect"}
+        {"time":"2026-11-23T12:07:34.400Z","host":"cp1","event":"step-finished","step":"connect","changes":0,"milliseconds":300}
+        {"time":"2026-11-23T12:07:34.600Z","host":"cp1","event":"changed","step":"prepare","change":"file /etc/modules-load.d/kubernetes.conf created"}
+        {"time":"2026-11-23T12:07:34.700Z","host":"w1","event":"warned","sentence":"w1 has cgroup v1, which Kubernetes will stop supporting"}
+        {"time":"2026-11-23T12:07:35.100Z","host":"w1","event":"step-progressed","step":"images","done":0,"total":268000000,"unit":"bytes","item":"images/kube-proxy"}
+        {"time":"2026-11-23T12:07:36.000Z","host":"worker-2","event":"step-failed","step":"connect","failure":{"kind":"connection","host":"worker-2","sentence":"port 22 refuses the connection","causes":[],"advice":"start sshd on worker-2, or correct `ssh.port` in the inventory","retry":"may-help","detail":null}}
+        {"time":"2026-11-23T12:07:54.000Z","host":"cp1","event":"host-finished","state":"ready"}
+        {"time":"2026-11-23T12:08:00.100Z","host":null,"event":"run-finished","milliseconds":26100,"changes":71,"failed":[{"kind":"connection","host":"worker-2","sentence":"port 22 refuses the connection","causes":[],"advice":"start sshd on worker-2, or correct `ssh.port` in the inventory","retry":"may-help","detail":null}]}
+        "#);
     }
 
     #[test]

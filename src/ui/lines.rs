@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use super::look::{Look, Paint};
 use super::run::{Counts, Lane, Open, Progress, Run, State};
-use super::text::{bytes, clean, count, duration, fit, pad, pad_left, width};
+use super::text::{bytes, clean, count, fit, pad, pad_left, stopwatch, width};
 use crate::event::Unit;
 
-/// Room for the time at the right end of a line: `12 min 05 s`.
-const TIME_COLUMNS: usize = 11;
+/// Room for the time at the right end of a line: `1:02:07`.
+const TIME_COLUMNS: usize = 7;
 
 /// The lines, each of at most `columns` columns, and no more than `rows` of them.
 pub fn lines(run: &Run, at: Duration, look: Look, columns: usize, rows: usize) -> Vec<String> {
@@ -18,6 +18,10 @@ pub fn lines(run: &Run, at: Duration, look: Look, columns: usize, rows: usize) -
     let names = shown.iter().map(|lane| width(&clean(&lane.name))).max().unwrap_or(0).clamp(3, (columns / 3).max(3));
     let titles = shown.iter().filter_map(|lane| lane.shown()).map(|step| width(&clean(&step.title))).max().unwrap_or(0);
     let frame = Frame { at, look, columns, names, titles };
+    if run.hosts.is_empty() {
+        // Work on this machine alone: a bundle.
+        return run.whole.shown().map(|step| frame.working(step, columns)).into_iter().collect();
+    }
     let mut lines = vec![frame.header(run)];
     lines.extend(shown.iter().map(|lane| frame.host(lane)));
     if !hidden.is_empty() {
@@ -75,7 +79,7 @@ impl Frame {
             }
             State::Working => match lane.shown() {
                 Some(step) => self.working(step, room),
-                None => self.ended("-", "between two steps", Paint::Faint, Some(lane.took(self.at)), room),
+                None => self.ended("-", "waiting", Paint::Faint, Some(lane.took(self.at)), room),
             },
         };
         format!("{}  {body}", self.look.paint(Paint::Strong, &name))
@@ -87,6 +91,7 @@ impl Frame {
             ("+", true) => "✔",
             ("x", true) => "✘",
             ("-", true) => "·",
+            ("-", false) => ".",
             (plain, _) => plain,
         };
         let time_columns = if took.is_some() { TIME_COLUMNS + 1 } else { 0 };
@@ -137,7 +142,7 @@ impl Frame {
         let rate = progress.rate(self.at).filter(|_| progress.unit == Unit::Bytes);
         let rate = rate.map(|rate| pad_left(&format!("{}/s", bytes(rate as u64)), 9));
         let left = progress.left(self.at).filter(|_| progress.done < progress.total);
-        let left = left.map(|left| format!("{} left", pad_left(&duration(Duration::from_secs(left.as_secs() + 1)), 4)));
+        let left = left.map(|left| format!("{} left", pad_left(&stopwatch(left + Duration::from_secs(1)), 4)));
         [Some(percent), left, rate, Some(amount)].into_iter().flatten().collect()
     }
 
@@ -161,8 +166,7 @@ impl Frame {
 
     fn with_time(&self, text: String, size: usize, took: Option<Duration>, room: usize) -> String {
         let Some(took) = took else { return text };
-        // Whole seconds: a last digit that races says nothing.
-        let took = if took < Duration::from_secs(10) { format!("{} s", took.as_secs()) } else { duration(took) };
+        let took = stopwatch(took);
         let blanks = room.saturating_sub(size + width(&took));
         if blanks == 0 {
             return text;
@@ -238,27 +242,63 @@ mod tests {
 
     #[test]
     fn on_a_wide_terminal_everything_is_shown() {
-        assert_snapshot!(screen(&rehearsal::small(), 6.1, RICH, 120, 24));
+        assert_snapshot!(screen(&rehearsal::small(), 6.1, RICH, 120, 24), @r"
+        clusterctl up  cluster demo
+        cp1       ⠋ Import images  ━━━━━━━━━━━━────────────   50 %   6 s left  41.2 MB/s     206 MB of 412 MB                5 s
+        w1        ⠋ Import images  ━━━━━━━━━━━━────────────   50 %   6 s left  26.8 MB/s     134 MB of 268 MB                5 s
+        worker-2  ✘ failed: port 22 refuses the connection                                                                   1 s
+        ────────────────────────  0 of 3 hosts done, 2 working, 1 failed                                                     6 s
+        ");
     }
 
     #[test]
     fn on_80_columns_the_item_gives_way() {
-        assert_snapshot!(screen(&rehearsal::small(), 6.1, PLAIN, 80, 24));
+        assert_snapshot!(screen(&rehearsal::small(), 6.1, PLAIN, 80, 24), @r"
+        clusterctl up  cluster demo
+        cp1       - Import images  ########--------   50 %   6 s left  41.2 MB/s     5 s
+        w1        - Import images  ########--------   50 %   6 s left  26.8 MB/s     5 s
+        worker-2  x failed: port 22 refuses the connection                           1 s
+        ------------------------  0 of 3 hosts done, 2 working, 1 failed             6 s
+        ");
     }
 
     #[test]
     fn on_50_columns_the_essence_is_left() {
-        assert_snapshot!(screen(&rehearsal::small(), 6.1, PLAIN, 50, 24));
+        assert_snapshot!(screen(&rehearsal::small(), 6.1, PLAIN, 50, 24), @r"
+        clusterctl up  cluster demo
+        cp1       - Import images  ####----   50 %     5 s
+        w1        - Import images  ####----   50 %     5 s
+        worker-2  x failed: port 22 refuses the ..     1 s
+        0 of 3 hosts done, 2 working, 1 failed         6 s
+        ");
     }
 
     #[test]
     fn finished_hosts_say_so_in_a_word() {
-        assert_snapshot!(screen(&rehearsal::small(), 21.0, RICH, 80, 24));
+        assert_snapshot!(screen(&rehearsal::small(), 21.0, RICH, 80, 24), @r"
+        clusterctl up  cluster demo
+        cp1       ✔ ready                                                           19 s
+        w1        ⠴ Join                                                             9 s
+        worker-2  ✘ failed: port 22 refuses the connection                           1 s
+        ━━━━━━━━────────────────  1 of 3 hosts done, 1 working, 1 failed            21 s
+        ");
     }
 
     #[test]
     fn of_300_hosts_those_at_work_are_shown() {
-        assert_snapshot!(screen(&rehearsal::many(300), 12.0, RICH, 80, 12));
+        assert_snapshot!(screen(&rehearsal::many(300), 12.0, RICH, 80, 12), @r"
+        clusterctl up  cluster large
+        node-081  · waiting                                                          4 s
+        node-082  ⠋ Receive blobs  ━━━━━━━━━━━━━━━─   97 %   1 s left  30.0 MB/s     3 s
+        node-083  ⠋ Receive blobs  ━━━━━━━━━━━━━━━─   95 %   1 s left  30.0 MB/s     3 s
+        node-084  ⠋ Receive blobs  ━━━━━━━━━━━━━━──   92 %   1 s left  30.0 MB/s     3 s
+        node-085  ⠋ Receive blobs  ━━━━━━━━━━━━━━──   90 %   1 s left  30.0 MB/s     3 s
+        node-086  ⠋ Receive blobs  ━━━━━━━━━━━━━━──   87 %   1 s left  30.0 MB/s     3 s
+        node-087  ⠋ Receive blobs  ━━━━━━━━━━━━━───   85 %   1 s left  30.0 MB/s     3 s
+        node-088  ⠋ Receive blobs  ━━━━━━━━━━━━━───   82 %   1 s left  30.0 MB/s     3 s
+        … 292 more hosts: 33 working, 80 done, 179 waiting
+        ━━━━━━──────────────────  80 of 300 hosts done, 41 working, 179 waiting     12 s
+        ");
     }
 
     #[rstest]

@@ -101,7 +101,24 @@ mod tests {
 
     #[test]
     fn without_a_terminal_every_end_and_change_is_a_line() {
-        assert_snapshot!(told(&Settings::default(), false));
+        assert_snapshot!(told(&Settings::default(), false), @r"
+        clusterctl up: cluster demo, 3 hosts
+        cp1       Connect: no change in 0.3 s
+        w1        Connect: no change in 0.4 s
+        cp1       * file /etc/modules-load.d/kubernetes.conf created
+        w1        warning: w1 has cgroup v1, which Kubernetes will stop supporting
+        cp1       Prepare the host: 1 change in 0.5 s
+        worker-2  failed: Connect: port 22 refuses the connection
+        cp1       Import images: 98 %, 404 MB of 412 MB, 40.4 MB/s, 0.2 s left, for 10 s now
+        w1        Import images: 99 %, 265 MB of 268 MB, 26.3 MB/s, 0.1 s left, for 10 s now
+        w1        Import images: 7 changes in 10 s
+        cp1       Import images: 11 changes in 11 s
+        cp1       Start the control plane: 43 changes in 8.0 s
+        cp1       ready
+        w1        Join: for 14 s now
+        w1        Join: 9 changes in 14 s
+        w1        ready
+        ");
     }
 
     #[test]

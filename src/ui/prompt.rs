@@ -61,6 +61,10 @@ impl Prompts {
     }
 
     fn once(&self, key: &str, question: &str) -> Option<Secret> {
+        in_place(|| self.once_blocking(key, question))
+    }
+
+    fn once_blocking(&self, key: &str, question: &str) -> Option<Secret> {
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(answer) = answers.get(key) {
             return answer.clone();
@@ -123,6 +127,15 @@ impl Prompts {
         self.cancel.check()?;
         Err(Failure::new(Kind::Authentication, format!("no {what} was given"))
             .advise("type it on a terminal, or name a file or a command for it in the inventory"))
+    }
+}
+
+/// Blocks without holding up other work: a worker thread of the runtime hands its tasks over first.
+fn in_place<T>(work: impl FnOnce() -> T) -> T {
+    use tokio::runtime::{Handle, RuntimeFlavor};
+    match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        _ => work(),
     }
 }
 
@@ -396,5 +409,20 @@ mod tests {
             assert_eq!(secret.map(|secret| secret.expose().to_owned()).as_deref(), Ok("hunter2"));
         }
         assert_eq!(std::fs::read_to_string(&log).ok().as_deref(), Some("run\n"));
+    }
+
+    /// Looks at real questions: `cargo test --lib ask_a_person -- --ignored --nocapture`.
+    #[tokio::test(flavor = "multi_thread")]
+    #[ignore = "for the eye: asks on the terminal"]
+    async fn ask_a_person() {
+        let cancel = Cancel::new();
+        let prompts = Prompts::new(&Screen::new(Settings::default()), &cancel);
+        let password = prompts.password("ops", "cp1");
+        let again = prompts.password("ops", "w1");
+        let confirmed = prompts.confirm("Remove cluster demo and all its data from 3 hosts?").await;
+        let length = password.as_ref().map(|secret| secret.expose().len());
+        let (same, requested) = (password == again, cancel.requested());
+        let _ = std::io::stderr()
+            .write_all(format!("{length:?} typed, same {same}, {confirmed:?}, cancelled {requested}\n").as_bytes());
     }
 }

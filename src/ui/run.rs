@@ -230,13 +230,19 @@ impl Run {
         &mut self.hosts[position]
     }
 
-    /// At the end every host is somewhere: failed, or done.
+    /// At the end every host is somewhere: failed, or where the verb wants it if nothing failed as a whole.
     fn end(&mut self, failed: &[Failure], at: Duration) {
+        let word = match self.verb.as_str() {
+            _ if failed.iter().any(|failure| failure.host.is_none()) => "done",
+            "up" => "ready",
+            "down" => "given back",
+            _ => "done",
+        };
         for lane in &mut self.hosts {
             if let Some(failure) = failed.iter().find(|failure| failure.host.as_deref() == Some(&lane.name)) {
                 lane.state = State::Failed(failure.sentence.clone());
             } else if lane.state == State::Working {
-                lane.state = State::Finished("done".to_owned());
+                lane.state = State::Finished(word.to_owned());
             }
             lane.open.clear();
             lane.ended.get_or_insert(at);

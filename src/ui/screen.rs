@@ -77,14 +77,7 @@ impl Screen {
 
     /// Prints data on standard output. A reader that has gone (`| head`) is fine; anything else is a failure.
     pub fn print(&self, text: &str) -> Result<()> {
-        let mut stdout = std::io::stdout().lock();
-        match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-            Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-                let failure = Failure::new(Kind::Host, "cannot write to standard output");
-                Err(failure.because(&error).advise("free some space, or send the output elsewhere"))
-            }
-            Ok(()) | Err(_) => Ok(()),
-        }
+        print_bytes(text.as_bytes())
     }
 
     /// Says a line on standard error, above the moving lines; as a `said` event in JSON.
@@ -95,6 +88,22 @@ impl Screen {
     /// Warns; as a `warned` event in JSON.
     pub fn warn(&self, sentence: &str) {
         self.tell(What::Warned { sentence: sentence.to_owned() });
+    }
+
+    /// Shows a block of untrusted text on standard error: rendered warnings. Not for programs: nothing in JSON.
+    pub fn block(&self, text: &str) {
+        if self.shared.settings.output == Output::Human {
+            self.line(&super::text::clean_lines(text).join("\n"));
+        }
+    }
+
+    /// Passes on what another program wrote, byte by byte, to the stream it wrote it to.
+    ///
+    /// # Errors
+    /// As [`Screen::print`].
+    pub fn pass(&self, stdout: &[u8], stderr: &[u8]) -> Result<()> {
+        let _ = std::io::stderr().lock().write_all(stderr);
+        print_bytes(stdout)
     }
 
     fn tell(&self, what: What) {
@@ -122,7 +131,7 @@ impl Screen {
             return;
         }
         if !self.shared.settings.quiet {
-            self.line(summary::summary(run, self.look()).trim_end());
+            self.line(summary::summary(run, self.look(), self.columns()).trim_end());
         }
         if !run.failed.is_empty() {
             self.line(&format!("\n{}", failure::failures(&run.failed, self.columns(), self.look().color).trim_end()));
@@ -165,8 +174,9 @@ impl Screen {
             return;
         }
         let (columns, rows) = self.size();
+        let lines = lines::lines(run, at, self.look(), columns, rows);
         let mut state = self.state();
-        if state.asking || state.stopped {
+        if state.asking || state.stopped || (lines.is_empty() && state.bar.is_none()) {
             return;
         }
         let bar = state.bar.get_or_insert_with(|| {
@@ -174,7 +184,7 @@ impl Screen {
             bar.set_style(ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_spinner()));
             bar
         });
-        bar.set_message(lines::lines(run, at, self.look(), columns, rows).join("\n"));
+        bar.set_message(lines.join("\n"));
         bar.tick();
     }
 
@@ -217,6 +227,17 @@ impl Screen {
         for line in std::mem::take(&mut state.held) {
             write_error(&line);
         }
+    }
+}
+
+fn print_bytes(bytes: &[u8]) -> Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            let failure = Failure::new(Kind::Host, "cannot write to standard output");
+            Err(failure.because(&error).advise("free some space, or send the output elsewhere"))
+        }
+        Ok(()) | Err(_) => Ok(()),
     }
 }
 

@@ -125,8 +125,8 @@ fn slowest(run: &Run) -> Vec<SlowStep> {
     steps
 }
 
-/// The summary as text, ending with a line break. Failures are not in it: see [`failures`](super::failures).
-pub fn summary(summary: &Summary, look: Look) -> String {
+/// The summary as text for so many columns, ending with a line break. Failures are not in it: see [`failures`](super::failures).
+pub fn summary(summary: &Summary, look: Look, columns: usize) -> String {
     let mut text = String::from("\n");
     let paint = if summary.failed.is_empty() { Paint::Good } else { Paint::Bad };
     let took = duration(Duration::from_millis(summary.milliseconds));
@@ -139,7 +139,7 @@ pub fn summary(summary: &Summary, look: Look) -> String {
     }
     if !summary.slowest.is_empty() {
         text.push_str("\nslowest steps\n");
-        text.push_str(&slowest_lines(&summary.slowest, look));
+        text.push_str(&slowest_lines(&summary.slowest, look, columns));
     }
     let labelled = [
         ("kubeconfig", summary.kubeconfig.as_ref().map(|path| path.display().to_string())),
@@ -186,17 +186,20 @@ fn most_frequent(hosts: &[SummaryHost]) -> &str {
     hosts.iter().map(|host| host.state.as_str()).max_by_key(|state| times(state)).unwrap_or_default()
 }
 
-fn slowest_lines(steps: &[SlowStep], look: Look) -> String {
+fn slowest_lines(steps: &[SlowStep], look: Look, columns: usize) -> String {
     let most = steps.first().map_or(1, |step| step.milliseconds).max(1);
     let name = |step: &SlowStep| step.host.as_deref().map(clean).unwrap_or_else(|| "all".to_owned());
     let names = steps.iter().map(|step| width(&name(step))).max().unwrap_or(0);
     let titles = steps.iter().map(|step| width(&clean(&step.title))).max().unwrap_or(0);
     let bar = if look.unicode { "━" } else { "=" };
+    // Where the bars have no room, the numbers do.
+    let room = Some(columns.saturating_sub(names + titles + 19).min(20)).filter(|room| *room >= 5).unwrap_or(0);
     let line = |step: &SlowStep| {
-        let length = usize::try_from((step.milliseconds * 20).div_ceil(most)).unwrap_or(20);
+        let length = usize::try_from((step.milliseconds * room as u64).div_ceil(most)).unwrap_or(room);
         let took = pad_left(&duration(Duration::from_millis(step.milliseconds)), 11);
         let bar = look.paint(Paint::Active, &bar.repeat(length));
-        format!("  {}  {}  {took}  {bar}\n", pad(&name(step), names), pad(&clean(&step.title), titles))
+        let line = format!("  {}  {}  {took}  {bar}", pad(&name(step), names), pad(&clean(&step.title), titles));
+        format!("{}\n", line.trim_end())
     };
     steps.iter().map(line).collect()
 }
@@ -240,7 +243,25 @@ mod tests {
     #[test]
     fn the_end_of_a_small_run() {
         let look = Look { live: false, color: false, unicode: true };
-        assert_snapshot!(summary(&small(), look));
+        assert_snapshot!(summary(&small(), look, 80), @r"
+
+        Cluster demo is not complete (26 s, 71 changes)
+
+        NAME      ADDRESS    ROLE    STATE   SECONDS  CHANGES
+        cp1       10.0.0.11  worker  ready      19.9       55
+        w1        10.0.0.21  worker  ready      25.9       16
+        worker-2  10.0.0.22  worker  failed      1.9        0
+
+        slowest steps
+          w1   Join                            14 s  ━━━━━━━━━━━━━━━━━━━━
+          cp1  Import images                   11 s  ━━━━━━━━━━━━━━━━
+          w1   Import images                   10 s  ━━━━━━━━━━━━━━━━
+          cp1  Start the control plane        8.0 s  ━━━━━━━━━━━━
+          cp1  Prepare the host               0.5 s  ━
+
+        kubeconfig  /home/ops/demo.kubeconfig
+        next        kubectl --kubeconfig /home/ops/demo.kubeconfig get nodes
+        ");
     }
 
     #[test]
@@ -261,7 +282,7 @@ mod tests {
             ..Summary::default()
         };
         let look = Look { live: false, color: false, unicode: false };
-        assert_snapshot!(summary(&many, look), @"
+        assert_snapshot!(summary(&many, look, 80), @"
 
         Cluster large is not complete (34 s, 3600 changes)
 

@@ -29,7 +29,7 @@ pub fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
 }
 
 fn is_number(cell: &str) -> bool {
-    cell == "-" || (!cell.is_empty() && cell.chars().all(|character| character.is_ascii_digit() || character == '.'))
+    cell == "-" || cell.parse::<f64>().is_ok()
 }
 
 #[cfg(test)]

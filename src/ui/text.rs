@@ -119,17 +119,18 @@ pub fn pad_left(text: &str, target: usize) -> String {
 }
 
 /// The text in lines of at most `limit` columns, broken at blanks; every line but the first begins with `indent`
-/// blanks, which count. A word longer than a line stays whole: it is a path or an address to be copied.
+/// blanks, which count; blanks at the beginning stay. A word longer than a line stays whole: it is a path or an address to be copied.
 pub fn wrap(text: &str, limit: usize, indent: usize) -> String {
-    let mut wrapped = String::new();
-    let mut column = 0;
-    for word in text.split(' ') {
+    let lead = text.len() - text.trim_start_matches(' ').len();
+    let mut wrapped = " ".repeat(lead);
+    let mut column = lead;
+    for (number, word) in text[lead..].split(' ').enumerate() {
         let size = width(word);
-        if column > 0 && column + 1 + size > limit.max(indent + 20) {
+        if number > 0 && column + 1 + size > limit.max(indent + 20) {
             wrapped.push('\n');
             wrapped.push_str(&" ".repeat(indent));
             column = indent;
-        } else if column > 0 {
+        } else if number > 0 {
             wrapped.push(' ');
             column += 1;
         }
@@ -161,6 +162,16 @@ pub fn duration(time: Duration) -> String {
         10..=59 => format!("{seconds} s"),
         60..=3599 => format!("{} min {:02} s", seconds / 60, seconds % 60),
         _ => format!("{} h {:02} min", seconds / 3600, seconds % 3600 / 60),
+    }
+}
+
+/// A time as on a stopwatch, for what is drawn again and again: `9 s`, `59 s`, `3:05`, `1:02:07`.
+pub fn stopwatch(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match seconds {
+        0..=59 => format!("{seconds} s"),
+        60..=3599 => format!("{}:{:02}", seconds / 60, seconds % 60),
+        _ => format!("{}:{:02}:{:02}", seconds / 3600, seconds % 3600 / 60, seconds % 60),
     }
 }
 
@@ -226,6 +237,14 @@ mod tests {
     #[case(3_720_000, "1 h 02 min")]
     fn times_are_words(#[case] milliseconds: u64, #[case] text: &str) {
         assert_eq!(duration(Duration::from_millis(milliseconds)), text);
+    }
+
+    #[rstest]
+    #[case(9_900, "9 s")]
+    #[case(185_000, "3:05")]
+    #[case(3_727_000, "1:02:07")]
+    fn running_times_are_short(#[case] milliseconds: u64, #[case] text: &str) {
+        assert_eq!(stopwatch(Duration::from_millis(milliseconds)), text);
     }
 
     #[test]
