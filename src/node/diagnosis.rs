@@ -23,17 +23,32 @@ const CAUSES: &[(&str, &str)] = &[
     ("unknown flag", "correct extraArgs: the component does not know one of them"),
     ("failed to load kubelet config file", "correct the KubeletConfiguration: the kubelet does not take it"),
     ("cluster id mismatch", "remove etcd's data of an earlier cluster: run `clusterctl down`, then `up` again"),
-    ("has already been bootstrapped", "remove etcd's data of an earlier cluster: run `clusterctl down`, then `up` again"),
+    (
+        "has already been bootstrapped",
+        "remove etcd's data of an earlier cluster: run `clusterctl down`, then `up` again",
+    ),
     ("failed to pull image", "bring the image named in the log with the bundle, or let the host reach its registry"),
-    ("failed to pull and unpack image", "bring the image named in the log with the bundle, or let the host reach its registry"),
-    ("failed to resolve reference", "bring the image named in the log with the bundle, or let the host reach its registry"),
+    (
+        "failed to pull and unpack image",
+        "bring the image named in the log with the bundle, or let the host reach its registry",
+    ),
+    (
+        "failed to resolve reference",
+        "bring the image named in the log with the bundle, or let the host reach its registry",
+    ),
     ("failed to resolve image", "bring the image named in the log with the bundle, or let the host reach its registry"),
     ("container runtime is not running", "see why the container runtime does not run: `systemctl status containerd`"),
     ("validate cri v1 runtime api", "see why the container runtime does not answer: `systemctl status containerd`"),
     ("/dev/kmsg", "give the host a /dev/kmsg: the kubelet reads the kernel's messages there"),
     ("certificate has expired", "set the host's clock, or renew the certificates in /etc/kubernetes/pki"),
-    ("certificate signed by unknown authority", "remove certificates of an earlier cluster: run `clusterctl down`, then `up` again"),
-    ("permission denied", "see the log: a security module or the mode of a directory keeps the component from its files"),
+    (
+        "certificate signed by unknown authority",
+        "remove certificates of an earlier cluster: run `clusterctl down`, then `up` again",
+    ),
+    (
+        "permission denied",
+        "see the log: a security module or the mode of a directory keeps the component from its files",
+    ),
 ];
 
 /// Adds to a failure what the logs of these control plane components and of the kubelet say. Components without a log
@@ -151,7 +166,11 @@ mod tests {
             .file(format!("{pods}_old/kube-apiserver/9.log"), "")
             .file(format!("{pods}_new/kube-apiserver/2.log"), "")
             .file(format!("{pods}_new/kube-apiserver/10.log"), "")
-            .answer(&["tail", "-n", "40", "--", &format!("{pods}_old/kube-apiserver/9.log")], 0, "2026-01-01 stderr F old\n")
+            .answer(
+                &["tail", "-n", "40", "--", &format!("{pods}_old/kube-apiserver/9.log")],
+                0,
+                "2026-01-01 stderr F old\n",
+            )
             .answer(
                 &["tail", "-n", "40", "--", &format!("{pods}_new/kube-apiserver/10.log")],
                 0,

@@ -10,7 +10,9 @@ use crate::host::{EntryKind, Host};
 pub(super) fn ensure(host: &dyn Host, path: &Path, content: &[u8], mode: u32) -> Result<bool> {
     if host.read(path)?.is_some_and(|there| there == content) {
         return match host.entry(path)? {
-            Some(entry) if entry.kind == EntryKind::File && entry.mode != mode => host.set_mode(path, mode).map(|()| true),
+            Some(entry) if entry.kind == EntryKind::File && entry.mode != mode => {
+                host.set_mode(path, mode).map(|()| true)
+            }
             _ => Ok(false),
         };
     }

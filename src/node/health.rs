@@ -29,8 +29,7 @@ impl Probe {
     /// # Errors
     /// Kind `Cluster` after `limit`, with what the last look saw.
     pub(super) async fn wait(&self, limit: Duration) -> Result<()> {
-        let access =
-            Access { server: self.server.clone(), trust: Trust::Unverified, identity: Identity::Anonymous };
+        let access = Access { server: self.server.clone(), trust: Trust::Unverified, identity: Identity::Anonymous };
         let client = Client::new(&access).await?.hurried(LOOK_LIMIT).limited(64 << 10);
         let wait = Wait::new(&self.component, "become healthy", limit).every(EVERY);
         wait.until(async || match client.healthy(&self.path).await {

@@ -131,7 +131,10 @@ fn system(facts: &Facts, plan: &Plan<'_>, found: &mut Found) {
         _ => {}
     }
     if !kernel_is_known(&facts.kernel) {
-        found.warning("SystemVerification", format!("kernel {} is not among those Kubernetes is tested with", facts.kernel));
+        found.warning(
+            "SystemVerification",
+            format!("kernel {} is not among those Kubernetes is tested with", facts.kernel),
+        );
     }
     for program in PROGRAMS.iter().filter(|program| !facts.programs.iter().any(|there| there == *program)) {
         found.error(format!("FileExisting-{program}"), format!("the program {program} is not on the host's PATH"));
@@ -216,7 +219,11 @@ pub(super) async fn prepared(
 ) -> Result<Vec<Finding>> {
     let mut found = Found::default();
     for (name, path, wanted) in [
-        ("FileContent--proc-sys-net-ipv4-ip_forward", "/proc/sys/net/ipv4/ip_forward", addresses.iter().any(IpAddr::is_ipv4)),
+        (
+            "FileContent--proc-sys-net-ipv4-ip_forward",
+            "/proc/sys/net/ipv4/ip_forward",
+            addresses.iter().any(IpAddr::is_ipv4),
+        ),
         (
             "FileContent--proc-sys-net-ipv6-conf-default-forwarding",
             "/proc/sys/net/ipv6/conf/default/forwarding",
@@ -265,10 +272,14 @@ pub(super) fn judge(findings: &[Finding], events: &Events) -> Result<()> {
     match errors.as_slice() {
         [] => Ok(()),
         [one] => Err(Failure::new(Kind::Preflight, one.clone())),
-        more => Err(Failure::new(Kind::Preflight, format!("{} preflight checks failed", more.len())).detailed(more.join("\n"))),
+        more => {
+            Err(Failure::new(Kind::Preflight, format!("{} preflight checks failed", more.len()))
+                .detailed(more.join("\n")))
+        }
     }
     .map_err(|failure: Failure| {
-        failure.advise("correct it, or name the check in nodeRegistration.ignorePreflightErrors of the kubeadm documents")
+        failure
+            .advise("correct it, or name the check in nodeRegistration.ignorePreflightErrors of the kubeadm documents")
     })
 }
 
@@ -442,14 +453,10 @@ mod tests {
             .file("/proc/sys/net/ipv4/ip_forward", forward)
             .file("/run/containerd/containerd.sock", "")
             .answer(&["kubelet", "--version"], 0, kubelet);
-        let found = prepared(
-            &host,
-            Some(&Version::new(1, 36, 3)),
-            "unix:///run/containerd/containerd.sock",
-            &["10.0.0.1".parse().unwrap()],
-            &[],
-        );
-        let found: Vec<String> = found.await.unwrap().into_iter().map(|finding| finding.name).collect();
+        let (kubernetes, addresses) = (Version::new(1, 36, 3), ["10.0.0.1".parse().unwrap()]);
+        let socket = "unix:///run/containerd/containerd.sock";
+        let found = prepared(&host, Some(&kubernetes), socket, &addresses, &[]).await.unwrap();
+        let found: Vec<String> = found.into_iter().map(|finding| finding.name).collect();
         assert_eq!(found, names);
     }
 }

@@ -53,9 +53,11 @@ mod tests {
     #[case("failed\n", false)]
     #[tokio::test]
     async fn only_a_unit_that_runs_is_stopped(#[case] state: &str, #[case] stopped: bool) {
-        let host = FakeHost::new()
-            .answer(&["systemctl", "is-active", "kubelet"], 0, state)
-            .answer(&["systemctl", "stop", "kubelet"], 0, "");
+        let host = FakeHost::new().answer(&["systemctl", "is-active", "kubelet"], 0, state).answer(
+            &["systemctl", "stop", "kubelet"],
+            0,
+            "",
+        );
         assert_eq!(stop(&host, "kubelet").await, Ok(stopped));
         assert_eq!(host.done().len(), if stopped { 2 } else { 1 });
     }

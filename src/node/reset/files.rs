@@ -8,6 +8,7 @@ use super::Traces;
 use super::sweep::Sweep;
 use crate::failure::Result;
 use crate::host::{Command, Host};
+use crate::kubernetes::podnetwork::UNIT;
 use crate::message::ResetOrder;
 use crate::node::network;
 
@@ -52,7 +53,8 @@ pub(super) fn traces(host: &dyn Host) -> Result<Traces> {
     let absolute = |found: Option<String>, default: &str| {
         found.map(PathBuf::from).filter(|path| safe_to_empty(path)).unwrap_or_else(|| PathBuf::from(default))
     };
-    let certificates = flag(&api_server, "--client-ca-file=").and_then(|file| Some(file.strip_suffix("/ca.crt")?.to_owned()));
+    let certificates =
+        flag(&api_server, "--client-ca-file=").and_then(|file| Some(file.strip_suffix("/ca.crt")?.to_owned()));
     Ok(Traces {
         certificates: absolute(certificates, "/etc/kubernetes/pki"),
         etcd_data: absolute(flag(&etcd, "--data-dir="), "/var/lib/etcd"),
@@ -77,7 +79,7 @@ fn safe_to_empty(path: &Path) -> bool {
 
 /// The bridge our CNI configuration names.
 fn bridge(host: &dyn Host) -> Result<Option<String>> {
-    let Some(content) = host.read(Path::new(network::CNI_FILE))? else { return Ok(None) };
+    let Some(content) = host.read(&network::cni_file())? else { return Ok(None) };
     let configuration: Value = serde_json::from_slice(&content).unwrap_or_default();
     let plugins = configuration["plugins"].as_array().into_iter().flatten();
     Ok(plugins.filter_map(|plugin| plugin["bridge"].as_str()).next().map(str::to_owned))
@@ -85,9 +87,9 @@ fn bridge(host: &dyn Host) -> Result<Option<String>> {
 
 /// Removes them.
 pub(super) async fn remove(host: &dyn Host, traces: &Traces, order: &ResetOrder, sweep: &mut Sweep) {
-    remove_routes_unit(host, sweep).await;
-    for path in KUBECONFIGS.iter().chain([&network::CNI_FILE]) {
-        sweep.changes_of(remove_file(host, Path::new(path)), &format!("{path} removed"));
+    remove_unit(host, sweep).await;
+    for path in KUBECONFIGS.iter().map(PathBuf::from).chain([network::cni_file()]) {
+        sweep.changes_of(remove_file(host, &path), &format!("{} removed", path.display()));
     }
     let mut directories: Vec<PathBuf> = DIRECTORIES.iter().map(PathBuf::from).collect();
     directories.push(traces.certificates.clone());
@@ -102,18 +104,26 @@ pub(super) async fn remove(host: &dyn Host, traces: &Traces, order: &ResetOrder,
     }
 }
 
-async fn remove_routes_unit(host: &dyn Host, sweep: &mut Sweep) {
-    let unit = Path::new(network::UNIT_FILE);
-    match host.entry(unit) {
+/// Stops and removes our unit. What it undoes when it is stopped is done here too: it may have failed to start.
+async fn remove_unit(host: &dyn Host, sweep: &mut Sweep) {
+    let path = network::unit_file();
+    let text = match host.read(&path) {
+        Ok(Some(content)) => String::from_utf8_lossy(&content).into_owned(),
         Ok(None) => return,
-        Ok(Some(_)) => {}
         Err(failure) => return sweep.resisted(failure),
+    };
+    let mut commands = vec![Command::new("systemctl", &["disable", "--now", "--quiet", UNIT])];
+    for arguments in network::teardown(&text) {
+        let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        commands.extend(words.split_first().map(|(program, rest)| Command::new(*program, rest)));
     }
-    let disable = ["disable", "--now", "--quiet", network::UNIT];
-    if let Err(failure) = host.run(Command::new("systemctl", &disable)).await {
-        sweep.resisted(failure);
+    for command in commands {
+        // What is gone already makes them end with another status than 0.
+        if let Err(failure) = host.run(command).await {
+            sweep.resisted(failure);
+        }
     }
-    sweep.changes_of(remove_file(host, unit), &format!("{} removed", network::UNIT_FILE));
+    sweep.changes_of(remove_file(host, &path), &format!("{} removed", path.display()));
     if let Err(failure) = host.run(Command::new("systemctl", &["daemon-reload"])).await {
         sweep.resisted(failure);
     }
@@ -168,13 +178,16 @@ mod tests {
     fn node() -> FakeHost {
         FakeHost::new()
             .file("/etc/kubernetes/manifests/etcd.yaml", "    - --data-dir=/data/etcd/member\n")
-            .file("/etc/kubernetes/manifests/kube-apiserver.yaml", "    - --client-ca-file=/etc/kubernetes/certs/ca.crt\n")
+            .file(
+                "/etc/kubernetes/manifests/kube-apiserver.yaml",
+                "    - --client-ca-file=/etc/kubernetes/certs/ca.crt\n",
+            )
             .file("/etc/kubernetes/certs/ca.crt", "")
             .file("/etc/kubernetes/admin.conf", "")
             .file("/etc/kubernetes/audit-policy.yaml", "mine")
             .file("/data/etcd/member/db", "")
             .file("/var/lib/kubelet/config.yaml", "")
-            .file(super::network::CNI_FILE, r#"{"plugins": [{"type": "bridge", "bridge": "cni0"}]}"#)
+            .file(super::network::cni_file(), r#"{"plugins": [{"type": "bridge", "bridge": "cni0"}]}"#)
     }
 
     #[tokio::test]
@@ -187,7 +200,8 @@ mod tests {
         let mut sweep = Sweep::new(&Events::nowhere());
         remove(&host, &traces, &ResetOrder::default(), &mut sweep).await;
         assert!(sweep.finish().unwrap() > 4);
-        let files: Vec<_> = host.listing().into_iter().filter(|(_, entry)| entry.0 == crate::host::EntryKind::File).collect();
+        let files: Vec<_> =
+            host.listing().into_iter().filter(|(_, entry)| entry.0 == crate::host::EntryKind::File).collect();
         assert_eq!(files.len(), 1);
         assert_eq!(host.text("/etc/kubernetes/audit-policy.yaml").as_deref(), Some("mine"));
         let mut again = Sweep::new(&Events::nowhere());
