@@ -209,14 +209,14 @@ mod tests {
     fn maps_are_sorted_and_lists_stand_under_their_key() {
         let value =
             json!({"b": [{"z": 1, "a": {"x": []}}, "s"], "a": {}, "t": "one\ntwo\n", "u": "one\n\ntwo", "n": null});
-        insta::assert_snapshot!(yaml(&value), @r"
+        insta::assert_snapshot!(yaml(&value), @r#"
         a: {}
         b:
         - a:
             x: []
           z: 1
         - s
-        n: null
+        "n": null
         t: |
           one
           two
@@ -224,7 +224,7 @@ mod tests {
           one
 
           two
-        ");
+        "#);
     }
 
     #[test]
