@@ -118,6 +118,16 @@ impl Output {
         self.status == 0
     }
 
+    /// Why a program failed, in one line: its exit status and the last line it wrote.
+    pub fn complaint(&self, program: &str) -> String {
+        let said = if self.stderr.trim_ascii().is_empty() { &self.stdout } else { &self.stderr };
+        let text = String::from_utf8_lossy(&said[said.len().saturating_sub(4096)..]);
+        match text.trim().lines().last() {
+            Some(line) => format!("{program} ended with {}: {}", self.status, line.trim()),
+            None => format!("{program} ended with {}", self.status),
+        }
+    }
+
     /// Standard output as text.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.stdout).into_owned()
