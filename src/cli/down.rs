@@ -1,8 +1,13 @@
 //! `clusterctl down`: take the cluster away and give the machines back.
 
-use super::Context;
+use std::process::ExitCode;
+
 use super::up::Login;
+use super::{Context, login};
+use crate::cluster;
+use crate::event::Events;
 use crate::failure::{Failure, Kind, Result};
+use crate::ui::Summary;
 
 /// Arguments of `down`.
 #[derive(Debug, Clone, clap::Args)]
@@ -33,4 +38,26 @@ pub async fn confirm(arguments: &Arguments, context: &Context, cluster: &str, ho
                 .advise("add --yes if it shall"))
         }
     }
+}
+
+/// Takes the cluster away.
+pub async fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode> {
+    let inventory = login::inventory(context, &arguments.login).await?;
+    confirm(arguments, context, &inventory.cluster.name, inventory.hosts.len()).await?;
+    let (events, happened) = Events::channel();
+    let display = context.screen.start(happened);
+    let result = cluster::down(&inventory, &login::settings(context, &arguments.login, &events)).await;
+    drop(events);
+    let run = display.finish().await;
+    let down = result?;
+    let mut summary = Summary::of(&run, &inventory);
+    let name = &inventory.cluster.name;
+    summary.headline = if down.failures.is_empty() {
+        format!("Cluster {name} is gone: its hosts are as they were")
+    } else {
+        format!("Cluster {name} is not gone everywhere")
+    };
+    summary.failed = down.failures;
+    context.screen.summary(&summary);
+    Ok(summary.exit_code())
 }

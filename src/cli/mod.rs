@@ -19,6 +19,7 @@ pub mod completion;
 pub mod down;
 pub mod inventory;
 pub mod kubectl;
+mod login;
 pub mod run;
 pub mod status;
 mod supervise;
@@ -75,6 +76,21 @@ pub struct Global {
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
+    /// Make the cluster, finish it, or find that nothing is to do
+    Up(up::Arguments),
+    /// Take the cluster away and give the machines back as they were
+    Down(down::Arguments),
+    /// Show hosts and nodes side by side
+    Status(status::Arguments),
+    /// Run kubectl on a control plane, through the connection
+    Kubectl(kubectl::Arguments),
+    /// Run a playbook of your own on the hosts
+    Run(run::Arguments),
+    /// Make, list and check bundles: one Kubernetes version in one file
+    Bundle(bundle::Arguments),
+    /// Our process on a host
+    #[command(hide = true)]
+    Agent(agent::Arguments),
     /// Print an example inventory, its schema, or what is wrong with yours
     Inventory(inventory::Arguments),
     /// Print the script that completes commands in your shell
@@ -99,6 +115,17 @@ pub struct Context {
 /// The one place where verbs are told apart.
 async fn dispatch(verb: Verb, context: &Context) -> Result<ExitCode> {
     match verb {
+        Verb::Up(arguments) => up::run(&arguments, context).await,
+        Verb::Down(arguments) => down::run(&arguments, context).await,
+        Verb::Status(arguments) => status::run(&arguments, context).await,
+        Verb::Kubectl(arguments) => kubectl::run(&arguments, context).await,
+        Verb::Run(arguments) => run::run(&arguments, context).await,
+        Verb::Bundle(arguments) => bundle::run(&arguments, context).await,
+        Verb::Agent(arguments) => tokio::select! {
+            ended = agent::run(&arguments) => ended,
+            // On a host nobody waits for a step in hand: a machine that shuts down must not be held up.
+            () = context.cancel.cancelled() => Err(Cancel::failure()),
+        },
         Verb::Inventory(arguments) => inventory::run(&arguments, context),
         Verb::Completion(arguments) => completion::run(&arguments, context),
         Verb::Version => version::run(context),

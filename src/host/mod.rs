@@ -7,8 +7,19 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use tokio::io::AsyncRead;
 
 use crate::failure::Result;
+
+pub mod blobs;
+pub mod containerd;
+pub mod fake;
+pub mod journal;
+pub mod machine;
+pub mod observe;
+mod process;
+pub mod systemd;
+mod tree;
 
 /// What an entry of the filesystem is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +48,18 @@ pub struct Entry {
     /// Size in bytes.
     pub size: u64,
 }
+
+/// Room on the filesystem behind a path.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Space {
+    /// Size in bytes.
+    pub total_bytes: u64,
+    /// Free for root, in bytes.
+    pub free_bytes: u64,
+}
+
+/// Where a program's standard input is streamed from.
+pub type Input<'a> = Box<dyn AsyncRead + Send + Unpin + 'a>;
 
 /// A program to run, without a shell.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,6 +140,10 @@ pub trait Host: Send + Sync {
     fn write(&self, path: &Path, content: &[u8], mode: u32) -> Result<()>;
     /// Writes into an existing file without replacing it (for /proc/sys and the like).
     fn poke(&self, path: &Path, content: &[u8]) -> Result<()>;
+    /// Adds to the end of a file and waits until it is on the disk; a missing file is made with mode 0600.
+    fn append(&self, path: &Path, content: &[u8]) -> Result<()>;
+    /// Room on the filesystem that holds a path; `None` where there is nothing.
+    fn space(&self, path: &Path) -> Result<Option<Space>>;
     /// Makes a directory and its missing parents (those with mode 0755); an existing one keeps its mode.
     fn create_directory(&self, path: &Path, mode: u32) -> Result<()>;
     /// Sets permission bits.
@@ -135,4 +162,21 @@ pub trait Host: Send + Sync {
     /// Runs a program to its end. A program that is not there or runs past its limit is a failure; another exit status
     /// than 0 is not.
     fn run(&self, command: Command) -> BoxFuture<'_, Result<Output>>;
+    /// As [`Host::run`], with standard input streamed from `input` (and [`Command::input`] ignored). The program ending
+    /// before it read everything is not a failure by itself; a failing `input` is.
+    fn run_fed<'a>(&'a self, command: Command, input: Input<'a>) -> BoxFuture<'a, Result<Output>>;
+}
+
+/// Bytes as lower case hex.
+pub fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// SHA-256 of something in memory, as lower case hex.
+pub fn sha256_hex(content: &[u8]) -> String {
+    hex(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, content).as_ref())
 }
