@@ -1,6 +1,6 @@
 //! `clusterctl kubectl`: kubectl on a control plane, through the connection.
 
-use std::io::{IsTerminal as _, Read as _, Write as _};
+use std::io::{IsTerminal as _, Read as _};
 use std::process::ExitCode;
 
 use super::up::Login;
@@ -29,9 +29,7 @@ pub async fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode> {
     let settings = login::settings(context, &arguments.login, &Events::nowhere());
     let input = input(&arguments.arguments)?;
     let ran = cluster::kubectl(&inventory, &settings, &arguments.arguments, input).await?;
-    // Not through the screen: what kubectl prints is data, whatever bytes it has.
-    let _ = std::io::stdout().lock().write_all(&ran.stdout);
-    let _ = std::io::stderr().lock().write_all(&ran.stderr);
+    context.screen.pass(&ran.stdout, &ran.stderr)?;
     Ok(ExitCode::from(u8::try_from(ran.status).unwrap_or(1)))
 }
 

@@ -6,7 +6,7 @@ use super::up::Login;
 use super::{Context, login};
 use crate::cluster::{self, HostStatus, Status};
 use crate::event::Events;
-use crate::failure::{Kind, Result};
+use crate::failure::{Failure, Kind, Result};
 use crate::inventory::Role;
 use crate::ui;
 
@@ -29,9 +29,9 @@ pub async fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode> {
         ui::Output::Human => table(&status),
     };
     context.screen.print(&text)?;
-    let failures: Vec<_> =
-        status.hosts.iter().filter_map(|host| host.unreachable.as_ref()).chain(status.api.as_ref()).collect();
-    failures.iter().for_each(|failure| context.screen.failure(failure));
+    let failures: Vec<Failure> =
+        status.hosts.iter().filter_map(|host| host.unreachable.as_ref()).chain(status.api.as_ref()).cloned().collect();
+    context.screen.failures(&failures);
     let worst = failures.iter().map(|failure| failure.kind).max();
     Ok(worst.map(Kind::exit_code).map_or(ExitCode::SUCCESS, ExitCode::from))
 }

@@ -124,6 +124,15 @@ impl Screen {
         }
     }
 
+    /// Shows several failures, those of many hosts that are the same as one; in JSON each as a line.
+    pub fn failures(&self, failures: &[Failure]) {
+        if self.shared.settings.output == Output::Json {
+            failures.iter().for_each(|failure| self.failure(failure));
+        } else if !failures.is_empty() {
+            self.line(failure::failures(failures, self.columns(), self.look().color).trim_end());
+        }
+    }
+
     /// Shows how a run ended: the summary, then its failures. In JSON the failures are part of the summary.
     pub fn summary(&self, run: &Summary) {
         if self.shared.settings.output == Output::Json {
@@ -134,7 +143,8 @@ impl Screen {
             self.line(summary::summary(run, self.look(), self.columns()).trim_end());
         }
         if !run.failed.is_empty() {
-            self.line(&format!("\n{}", failure::failures(&run.failed, self.columns(), self.look().color).trim_end()));
+            self.line("");
+            self.failures(&run.failed);
         }
     }
 
