@@ -130,13 +130,13 @@ impl Agent {
             }
             Request::Lacking { blobs } => document(&host::blobs::lacking(&self.machine, &blobs).await?),
             Request::Place { blobs } => {
-                let mut held = self.journal.lock().await;
-                document(&receive::place(&self.machine, journal(&mut held)?, &blobs)?)
+                let held = self.journal.lock().await;
+                document(&receive::place(&self.machine, journal(&held)?, &blobs)?)
             }
             Request::Play(order) => {
                 let facts = self.facts().await?;
-                let mut held = self.journal.lock().await;
-                document(&playbook::run(&self.machine, facts, &order, journal(&mut held)?, &self.events).await?)
+                let held = self.journal.lock().await;
+                document(&playbook::run(&self.machine, facts, &order, journal(&held)?, &self.events).await?)
             }
             Request::Init(order) => {
                 document(&node::init(&self.machine, self.facts().await?, &order, &self.events).await?)
@@ -149,8 +149,8 @@ impl Agent {
             }
             Request::Reset(order) => document(&node::reset(&self.machine, &order, &self.events).await?),
             Request::Restore => {
-                let mut held = self.journal.lock().await;
-                let changes = host::journal::restore(&self.machine, held.take(), &self.events).await?;
+                self.journal.lock().await.take();
+                let changes = host::journal::restore(&self.machine, &self.events).await?;
                 self.machine.remove_tree(std::path::Path::new(DIRECTORY))?;
                 document(&changes)
             }
@@ -190,8 +190,8 @@ impl Agent {
     }
 }
 
-fn journal(held: &mut Option<Journal>) -> Result<&mut Journal> {
-    held.as_mut().ok_or_else(|| Failure::new(Kind::Internal, "a change was asked for before the lock was taken"))
+fn journal(held: &Option<Journal>) -> Result<&Journal> {
+    held.as_ref().ok_or_else(|| Failure::new(Kind::Internal, "a change was asked for before the lock was taken"))
 }
 
 fn document(answer: &impl Serialize) -> Result<Value> {

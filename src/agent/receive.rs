@@ -190,7 +190,7 @@ fn discard(incoming: &Incoming, machine: &Machine) {
 ///
 /// # Errors
 /// Kind `Host` when a file is not there (it was never received) or cannot be moved.
-pub fn place(machine: &Machine, journal: &mut Journal, blobs: &[Wanted]) -> Result<u32> {
+pub fn place(machine: &Machine, journal: &Journal, blobs: &[Wanted]) -> Result<u32> {
     let mut placed = 0;
     for blob in blobs {
         if let Place::File { path, mode } = &blob.place {

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, UndefinedBehavior};
 use serde_json::Value;
 
@@ -25,9 +26,9 @@ impl Renderer {
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         environment.set_fuel(Some(FUEL));
-        environment.set_keep_trailing_newline(true);
-        environment.set_trim_blocks(true);
-        environment.set_lstrip_blocks(true);
+        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).keep_trailing_newline(true).build();
+        let syntax = syntax.map_err(|error| Failure::new(Kind::Internal, "the syntax of templates is wrong").because(&error))?;
+        environment.set_syntax(syntax);
         let mut context = variables.clone();
         let facts = serde_json::to_value(facts)
             .map_err(|error| Failure::new(Kind::Internal, "facts cannot be written").because(&error))?;
@@ -42,9 +43,13 @@ impl Renderer {
         Self { environment: self.environment.clone(), context }
     }
 
+    fn context(&self) -> minijinja::Value {
+        minijinja::Value::from(minijinja::value::Serde(&self.context))
+    }
+
     /// A template's text.
     pub fn text(&self, template: &str, place: &str) -> Result<String> {
-        self.environment.render_str(template, &self.context).map_err(|error| wrong(place, template, &error))
+        self.environment.render_str(template, self.context()).map_err(|error| wrong(place, template, &error))
     }
 
     /// All texts inside of a value.
@@ -64,7 +69,7 @@ impl Renderer {
 
     fn evaluate(&self, expression: &str, place: &str) -> Result<minijinja::Value> {
         let compiled = self.environment.compile_expression(expression);
-        let value = compiled.and_then(|compiled| compiled.eval(&self.context));
+        let value = compiled.and_then(|compiled| compiled.eval(self.context()));
         let value = value.map_err(|error| wrong(place, expression, &error))?;
         if value.is_undefined() {
             return Err(Failure::new(Kind::Configuration, format!("{place}: `{expression}` is not defined"))
