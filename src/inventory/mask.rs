@@ -76,7 +76,7 @@ mod tests {
     #[case("ssh: {user: a, password: hunter2, port: 22}", "ssh: {user: a, password: *******, port: 22}")]
     #[case("ssh: {password: \"a,b}\", port: 22}", "ssh: {password: ******, port: 22}")]
     #[case("become_password: 'x y'\nport: 1", "become_password: ** **\nport: 1")]
-    #[case("password: \"not closed\nuser: a", "password: **** *******\nuser: a")]
+    #[case("password: \"not closed\nuser: a", "password: **** ******\nuser: a")]
     #[case("password: |\n  hunter2\n  more\nuser: a", "password: *\n  *******\n  ****\nuser: a")]
     #[case("password:\n  hunter2\nuser: a", "password:\n  *******\nuser: a")]
     #[case("password:\n  ask: true\nuser: a", "password:\n  ask: true\nuser: a")]

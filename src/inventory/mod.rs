@@ -107,9 +107,8 @@ pub fn judge(text: &str, path: &Path, home: &Path) -> Judged {
     };
     let mut walk = Walk { findings };
     let surroundings = Surroundings::of(path, home);
-    let source = cluster::Source { text, path, surroundings: &surroundings };
     let read = walk.fields(&tree, "the inventory", &KEYS).map(|fields| {
-        let cluster = cluster::read(&mut walk, fields.get("cluster"), &source);
+        let cluster = cluster::read(&mut walk, fields.get("cluster"), path, &surroundings);
         let all = fields.get("ssh").map(|node| ssh::read(&mut walk, node, "ssh", &surroundings)).unwrap_or_default();
         let hosts = fields.get("hosts").map(|node| hosts::read(&mut walk, node, &all, &surroundings));
         let hosts_key = key(&tree, "hosts").unwrap_or(Span::new(1, 1, 1));

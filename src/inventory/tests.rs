@@ -135,7 +135,7 @@ fn kubeadm_documents_written_inline(#[case] text: &str, #[case] expected: &str, 
 #[case("hosts: a", &["1:8 `hosts` has to be a mapping of names or a list of names, but this is a text"])]
 #[case("hosts: [a]\nhosts: [b]", &["2:1 the key `hosts` stands here twice"])]
 #[case("hosts: [a]\n---\nhosts: [b]", &["3:1 a second document starts here, but there can be only one"])]
-#[case("hosts: [a", &["1:8 this is not YAML: while parsing a flow sequence, expected ',' or ']'"])]
+#[case("hosts: [a", &["1:8 this is not YAML: unclosed bracket '['"])]
 #[case("hosts: [a]\nvars: {}\nClusters: {}", &["2:1 `vars` is no key of the inventory", "3:1 `Clusters` is no key of the inventory"])]
 // Hosts.
 #[case("hosts: [a, b, a]", &["1:15 two hosts are named `a`"])]
@@ -243,8 +243,8 @@ fn kubeadm_documents_written_inline(#[case] text: &str, #[case] expected: &str, 
 ])]
 #[case("ssh: {password: {file: no-such}, identity: [no-such, x.pub]}\nhosts: [a]", &[
     "1:24 `ssh.password.file`: there is no file /work/no-such",
-    "1:44 `ssh.identity`: there is no file /work/no-such",
-    "1:53 /work/x.pub is a public key",
+    "1:45 `ssh.identity`: there is no file /work/no-such",
+    "1:54 /work/x.pub is a public key",
 ])]
 #[case("ssh: {identity: ~root/x, known_hosts: {}}\nhosts: [a]", &[
     "1:17 `ssh.identity`: `~root/x` names another user's home folder",
@@ -363,7 +363,23 @@ fn shown(text: &str) -> (String, String) {
 fn a_misspelt_key_is_shown() {
     let (sentence, detail) = shown("hosts:\n  cp1:\n    adress: 10.0.0.11   # the first\n    role: control_plane\n");
     assert_eq!(sentence, "inventory.yaml has 2 errors");
-    insta::assert_snapshot!(detail, @"");
+    insta::assert_snapshot!(detail, @r"
+    error: `adress` is no key of `hosts.cp1`
+     --> inventory.yaml:3:5
+      |
+    3 |     adress: 10.0.0.11   # the first
+      |     ^^^^^^ unknown key
+      |
+      = help: did you mean `address`?
+
+    error: `hosts.cp1.role` has to be `control-plane` or `worker`, but this is `control_plane`
+     --> inventory.yaml:4:11
+      |
+    4 |     role: control_plane
+      |           ^^^^^^^^^^^^^
+      |
+      = help: did you mean `control-plane`?
+    ");
 }
 
 #[test]
@@ -377,7 +393,26 @@ fn two_hosts_at_one_address_are_shown_together() {
         "  w2: {address: 10.0.0.11}\n",
     ));
     assert_eq!(sentence, "inventory.yaml has 1 error and 1 warning");
-    insta::assert_snapshot!(detail, @"");
+    insta::assert_snapshot!(detail, @r"
+    warning: 2 control planes survive no more losses than 1
+     --> inventory.yaml:4:35
+      |
+    4 |   cp2: {address: 10.0.0.12, role: control-plane}
+      |                                   ^^^^^^^^^^^^^
+      |
+      = help: take an odd number of control planes
+
+    error: the hosts `cp1` and `w2` have the same address, 10.0.0.11
+     --> inventory.yaml:6:17
+      |
+    3 |   cp1: {address: 10.0.0.11, role: control-plane}
+      |                  --------- first here
+    ...
+    6 |   w2: {address: 10.0.0.11}
+      |                 ^^^^^^^^^ again
+      |
+      = help: one machine is one host
+    ");
 }
 
 #[test]
@@ -385,7 +420,23 @@ fn a_password_is_refused_without_being_shown() {
     let (sentence, detail) = shown("ssh: {usr: ops, password: hunter2}\nhosts: [cp1]\n");
     assert_eq!(sentence, "inventory.yaml has 2 errors");
     assert!(!detail.contains("hunter2"));
-    insta::assert_snapshot!(detail, @"");
+    insta::assert_snapshot!(detail, @r#"
+    error: `usr` is no key of `ssh`
+     --> inventory.yaml:1:7
+      |
+    1 | ssh: {usr: ops, password: *******}
+      |       ^^^ unknown key
+      |
+      = help: did you mean `user`?
+
+    error: `ssh.password` has to say where the password comes from: an inventory is shared and kept, passwords are not
+     --> inventory.yaml:1:17
+      |
+    1 | ssh: {usr: ops, password: *******}
+      |                 ^^^^^^^^
+      |
+      = help: write `{ask: true}`, `{file: PATH}` or `{command: "..."}`
+    "#);
 }
 
 #[test]
