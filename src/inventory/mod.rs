@@ -117,6 +117,10 @@ pub fn judge(text: &str, path: &Path, home: &Path) -> Judged {
             walk.find(Finding::error(hosts_key, "there are no hosts").help(help));
         }
         let hosts = hosts.unwrap_or_default();
+        if let Some(host) = hosts.iter().find(|draft| draft.host.ssh.user.is_empty()) {
+            let message = "nothing says whom to log in as: there is no `ssh.user`, and you have no login name here";
+            walk.find(Finding::error(host.name, message).help("set `ssh.user`"));
+        }
         whole::check(&mut walk, &cluster, &hosts, hosts_key);
         Inventory {
             path: path.to_owned(),
