@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use futures::StreamExt as _;
 use serde_json::Value;
 
@@ -32,6 +34,7 @@ pub enum Outcome {
 /// # Errors
 /// Kind `Cluster`, naming the object.
 pub async fn create_or_update(client: &Client, object: &Value, limit: Duration) -> Result<Outcome> {
+    let object = &comparable(object);
     let resource = Resource::of(object).map_err(|problem| problem.failure("an object cannot be written"))?;
     let wait = Wait::new(format!("writing {resource} to {}", client.server()), "succeed", limit);
     wait.until(async || match write_once(client, object, &resource).await {
@@ -83,6 +86,26 @@ async fn write_once(client: &Client, object: &Value, resource: &Resource) -> Res
         }
         None => Err(refused),
     }
+}
+
+/// The object as the server will show it: the texts of a Secret come back as base64 under another key.
+fn comparable(object: &Value) -> Value {
+    let mut object = object.clone();
+    if object["kind"] == "Secret"
+        && let Some(Value::Object(texts)) = object.as_object_mut().and_then(|fields| fields.remove("stringData"))
+    {
+        let encoded = texts.iter().map(|(key, text)| {
+            let text = text.as_str().unwrap_or_default();
+            (key.clone(), Value::String(STANDARD.encode(text)))
+        });
+        let encoded: Vec<(String, Value)> = encoded.collect();
+        if let Value::Object(data) = &mut object["data"] {
+            data.extend(encoded);
+        } else {
+            object["data"] = Value::Object(encoded.into_iter().collect());
+        }
+    }
+    object
 }
 
 /// Whether `existing` says everything `wanted` says; the server adds defaults, so it may say more. Lists must agree item
@@ -145,6 +168,17 @@ mod tests {
         assert_eq!(create_or_update(&client, &config_map("1"), limit).await, Ok(Outcome::Unchanged));
         assert_eq!(create_or_update(&client, &config_map("2"), limit).await, Ok(Outcome::Updated));
         assert_eq!(api.object("/api/v1/namespaces/n/configmaps/a").unwrap()["data"]["k"], "2");
+    }
+
+    #[tokio::test]
+    async fn a_secret_is_compared_as_the_server_shows_it() {
+        let api = FakeApi::start().await;
+        let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s", "namespace": "n"},
+            "stringData": {"k": "text"}});
+        let limit = Duration::from_secs(1);
+        assert_eq!(create_or_update(&api.client().await, &secret, limit).await, Ok(Outcome::Created));
+        assert_eq!(create_or_update(&api.client().await, &secret, limit).await, Ok(Outcome::Unchanged));
+        assert_eq!(api.object("/api/v1/namespaces/n/secrets/s").unwrap()["data"]["k"], "dGV4dA==");
     }
 
     #[tokio::test]

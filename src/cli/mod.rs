@@ -121,11 +121,7 @@ async fn dispatch(verb: Verb, context: &Context) -> Result<ExitCode> {
         Verb::Kubectl(arguments) => kubectl::run(&arguments, context).await,
         Verb::Run(arguments) => run::run(&arguments, context).await,
         Verb::Bundle(arguments) => bundle::run(&arguments, context).await,
-        Verb::Agent(arguments) => tokio::select! {
-            ended = agent::run(&arguments) => ended,
-            // On a host nobody waits for a step in hand: a machine that shuts down must not be held up.
-            () = context.cancel.cancelled() => Err(Cancel::failure()),
-        },
+        Verb::Agent(arguments) => agent::run(&arguments).await,
         Verb::Inventory(arguments) => inventory::run(&arguments, context),
         Verb::Completion(arguments) => completion::run(&arguments, context),
         Verb::Version => version::run(context),

@@ -118,6 +118,16 @@ impl Output {
         self.status == 0
     }
 
+    /// Why a program failed, in one line: its exit status and the last line it wrote.
+    pub fn complaint(&self, program: &str) -> String {
+        let said = if self.stderr.trim_ascii().is_empty() { &self.stdout } else { &self.stderr };
+        let text = String::from_utf8_lossy(&said[said.len().saturating_sub(4096)..]);
+        match text.trim().lines().last() {
+            Some(line) => format!("{program} ended with {}: {}", self.status, line.trim()),
+            None => format!("{program} ended with {}", self.status),
+        }
+    }
+
     /// Standard output as text.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.stdout).into_owned()
@@ -179,4 +189,17 @@ pub fn hex(bytes: &[u8]) -> String {
 /// SHA-256 of something in memory, as lower case hex.
 pub fn sha256_hex(content: &[u8]) -> String {
     hex(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, content).as_ref())
+}
+
+/// The file of a kernel parameter: dots separate, and a slash stands for a dot inside a name (`net.ipv4.conf.eth0/1.mtu`).
+pub fn sysctl_path(key: &str) -> PathBuf {
+    let relative: String = key
+        .chars()
+        .map(|character| match character {
+            '.' => '/',
+            '/' => '.',
+            other => other,
+        })
+        .collect();
+    Path::new("/proc/sys").join(relative)
 }

@@ -1,1 +1,245 @@
-//! systemd
+//! Units of systemd, through `systemctl`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::{Command, Host, Output};
+use crate::failure::{Failure, Kind, Result};
+
+/// Longest time for a unit to start, stop or restart; above systemd's own default of 90 s.
+const CHANGE_LIMIT: Duration = Duration::from_secs(120);
+
+/// How often a state is looked at while it is waited for.
+const WATCH_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How many lines of its log come with the failure of a unit.
+const TAIL_LINES: u32 = 30;
+
+/// What systemd says of a unit.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Unit {
+    /// There is a unit file.
+    pub loaded: bool,
+    /// Runs, or is starting (kubeadm counts both, kubeadm.md section 5.6).
+    pub active: bool,
+    /// Gave up.
+    pub failed: bool,
+    /// Starts at boot.
+    pub enabled: bool,
+    /// The file or a drop-in changed since systemd read it.
+    pub needs_reload: bool,
+}
+
+/// Parses what `systemctl show` prints: one block of `Key=value` lines a unit, in the order they were asked for.
+fn parse_show(text: &str) -> Vec<Unit> {
+    let mut units = Vec::new();
+    for block in text.split("\n\n").filter(|block| !block.trim().is_empty()) {
+        let fields: BTreeMap<&str, &str> = block.lines().filter_map(|line| line.split_once('=')).collect();
+        let field = |name: &str| fields.get(name).copied().unwrap_or_default();
+        units.push(Unit {
+            loaded: field("LoadState") == "loaded",
+            active: matches!(field("ActiveState"), "active" | "activating" | "reloading"),
+            failed: field("ActiveState") == "failed",
+            enabled: matches!(field("UnitFileState"), "enabled" | "enabled-runtime"),
+            needs_reload: field("NeedDaemonReload") == "yes",
+        });
+    }
+    units
+}
+
+/// States of several units, in one call; a unit that is not there is not `loaded`.
+///
+/// # Errors
+/// When systemd does not answer.
+pub async fn show(host: &dyn Host, units: &[&str]) -> Result<Vec<Unit>> {
+    let mut arguments = vec!["show", "-p", "Id,LoadState,ActiveState,UnitFileState,NeedDaemonReload", "--"];
+    arguments.extend(units);
+    let output = host.run(Command::new("systemctl", &arguments)).await?;
+    let mut states = parse_show(&output.text());
+    if !output.success() || states.len() != units.len() {
+        return Err(refused("systemd does not tell the state of units", &output));
+    }
+    states.truncate(units.len());
+    Ok(states)
+}
+
+/// State of one unit.
+///
+/// # Errors
+/// When systemd does not answer.
+pub async fn state(host: &dyn Host, unit: &str) -> Result<Unit> {
+    Ok(show(host, &[unit]).await?.pop().unwrap_or_default())
+}
+
+/// Whether a unit runs or is starting.
+///
+/// # Errors
+/// When systemd does not answer.
+pub async fn is_active(host: &dyn Host, unit: &str) -> Result<bool> {
+    Ok(state(host, unit).await?.active)
+}
+
+/// Makes systemd read its unit files again.
+///
+/// # Errors
+/// When systemd refuses.
+pub async fn daemon_reload(host: &dyn Host) -> Result<()> {
+    systemctl(host, &["daemon-reload"], "systemd does not read its unit files again").await
+}
+
+/// Makes a unit start at boot.
+///
+/// # Errors
+/// When there is no such unit, or it cannot be enabled.
+pub async fn enable(host: &dyn Host, unit: &str) -> Result<()> {
+    systemctl(host, &["enable", "--quiet", unit], &format!("unit {unit} cannot be enabled")).await
+}
+
+/// Makes a unit not start at boot; one that is not there is fine.
+///
+/// # Errors
+/// When systemd refuses.
+pub async fn disable(host: &dyn Host, unit: &str) -> Result<()> {
+    if !state(host, unit).await?.enabled {
+        return Ok(());
+    }
+    systemctl(host, &["disable", "--quiet", unit], &format!("unit {unit} cannot be disabled")).await
+}
+
+/// Starts a unit and waits until systemd calls it started.
+///
+/// # Errors
+/// When it does not start; the end of its log is attached.
+pub async fn start(host: &dyn Host, unit: &str) -> Result<()> {
+    change(host, "start", unit, "does not start").await
+}
+
+/// Stops a unit; one that is not there or does not run is fine.
+///
+/// # Errors
+/// When it does not stop.
+pub async fn stop(host: &dyn Host, unit: &str) -> Result<()> {
+    let before = state(host, unit).await?;
+    if !before.loaded && !before.active {
+        return Ok(());
+    }
+    change(host, "stop", unit, "does not stop").await
+}
+
+/// Restarts a unit, or starts it if it does not run.
+///
+/// # Errors
+/// When it does not start again; the end of its log is attached.
+pub async fn restart(host: &dyn Host, unit: &str) -> Result<()> {
+    change(host, "restart", unit, "does not start again").await
+}
+
+/// Waits until a unit is active.
+///
+/// # Errors
+/// When it fails or is not active within `limit`; the end of its log is attached.
+pub async fn wait_active(host: &dyn Host, unit: &str, limit: Duration) -> Result<()> {
+    let watching = async {
+        let mut ticks = tokio::time::interval(WATCH_INTERVAL);
+        loop {
+            ticks.tick().await;
+            let now = state(host, unit).await?;
+            if now.active || now.failed {
+                return Ok::<_, Failure>(now);
+            }
+        }
+    };
+    let sentence = match tokio::time::timeout(limit, watching).await {
+        Ok(state) if state.as_ref().is_ok_and(|unit| unit.active) => return Ok(()),
+        Ok(Err(failure)) => return Err(failure),
+        Ok(Ok(_)) => format!("unit {unit} failed"),
+        Err(_) => format!("unit {unit} is not active after {} s", limit.as_secs_f32()),
+    };
+    Err(with_log(host, unit, Failure::new(Kind::Host, sentence)).await)
+}
+
+/// The last lines of a unit's log; empty if there are none. Untrusted text.
+pub async fn log_tail(host: &dyn Host, unit: &str, lines: u32) -> String {
+    let lines = lines.to_string();
+    let arguments = ["--unit", unit, "--lines", &lines, "--no-pager", "--quiet", "--output", "short-iso"];
+    let command = Command::new("journalctl", &arguments).limit(Duration::from_secs(10));
+    // The log explains another failure; where it cannot be had, that failure must still be told.
+    host.run(command).await.map(|output| output.text()).unwrap_or_default()
+}
+
+async fn change(host: &dyn Host, verb: &str, unit: &str, complaint: &str) -> Result<()> {
+    let outcome = host.run(Command::new("systemctl", &[verb, unit]).limit(CHANGE_LIMIT)).await;
+    let failure = match outcome {
+        Ok(output) if output.success() => return Ok(()),
+        Ok(output) => refused(&format!("unit {unit} {complaint}"), &output),
+        Err(failure) => failure,
+    };
+    Err(with_log(host, unit, failure).await)
+}
+
+async fn with_log(host: &dyn Host, unit: &str, failure: Failure) -> Failure {
+    let log = log_tail(host, unit, TAIL_LINES).await;
+    let failure = failure.advise(format!("read `journalctl --unit {unit}` on the host"));
+    if log.is_empty() { failure } else { failure.detailed(log) }
+}
+
+async fn systemctl(host: &dyn Host, arguments: &[&str], complaint: &str) -> Result<()> {
+    let output = host.run(Command::new("systemctl", arguments)).await?;
+    if output.success() { Ok(()) } else { Err(refused(complaint, &output)) }
+}
+
+fn refused(sentence: &str, output: &Output) -> Failure {
+    Failure::new(Kind::Host, sentence).caused_by(output.complaint("systemctl"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{Unit, parse_show, start, stop, wait_active};
+    use crate::host::fake::FakeHost;
+
+    const SHOWN: &str = "Id=containerd.service\nLoadState=loaded\nActiveState=active\nUnitFileState=enabled\n\
+                         NeedDaemonReload=no\n\nId=kubelet.service\nLoadState=not-found\nActiveState=inactive\n\
+                         UnitFileState=\nNeedDaemonReload=no\n\nId=a.service\nLoadState=loaded\nActiveState=failed\n\
+                         UnitFileState=disabled\nNeedDaemonReload=yes\n";
+
+    #[test]
+    fn blocks_are_units_in_order() {
+        let on = Unit { loaded: true, active: true, enabled: true, ..Unit::default() };
+        let broken = Unit { loaded: true, failed: true, needs_reload: true, ..Unit::default() };
+        assert_eq!(parse_show(SHOWN), [on, Unit::default(), broken]);
+        assert!(parse_show("").is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_unit_that_does_not_start_is_explained_by_its_log() {
+        let host =
+            FakeHost::new().answer(&["systemctl", "start"], 1, "").answer(&["journalctl"], 0, "panic: no disk\n");
+        let failure = start(&host, "kubelet.service").await.unwrap_err();
+        assert_eq!(failure.sentence, "unit kubelet.service does not start");
+        assert_eq!(failure.detail.as_deref(), Some("panic: no disk\n"));
+    }
+
+    #[tokio::test]
+    async fn a_unit_that_is_not_there_is_stopped_already() {
+        let host = FakeHost::new().answer(&["systemctl", "show"], 0, "LoadState=not-found\nActiveState=inactive\n");
+        stop(&host, "kubelet.service").await.unwrap();
+        assert_eq!(host.ran().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn waiting_ends_when_the_unit_failed_or_the_limit_is_over() {
+        let failed = FakeHost::new()
+            .answer(&["systemctl", "show"], 0, "LoadState=loaded\nActiveState=failed\n")
+            .answer(&["journalctl"], 0, "");
+        let failure = wait_active(&failed, "a.service", Duration::from_secs(60)).await.unwrap_err();
+        assert_eq!(failure.sentence, "unit a.service failed");
+        let idle = FakeHost::new()
+            .answer(&["systemctl", "show"], 0, "LoadState=loaded\nActiveState=inactive\n")
+            .answer(&["journalctl"], 0, "");
+        let failure = wait_active(&idle, "a.service", Duration::from_millis(50)).await.unwrap_err();
+        assert_eq!(failure.sentence, "unit a.service is not active after 0.05 s");
+    }
+}

@@ -22,6 +22,8 @@ pub mod certificates;
 pub mod configuration;
 pub mod jws;
 pub mod kubeconfig;
+pub mod kubelet;
+pub mod manifests;
 pub(crate) mod moment;
 pub mod objects;
 pub mod podnetwork;

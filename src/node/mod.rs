@@ -8,5 +8,6 @@ mod preflight;
 mod reset;
 mod unit;
 
+pub use self::network::network;
 pub use self::preflight::{Finding, Plan, Purpose, Severity, preflight};
 pub use self::reset::reset;

@@ -453,14 +453,10 @@ mod tests {
             .file("/proc/sys/net/ipv4/ip_forward", forward)
             .file("/run/containerd/containerd.sock", "")
             .answer(&["kubelet", "--version"], 0, kubelet);
-        let found = prepared(
-            &host,
-            Some(&Version::new(1, 36, 3)),
-            "unix:///run/containerd/containerd.sock",
-            &["10.0.0.1".parse().unwrap()],
-            &[],
-        );
-        let found: Vec<String> = found.await.unwrap().into_iter().map(|finding| finding.name).collect();
+        let (kubernetes, addresses) = (Version::new(1, 36, 3), ["10.0.0.1".parse().unwrap()]);
+        let socket = "unix:///run/containerd/containerd.sock";
+        let found = prepared(&host, Some(&kubernetes), socket, &addresses, &[]).await.unwrap();
+        let found: Vec<String> = found.into_iter().map(|finding| finding.name).collect();
         assert_eq!(found, names);
     }
 }

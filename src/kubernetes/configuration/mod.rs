@@ -14,8 +14,8 @@ pub use cluster::{
     ApiServer, Arg, ClusterConfiguration, ControlPlaneComponent, Dns, EnvVar, Etcd, ExternalEtcd, HostPathMount,
     LocalEtcd, Networking, Proxy,
 };
+pub(crate) use default::join_host_port;
 pub use default::{HostDefaults, control_plane_taint};
-pub(crate) use default::{NODE_BOOTSTRAP_GROUP, join_host_port};
 pub use duration::Duration;
 pub use init::{ApiEndpoint, BootstrapToken, InitConfiguration, NodeRegistrationOptions, Patches, Taint, Timeouts};
 pub use join::{

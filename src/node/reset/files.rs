@@ -8,6 +8,7 @@ use super::Traces;
 use super::sweep::Sweep;
 use crate::failure::Result;
 use crate::host::{Command, Host};
+use crate::kubernetes::podnetwork::UNIT;
 use crate::message::ResetOrder;
 use crate::node::network;
 
@@ -78,7 +79,7 @@ fn safe_to_empty(path: &Path) -> bool {
 
 /// The bridge our CNI configuration names.
 fn bridge(host: &dyn Host) -> Result<Option<String>> {
-    let Some(content) = host.read(Path::new(network::CNI_FILE))? else { return Ok(None) };
+    let Some(content) = host.read(&network::cni_file())? else { return Ok(None) };
     let configuration: Value = serde_json::from_slice(&content).unwrap_or_default();
     let plugins = configuration["plugins"].as_array().into_iter().flatten();
     Ok(plugins.filter_map(|plugin| plugin["bridge"].as_str()).next().map(str::to_owned))
@@ -86,9 +87,9 @@ fn bridge(host: &dyn Host) -> Result<Option<String>> {
 
 /// Removes them.
 pub(super) async fn remove(host: &dyn Host, traces: &Traces, order: &ResetOrder, sweep: &mut Sweep) {
-    remove_routes_unit(host, sweep).await;
-    for path in KUBECONFIGS.iter().chain([&network::CNI_FILE]) {
-        sweep.changes_of(remove_file(host, Path::new(path)), &format!("{path} removed"));
+    remove_unit(host, sweep).await;
+    for path in KUBECONFIGS.iter().map(PathBuf::from).chain([network::cni_file()]) {
+        sweep.changes_of(remove_file(host, &path), &format!("{} removed", path.display()));
     }
     let mut directories: Vec<PathBuf> = DIRECTORIES.iter().map(PathBuf::from).collect();
     directories.push(traces.certificates.clone());
@@ -103,18 +104,26 @@ pub(super) async fn remove(host: &dyn Host, traces: &Traces, order: &ResetOrder,
     }
 }
 
-async fn remove_routes_unit(host: &dyn Host, sweep: &mut Sweep) {
-    let unit = Path::new(network::UNIT_FILE);
-    match host.entry(unit) {
+/// Stops and removes our unit. What it undoes when it is stopped is done here too: it may have failed to start.
+async fn remove_unit(host: &dyn Host, sweep: &mut Sweep) {
+    let path = network::unit_file();
+    let text = match host.read(&path) {
+        Ok(Some(content)) => String::from_utf8_lossy(&content).into_owned(),
         Ok(None) => return,
-        Ok(Some(_)) => {}
         Err(failure) => return sweep.resisted(failure),
+    };
+    let mut commands = vec![Command::new("systemctl", &["disable", "--now", "--quiet", UNIT])];
+    for arguments in network::teardown(&text) {
+        let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        commands.extend(words.split_first().map(|(program, rest)| Command::new(*program, rest)));
     }
-    let disable = ["disable", "--now", "--quiet", network::UNIT];
-    if let Err(failure) = host.run(Command::new("systemctl", &disable)).await {
-        sweep.resisted(failure);
+    for command in commands {
+        // What is gone already makes them end with another status than 0.
+        if let Err(failure) = host.run(command).await {
+            sweep.resisted(failure);
+        }
     }
-    sweep.changes_of(remove_file(host, unit), &format!("{} removed", network::UNIT_FILE));
+    sweep.changes_of(remove_file(host, &path), &format!("{} removed", path.display()));
     if let Err(failure) = host.run(Command::new("systemctl", &["daemon-reload"])).await {
         sweep.resisted(failure);
     }
@@ -178,7 +187,7 @@ mod tests {
             .file("/etc/kubernetes/audit-policy.yaml", "mine")
             .file("/data/etcd/member/db", "")
             .file("/var/lib/kubelet/config.yaml", "")
-            .file(super::network::CNI_FILE, r#"{"plugins": [{"type": "bridge", "bridge": "cni0"}]}"#)
+            .file(super::network::cni_file(), r#"{"plugins": [{"type": "bridge", "bridge": "cni0"}]}"#)
     }
 
     #[tokio::test]

@@ -4,8 +4,8 @@ use super::sweep::Sweep;
 use crate::failure::{Failure, Kind, Result};
 use crate::host::{Command, Host};
 
-/// Beginnings of the names of chains that are Kubernetes' and the CNI plugins' own.
-const OWN_CHAINS: &[&str] = &["KUBE-", "CNI-"];
+/// Beginnings of the names of chains that are Kubernetes', the CNI plugins' and our pod network's own.
+const OWN_CHAINS: &[&str] = &["KUBE-", "CNI-", "CLUSTERCTL-"];
 
 /// nftables tables that are kube-proxy's and the CNI plugins' own.
 const OWN_TABLES: &[&str] = &["kube-proxy", "cni_hostport", "cni_plugins_masquerade"];
