@@ -6,6 +6,8 @@ use crate::failure::{Failure, Kind, Retry};
 
 /// How many hosts are named before the rest is counted.
 const NAMED_HOSTS: usize = 8;
+/// How many sentences with one remedy are listed before the rest is counted.
+const LISTED_SENTENCES: usize = 20;
 
 /// Renders one failure in lines of at most `width` columns, ending with a line break.
 ///
@@ -22,33 +24,77 @@ pub fn failure(failure: &Failure, width: usize, color: bool) -> String {
     failures(std::slice::from_ref(failure), width, color)
 }
 
-/// Renders several failures; those that differ in nothing but the host (and the detail) are shown once, with the
-/// detail of the first.
+/// Renders several failures. Those that differ in nothing but the host (and the detail) are shown once, with the detail
+/// of the first; those that differ in their sentences too, but have one cause and one remedy, share these.
 pub fn failures(failures: &[Failure], width: usize, color: bool) -> String {
-    let mut groups: Vec<(&Failure, Vec<&str>)> = Vec::new();
+    let mut groups: Vec<Group<'_>> = Vec::new();
     for failure in failures {
         let host = failure.host.as_deref();
-        match groups.iter_mut().find(|(first, _)| is_same(first, failure)) {
+        match groups.iter_mut().find(|(first, _)| is_akin(first, failure) && first.sentence == failure.sentence) {
             Some((_, hosts)) => hosts.extend(host.filter(|host| !hosts.contains(host))),
             None => groups.push((failure, host.into_iter().collect())),
         }
     }
-    groups.iter().map(|(first, hosts)| group(first, hosts, width, color)).collect::<Vec<_>>().join("\n")
+    let mut families: Vec<Vec<Group<'_>>> = Vec::new();
+    for group in groups {
+        match families.iter_mut().find(|family| family.iter().all(|(first, _)| has_one_remedy(first, group.0))) {
+            Some(family) => family.push(group),
+            None => families.push(vec![group]),
+        }
+    }
+    let texts = families.iter().map(|family| match family.as_slice() {
+        [(failure, hosts)] => group(failure, hosts, width, color),
+        _ => self::family(family, width, color),
+    });
+    texts.collect::<Vec<_>>().join("\n")
 }
 
-fn is_same(one: &Failure, other: &Failure) -> bool {
+/// A failure and the hosts that have it.
+type Group<'a> = (&'a Failure, Vec<&'a str>);
+
+/// Alike in all but host, sentence and detail.
+fn is_akin(one: &Failure, other: &Failure) -> bool {
     one.kind == other.kind
         && one.host.is_some() == other.host.is_some()
-        && one.sentence == other.sentence
         && one.causes == other.causes
         && one.advice == other.advice
         && one.retry == other.retry
+}
+
+/// Whether one advice serves both, and no detail would be lost.
+fn has_one_remedy(one: &Failure, other: &Failure) -> bool {
+    let plain = |failure: &Failure| failure.host.is_some() && failure.advice.is_some() && failure.detail.is_none();
+    is_akin(one, other) && plain(one) && plain(other)
+}
+
+/// Failures with one remedy: a line each.
+fn family(groups: &[Group<'_>], width: usize, color: bool) -> String {
+    let hosts: usize = groups.iter().map(|(_, hosts)| hosts.len()).sum();
+    let mut text = format!("{} {hosts} hosts, for one reason\n", paint(color, Paint::Bad, "error:"));
+    for (failure, hosts) in groups.iter().take(LISTED_SENTENCES) {
+        let line = format!("  {}{}", hosts_named(hosts), clean(&failure.sentence));
+        text.push_str(&format!("{}\n", wrap(&line, width, 4)));
+    }
+    if let Some(more) = groups.len().checked_sub(LISTED_SENTENCES).filter(|more| *more > 0) {
+        text.push_str(&format!("  and {more} more\n"));
+    }
+    if let Some((failure, _)) = groups.first() {
+        text.push_str(&tail(failure, &[], width, color));
+    }
+    text
 }
 
 fn group(failure: &Failure, hosts: &[&str], width: usize, color: bool) -> String {
     let heading = format!("error: {}{}", hosts_named(hosts), clean(&failure.sentence));
     let heading = wrap(&heading, width, 2);
     let mut text = format!("{}{}\n", paint(color, Paint::Bad, "error:"), &heading["error:".len()..]);
+    text.push_str(&tail(failure, hosts, width, color));
+    text
+}
+
+/// Everything after the sentence: causes, detail, advice, whether to try again.
+fn tail(failure: &Failure, hosts: &[&str], width: usize, color: bool) -> String {
+    let mut text = String::new();
     for cause in &failure.causes {
         text.push_str(&wrap(&format!("  caused by: {}", clean(cause)), width, 4));
         text.push('\n');
@@ -167,6 +213,35 @@ mod tests {
         let many: Vec<Failure> = (1..=300).map(|number| refused(&format!("w{number}"))).collect();
         let text = failures(&many, 100, false);
         assert!(text.starts_with("error: w1, w2, w3, w4, w5, w6, w7, w8 and 292 more hosts: port 22"), "{text}");
+    }
+
+    #[test]
+    fn one_remedy_is_said_once() {
+        let refused = |host: &str, address: &str| {
+            Failure::new(Kind::Connection, format!("{address} port 22 refuses connections"))
+                .on(host)
+                .advise("start sshd on the host, or correct its address in the inventory")
+                .may_pass()
+        };
+        let all = [refused("w1", "10.0.0.21"), disk_full(), refused("w2", "10.0.0.22")];
+        assert_snapshot!(failures(&all, 100, false), @"
+        error: 2 hosts, for one reason
+          w1: 10.0.0.21 port 22 refuses connections
+          w2: 10.0.0.22 port 22 refuses connections
+        hint: start sshd on the host, or correct its address in the inventory
+        retry: the same command again may help
+
+        error: cp1: cannot write /etc/kubernetes/pki/ca.crt
+          caused by: cannot write /etc/kubernetes/pki/.ca.crt.tmp
+          caused by: No space left on device
+        hint: free some space on the filesystem of /etc/kubernetes and run the same command again
+        retry: the same command again does not help until something is changed
+        ");
+        let many: Vec<Failure> =
+            (1..=300).map(|number| refused(&format!("w{number}"), &format!("10.0.1.{number}"))).collect();
+        let text = failures(&many, 100, false);
+        assert_eq!(text.lines().count(), 1 + LISTED_SENTENCES + 3, "{text}");
+        assert!(text.contains("\n  and 280 more\n"), "{text}");
     }
 
     #[test]
