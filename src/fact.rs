@@ -131,6 +131,13 @@ pub struct Runtime {
     pub version: String,
     /// Whether clusterctl's journal says that we installed it.
     pub ours: bool,
+    /// Whether its configuration leaves the interface on that the kubelet talks to: packages of Docker turn it off.
+    #[serde(default = "is_on")]
+    pub cri: bool,
+}
+
+fn is_on() -> bool {
+    true
 }
 
 /// What Kubernetes is on a host.

@@ -190,3 +190,16 @@ pub fn hex(bytes: &[u8]) -> String {
 pub fn sha256_hex(content: &[u8]) -> String {
     hex(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, content).as_ref())
 }
+
+/// The file of a kernel parameter: dots separate, and a slash stands for a dot inside a name (`net.ipv4.conf.eth0/1.mtu`).
+pub fn sysctl_path(key: &str) -> PathBuf {
+    let relative: String = key
+        .chars()
+        .map(|character| match character {
+            '.' => '/',
+            '/' => '.',
+            other => other,
+        })
+        .collect();
+    Path::new("/proc/sys").join(relative)
+}

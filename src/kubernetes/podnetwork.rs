@@ -28,7 +28,7 @@ const VXLAN_ID: u32 = 4289;
 /// UDP port of VXLAN as IANA assigned it.
 const VXLAN_PORT: u16 = 4789;
 
-/// Bytes that VXLAN takes of each packet over IPv4 (outer Ethernet, IP, UDP, VXLAN).
+/// Bytes that VXLAN takes of each packet over IPv4 (IP, UDP, VXLAN, inner Ethernet); IPv6 takes 20 more.
 const VXLAN_OVERHEAD: u32 = 50;
 
 /// A command, as program and arguments.
@@ -80,7 +80,8 @@ fn words(text: &str) -> Arguments {
     text.split_whitespace().map(str::to_owned).collect()
 }
 
-/// What sets the network up, in order. Each command may be run again: what is there is replaced.
+/// What sets the network up, in order. Each command may be run again: what is there is replaced; only `ip link add`
+/// fails with "File exists" when the link is there, which is success.
 ///
 /// Traffic from pods to the outside leaves under the node's address; traffic between pods, and to the nodes, keeps its
 /// own, so that network policies and logs see the truth.
@@ -107,11 +108,16 @@ pub fn network(order: &NetworkOrder, addresses: &[LinkAddress], mtu: u32) -> Net
     let vxlan = !distant.is_empty();
     if vxlan {
         let own = hardware_address(order.address);
-        let mtu = mtu.saturating_sub(VXLAN_OVERHEAD);
+        let overhead = if order.address.is_ipv4() { VXLAN_OVERHEAD } else { VXLAN_OVERHEAD + 20 };
+        let mtu = mtu.saturating_sub(overhead);
         setup.push(words(&format!(
             "ip link add {VXLAN} address {own} mtu {mtu} type vxlan id {VXLAN_ID} local {} dstport {VXLAN_PORT} nolearning",
             order.address
         )));
+        // Without an address of its own the link would send under that of another link, and a peer that filters by the
+        // way back (rp_filter=1) would drop it: the API server could not reach a webhook's pod on a distant node.
+        let source = ipnet::IpNet::from(order.pod_network.network());
+        setup.push(words(&format!("ip address replace {source} dev {VXLAN}")));
         setup.push(words(&format!("ip link set {VXLAN} up")));
         for peer in distant {
             let theirs = hardware_address(peer.address);
@@ -163,6 +169,18 @@ pub fn masquerade_teardown(pod_network: &ipnet::IpNet) -> Vec<Arguments> {
     ]
 }
 
+/// What undoes a command of [`masquerade`]: the jump to our chain is deleted, then the chain, which takes its rules along.
+fn undo(add: &Arguments) -> Vec<Arguments> {
+    let text = add.join(" ");
+    if text.contains(" -A POSTROUTING ") {
+        vec![words(&text.replace(" -A ", " -D "))]
+    } else if text.contains(" -N ") {
+        vec![words(&text.replace(" -N ", " -F ")), words(&text.replace(" -N ", " -X "))]
+    } else {
+        Vec::new()
+    }
+}
+
 /// The unit that sets routes and masquerading up at boot. `path` finds a program's absolute path.
 pub fn unit(network: &Network, masquerade: &[(Option<Arguments>, Arguments)], path: &dyn Fn(&str) -> String) -> String {
     let line = |arguments: &Arguments| {
@@ -195,6 +213,11 @@ pub fn unit(network: &Network, masquerade: &[(Option<Arguments>, Arguments)], pa
     }
     for arguments in &network.teardown {
         text.push_str(&format!("ExecStop=-{}\n", line(arguments)));
+    }
+    for (_, add) in masquerade.iter().rev() {
+        for arguments in undo(add) {
+            text.push_str(&format!("ExecStop=-{}\n", line(&arguments)));
+        }
     }
     text.push_str("\n[Install]\nWantedBy=multi-user.target\n");
     text
@@ -240,6 +263,7 @@ mod tests {
             lines(&network.setup),
             [
                 "ip link add clusterctl-vx address 0e:c1:0a:00:00:0b mtu 1450 type vxlan id 4289 local 10.0.0.11 dstport 4789 nolearning",
+                "ip address replace 10.244.0.0/32 dev clusterctl-vx",
                 "ip link set clusterctl-vx up",
                 "bridge fdb replace 0e:c1:0a:09:00:15 dev clusterctl-vx dst 10.9.0.21 self permanent",
                 "ip neigh replace 10.244.1.0 lladdr 0e:c1:0a:09:00:15 dev clusterctl-vx nud permanent",
@@ -271,5 +295,15 @@ mod tests {
         assert!(text.contains("ExecStart=/usr/sbin/ip route replace 10.244.1.0/24 via 10.0.0.21\n"));
         assert!(text.contains("ExecStart=/bin/sh -c \"/usr/sbin/iptables -w -t nat -C POSTROUTING"));
         assert!(text.contains("WantedBy=multi-user.target"));
+        let stops: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("ExecStop=-/usr/sbin/")).collect();
+        assert_eq!(
+            stops,
+            [
+                "ip route del 10.244.1.0/24 via 10.0.0.21",
+                "iptables -w -t nat -D POSTROUTING -s 10.244.0.0/24 -j CLUSTERCTL-MASQ",
+                "iptables -w -t nat -F CLUSTERCTL-MASQ",
+                "iptables -w -t nat -X CLUSTERCTL-MASQ",
+            ]
+        );
     }
 }

@@ -95,8 +95,12 @@ fn write_scalar(out: &mut String, value: &Value, depth: usize) {
 fn write_string(out: &mut String, text: &str, block_depth: Option<usize>) {
     match block_depth {
         Some(depth) if suits_block(text) => write_block(out, text, depth),
-        _ if is_plain(text) => out.push_str(text),
-        // A JSON string is a double-quoted YAML scalar.
+        _ if is_plain(text) && !has_other_meaning(text) => out.push_str(text),
+        // As upstream's writer: single quotes around what would break the syntax, double quotes around what would be
+        // read as another type. A JSON string is a double-quoted YAML scalar.
+        _ if !has_other_meaning(text) && text.chars().all(|one| one.is_ascii() && !one.is_control()) => {
+            let _ = write!(out, "'{}'", text.replace('\'', "''"));
+        }
         _ => {
             let _ = write!(out, "{}", Value::String(text.to_owned()));
         }
@@ -125,7 +129,12 @@ fn write_block(out: &mut String, text: &str, depth: usize) {
     }
 }
 
-/// Whether every reader takes the bare text for this string.
+/// Whether a reader would take the bare text for something other than a string.
+fn has_other_meaning(text: &str) -> bool {
+    text.is_empty() || is_word_with_meaning(text) || looks_like_number_or_time(text)
+}
+
+/// Whether the bare text is a scalar to every reader.
 fn is_plain(text: &str) -> bool {
     let Some(first) = text.chars().next() else { return false };
     let second = text.chars().nth(1);
@@ -140,13 +149,11 @@ fn is_plain(text: &str) -> bool {
         && !text.contains(": ")
         && !text.contains(" #")
         && !text.ends_with([':', ' '])
-        && !is_word_with_meaning(text)
-        && !looks_like_number_or_time(text)
 }
 
 fn is_word_with_meaning(text: &str) -> bool {
-    const WORDS: [&str; 15] =
-        ["y", "n", "yes", "no", "on", "off", "true", "false", "null", "~", "<<", ".nan", ".inf", "nan", "inf"];
+    const WORDS: [&str; 16] =
+        ["y", "n", "yes", "no", "on", "off", "true", "false", "null", "~", "<<", ".nan", ".inf", "nan", "inf", "="];
     WORDS.iter().any(|word| text.eq_ignore_ascii_case(word)) || text.starts_with("---") && text.len() == 3
 }
 
@@ -186,7 +193,10 @@ mod tests {
     #[case("--controllers=*,bootstrapsigner", "--controllers=*,bootstrapsigner")]
     #[case("10.0.0.11:6443", "10.0.0.11:6443")]
     #[case("10.96.0.0/12", "10.96.0.0/12")]
-    #[case("::1", "\"::1\"")]
+    #[case("::1", "'::1'")]
+    #[case("[fd00::1]:6443", "'[fd00::1]:6443'")]
+    #[case("it's: so", "'it''s: so'")]
+    #[case("=", "\"=\"")]
     #[case("1.36", "\"1.36\"")]
     #[case("0755", "\"0755\"")]
     #[case("0x1f", "\"0x1f\"")]
@@ -195,8 +205,8 @@ mod tests {
     #[case("2026-01-31", "\"2026-01-31\"")]
     #[case("on", "\"on\"")]
     #[case("", "\"\"")]
-    #[case("a: b", "\"a: b\"")]
-    #[case("-", "\"-\"")]
+    #[case("a: b", "'a: b'")]
+    #[case("-", "'-'")]
     #[case("v1.36.3", "v1.36.3")]
     #[case("250m", "250m")]
     #[case("3m0s", "3m0s")]

@@ -4,12 +4,12 @@
 //! is done, and what could not is kept for the next time.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::{BACKUPS, Contents, Entry, FSTAB_MARK, JOURNAL, STATE_DIRECTORY, load, parse};
 use crate::event::{Events, Step};
 use crate::failure::{Failure, Kind, Result};
-use crate::host::{Command, EntryKind, Host, containerd, systemd};
+use crate::host::{Command, EntryKind, Host, containerd, sysctl_path, systemd};
 
 /// Undoes everything the journal has, latest first, and removes the journal, the backups and what else lies in
 /// /var/lib/clusterctl, apart from the program that is running. Returns how many things were altered.
@@ -252,19 +252,6 @@ fn put_sysctl_back(host: &dyn Host, key: &str, value: &str) -> Result<Option<Str
             Ok(Some(format!("sysctl {key} put back to {value}")))
         }
     }
-}
-
-/// The file of a kernel parameter: dots separate, and a slash stands for a dot inside a name (`net.ipv4.conf.eth0/1.mtu`).
-pub(in crate::host) fn sysctl_path(key: &str) -> PathBuf {
-    let relative: String = key
-        .chars()
-        .map(|character| match character {
-            '.' => '/',
-            '/' => '.',
-            other => other,
-        })
-        .collect();
-    Path::new("/proc/sys").join(relative)
 }
 
 fn put_fstab_back(host: &dyn Host) -> Result<Option<String>> {

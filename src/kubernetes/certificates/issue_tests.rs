@@ -200,6 +200,46 @@ fn the_kubelet_client_of_older_releases_is_an_administrator() {
     assert_eq!(certificate(&files, "apiserver-kubelet-client.crt").organizations, ["kubeadm:cluster-admins"]);
 }
 
+/// A CA as companies have them: an intermediate whose name has one attribute twice, with its own CA in the bundle. What
+/// we sign must name its issuer byte by byte, or nobody finds the way up.
+#[test]
+fn a_persons_own_authority_signs() {
+    let directory = tempfile::tempdir().unwrap();
+    let openssl = |arguments: &str| {
+        #[expect(clippy::disallowed_methods, reason = "the test makes a foreign authority with openssl")]
+        let mut command = std::process::Command::new("openssl");
+        // Arguments hold no blanks but in names, which are written with '+' for them.
+        let words = arguments.split(' ').map(|word| word.replace('+', " "));
+        let output = command.args(words).current_dir(&directory).output().unwrap();
+        assert!(output.status.success(), "{arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    let at = |name: &str| directory.path().join(name);
+    std::fs::write(at("extensions"), "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign\n").unwrap();
+    openssl("req -x509 -newkey rsa:2048 -nodes -keyout root.key -out root.crt -days 9999 -subj /CN=Root");
+    openssl(
+        "req -newkey rsa:2048 -nodes -keyout ca.key -out ca.csr -subj /DC=example/DC=corp/OU=One/OU=Two/CN=Käse+CA -utf8",
+    );
+    openssl(
+        "x509 -req -in ca.csr -CA root.crt -CAkey root.key -CAcreateserial -days 9999 -extfile extensions -out own.crt",
+    );
+    let read = |name: &str| std::fs::read_to_string(at(name)).unwrap();
+    let bundle = format!("{}{}", read("own.crt"), read("root.crt"));
+    let existing = BTreeMap::from([
+        ("ca.crt".to_owned(), Secret::new(bundle.clone())),
+        ("ca.key".to_owned(), Secret::new(read("ca.key"))),
+    ]);
+    let issued = run(&cluster(), &existing, false).unwrap();
+    assert_eq!(issued.kept, ["ca"]);
+    assert_eq!(issued.authority.pem(), bundle);
+    let files = as_map(&issued);
+    std::fs::write(at("apiserver.crt"), files["apiserver.crt"].expose()).unwrap();
+    std::fs::write(at("bundle.crt"), bundle).unwrap();
+    openssl("verify -no_check_time -CAfile bundle.crt apiserver.crt");
+    // What was made by it is recognised in the next run.
+    let all: BTreeMap<_, _> = existing.into_iter().chain(files).collect();
+    assert!(run(&cluster(), &all, false).unwrap().files.is_empty());
+}
+
 /// The judge that is not ours: openssl reads every file, verifies every chain and finds the properties of
 /// kubeadm.md section 2.3.
 #[rstest]

@@ -8,6 +8,7 @@ use super::{
     NodeRegistrationOptions, ResetConfiguration, Taint,
 };
 use crate::failure::{Failure, Kind, Result};
+use crate::kubernetes::moment;
 use crate::kubernetes::objects::INIT_TOKEN_DESCRIPTION;
 use crate::kubernetes::rbac::NODE_BOOTSTRAP_GROUP;
 use crate::kubernetes::token::Token;
@@ -156,6 +157,18 @@ impl BootstrapToken {
     }
 }
 
+impl BootstrapToken {
+    /// When the token expires, RFC 3339 in UTC; `None`: never. `expires` wins over `ttl`, and a `ttl` of zero is for
+    /// ever (kubeadm.md section 8.1).
+    pub fn expiration(&self, now_seconds: u64) -> Option<String> {
+        match (&self.expires, self.ttl) {
+            (Some(expires), _) => Some(expires.clone()),
+            (None, Some(ttl)) if ttl != Duration::default() => Some(moment::rfc3339(now_seconds + ttl.0.as_secs())),
+            _ => None,
+        }
+    }
+}
+
 impl NodeRegistrationOptions {
     fn complete(&mut self, host: &HostDefaults) {
         let override_name = self.kubelet_extra_args.iter().rev().find(|arg| arg.name == "hostname-override");
@@ -248,4 +261,25 @@ fn resolved_version(text: &str) -> Result<String> {
     let parsed = version::parse(text)?;
     version::Release::of(&parsed)?;
     Ok(format!("v{parsed}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::{BootstrapToken, Duration};
+
+    #[rstest]
+    #[case(None, Some(3600), Some("1970-01-01T01:00:10Z"))]
+    #[case(None, Some(0), None)]
+    #[case(None, None, None)]
+    #[case(Some("2030-01-01T00:00:00Z"), Some(3600), Some("2030-01-01T00:00:00Z"))]
+    fn tokens_expire(#[case] expires: Option<&str>, #[case] ttl: Option<u64>, #[case] expected: Option<&str>) {
+        let token = BootstrapToken {
+            expires: expires.map(str::to_owned),
+            ttl: ttl.map(Duration::from_seconds),
+            ..Default::default()
+        };
+        assert_eq!(token.expiration(10).as_deref(), expected);
+    }
 }

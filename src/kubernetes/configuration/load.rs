@@ -9,6 +9,7 @@ use super::join::{JoinConfiguration, ResetConfiguration};
 use super::shape::{self, Shape};
 use super::{Duration, older};
 use crate::failure::{Failure, Kind, Result};
+use crate::yaml;
 
 /// What a configuration text holds, not completed and not validated yet: see `complete` and `validate` of each type.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -32,11 +33,17 @@ pub struct Documents {
 /// The documents of a text; empty ones are left out.
 ///
 /// # Errors
-/// [`Kind::Configuration`] if the text is not YAML.
+/// [`Kind::Configuration`] with line and column if the text is not YAML or a key stands twice.
 pub fn documents(text: &str) -> Result<Vec<Value>> {
-    let options = serde_yaml::options! { strict_booleans: true, leading_zero_numbers_as_strings: true };
-    serde_yaml::from_multiple_with_options::<Value>(text, options)
-        .map_err(|error| Failure::new(Kind::Configuration, "the configuration is not YAML").because(&error))
+    match yaml::documents(text) {
+        Ok(documents) => Ok(documents.into_iter().map(|(_, document)| document).collect()),
+        // The line itself is not repeated: configurations and kubeconfigs hold tokens and keys.
+        Err(finding) => {
+            let span = finding.span();
+            let sentence = format!("line {}, column {}: {}", span.line, span.column, finding.message);
+            Err(Failure::new(Kind::Configuration, "the configuration is not YAML").caused_by(sentence))
+        }
+    }
 }
 
 /// Reads the documents that concern kubeadm. Unknown kinds and fields are warned about, as upstream does.

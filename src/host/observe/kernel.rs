@@ -1,0 +1,108 @@
+//! What the kernel tells of itself: memory, CPUs, control groups, modules, swap.
+
+use std::path::Path;
+
+use crate::failure::Result;
+use crate::host::Host;
+
+/// Modules Kubernetes, its proxies and pod networks want, with a path that is there when their feature is: a built-in
+/// feature need not be listed as a module anywhere.
+const MODULES: &[(&str, Option<&str>)] = &[
+    ("overlay", None),
+    ("br_netfilter", Some("/proc/sys/net/bridge")),
+    ("nf_conntrack", Some("/proc/sys/net/netfilter/nf_conntrack_max")),
+    ("ip_tables", Some("/proc/net/ip_tables_names")),
+    ("nf_tables", None),
+    ("ip_vs", Some("/proc/net/ip_vs")),
+    ("ip_set", None),
+    ("vxlan", None),
+    ("wireguard", None),
+    ("xt_comment", None),
+    ("xt_conntrack", None),
+    ("xt_statistic", None),
+];
+
+/// What tells whether modules are there, read once.
+pub(in crate::host) struct Kernel {
+    loaded: String,
+    built_in: String,
+    filesystems: String,
+}
+
+impl Kernel {
+    /// Reads the lists. `release` is `uname -r`.
+    pub(in crate::host) fn read(host: &dyn Host, release: &str) -> Result<Self> {
+        Ok(Self {
+            loaded: super::text(host, "/proc/modules")?,
+            built_in: super::text(host, &format!("/lib/modules/{release}/modules.builtin"))?,
+            filesystems: super::text(host, "/proc/filesystems")?,
+        })
+    }
+
+    /// Whether a module is loaded, built in, or its feature is there all the same.
+    pub(in crate::host) fn has(&self, host: &dyn Host, module: &str) -> Result<bool> {
+        if self.lists(module) || host.entry(&Path::new("/sys/module").join(underscored(module)))?.is_some() {
+            return Ok(true);
+        }
+        match MODULES.iter().find(|(name, _)| *name == underscored(module)) {
+            Some((_, Some(feature))) => Ok(host.entry(Path::new(feature))?.is_some()),
+            _ => Ok(false),
+        }
+    }
+
+    fn lists(&self, module: &str) -> bool {
+        let module = underscored(module);
+        let loaded = self.loaded.lines().filter_map(|line| line.split_whitespace().next());
+        let built_in = self.built_in.lines().filter_map(|line| line.rsplit('/').next()?.split('.').next());
+        let filesystems = self.filesystems.lines().filter_map(|line| line.split_whitespace().next_back());
+        loaded.chain(built_in).chain(filesystems).any(|name| underscored(name) == module)
+    }
+}
+
+/// The kernel takes `-` and `_` in a module's name for the same.
+fn underscored(module: &str) -> String {
+    module.replace('-', "_")
+}
+
+/// Which of the modules that matter are there.
+pub(super) fn modules(host: &dyn Host, release: &str) -> Result<Vec<String>> {
+    let kernel = Kernel::read(host, release)?;
+    let mut there = Vec::new();
+    for (module, _) in MODULES {
+        if kernel.has(host, module)? {
+            there.push((*module).to_owned());
+        }
+    }
+    Ok(there)
+}
+
+/// RAM in bytes, of /proc/meminfo.
+pub(super) fn memory_bytes(meminfo: &str) -> u64 {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kibibytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kibibytes.unwrap_or(0).saturating_mul(1024)
+}
+
+/// How many CPUs we may use, of /proc/self/status: what Go's runtime.NumCPU counts, and with it kubeadm.
+pub(super) fn allowed_cpus(status: &str) -> u32 {
+    let Some(list) = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")) else { return 0 };
+    let count = |range: &str| -> Option<u32> {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        last.trim().parse::<u32>().ok()?.checked_sub(first.trim().parse().ok()?)?.checked_add(1)
+    };
+    list.split(',').filter_map(count).fold(0, u32::saturating_add)
+}
+
+/// 2 for the unified hierarchy, 1 for the old ones, 0 for none.
+pub(super) fn cgroup_version(unified: bool, mounts: &str) -> u8 {
+    if unified {
+        return 2;
+    }
+    let old = mounts.lines().any(|line| line.split_whitespace().nth(2) == Some("cgroup"));
+    u8::from(old)
+}
+
+/// Devices and files of /proc/swaps.
+pub(in crate::host) fn swap(swaps: &str) -> Vec<String> {
+    swaps.lines().skip(1).filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
+}

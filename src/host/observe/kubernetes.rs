@@ -1,0 +1,54 @@
+//! What Kubernetes is on a host already.
+
+use std::path::Path;
+
+use crate::fact::KubernetesState;
+use crate::failure::Result;
+use crate::host::{Host, journal};
+
+/// Everything that files tell; the kubelet's version comes from itself.
+pub(super) fn state(host: &dyn Host) -> Result<KubernetesState> {
+    let there = |path: &str| -> Result<bool> { Ok(host.entry(Path::new(path))?.is_some()) };
+    let certificate = host.read(Path::new("/etc/kubernetes/pki/ca.crt"))?;
+    let kubelet_conf = super::text(host, "/etc/kubernetes/kubelet.conf")?;
+    Ok(KubernetesState {
+        manifests: host.list(Path::new("/etc/kubernetes/manifests"))?,
+        kubelet_conf: !kubelet_conf.is_empty(),
+        bootstrap_kubelet_conf: there("/etc/kubernetes/bootstrap-kubelet.conf")?,
+        admin_conf: there("/etc/kubernetes/admin.conf")?,
+        ca_hash: certificate.as_deref().and_then(super::public_key_hash),
+        server: server(&kubelet_conf),
+        kubelet_version: None,
+        etcd_data: !host.list(Path::new("/var/lib/etcd"))?.is_empty(),
+        journal_cluster: journal::cluster_of(host)?,
+    })
+}
+
+/// The first `server:` of a kubeconfig.
+fn server(kubeconfig: &str) -> Option<String> {
+    let line = kubeconfig.lines().find_map(|line| line.trim().trim_start_matches("- ").strip_prefix("server:"))?;
+    Some(line.trim().trim_matches(['"', '\'']).to_owned())
+}
+
+/// `Kubernetes v1.36.3` without the words.
+pub(super) fn kubelet_version(text: &str) -> Option<String> {
+    text.trim().strip_prefix("Kubernetes v").map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{kubelet_version, server};
+
+    #[test]
+    fn the_server_of_a_kubeconfig() {
+        let text = "apiVersion: v1\nclusters:\n- cluster:\n    server: https://10.0.0.11:6443\n  name: demo\n";
+        assert_eq!(server(text).as_deref(), Some("https://10.0.0.11:6443"));
+        assert_eq!(server("kind: Config\n"), None);
+    }
+
+    #[test]
+    fn the_version_of_a_kubelet() {
+        assert_eq!(kubelet_version("Kubernetes v1.36.3\n").as_deref(), Some("1.36.3"));
+        assert_eq!(kubelet_version("error"), None);
+    }
+}
