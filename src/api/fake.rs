@@ -41,9 +41,14 @@ impl FakeApi {
         api
     }
 
+    /// Its URL.
+    pub(crate) fn server(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
     /// A client of this server.
     pub(crate) async fn client(&self) -> Client {
-        let server = format!("http://{}", self.address);
+        let server = self.server();
         Client::new(&Access { server, trust: Trust::Unverified, identity: Identity::Anonymous }).await.unwrap()
     }
 

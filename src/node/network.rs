@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::event::Events;
 use crate::fact::Facts;
 use crate::failure::{Failure, Kind, Result};
-use crate::host::{Command, Host};
+use crate::host::{Command, Host, systemd};
 use crate::kubernetes::podnetwork::{self, Arguments, UNIT};
 use crate::message::NetworkOrder;
 
@@ -84,7 +84,7 @@ async fn set_up(host: &dyn Host, facts: &Facts, order: &NetworkOrder) -> Result<
     if files::ensure(host, &unit_file(), text.as_bytes(), 0o644)? {
         changes.push(format!("{} written", unit_file().display()));
     }
-    if !changes.is_empty() || !unit::active(host, UNIT).await? {
+    if !changes.is_empty() || !systemd::is_active(host, UNIT).await? {
         // What it does is done already; started, it also undoes it when it is stopped.
         unit::restart(host, UNIT).await?;
     }
@@ -192,7 +192,7 @@ mod tests {
             .answer(&["ip"], 0, "")
             .answer(&["/usr/bin/ip"], 0, "")
             .answer(&["iptables"], 0, "")
-            .answer(&["systemctl"], 0, "active\n")
+            .answer(&["systemctl"], 0, "LoadState=loaded\nActiveState=active\nUnitFileState=enabled\n")
     }
 
     #[tokio::test]

@@ -37,7 +37,8 @@ pub(super) async fn make(host: &dyn Host, plan: &Plan, events: &Events) -> Resul
     // Keys are seconds of processor time: other work of the agent goes on meanwhile.
     let work = tokio::task::spawn_blocking(move || {
         let mut keys = KeyPool::new(algorithm);
-        let missing = pki_paths(&owned.cluster).iter().filter(|path| path.ends_with(".key") && !existing.contains_key(*path));
+        let wanted = pki_paths(&owned.cluster);
+        let missing = wanted.iter().filter(|path| path.ends_with(".key") && !existing.contains_key(*path));
         keys.fill(missing.count() + kubeconfigs)?;
         let order = CertificateOrder {
             cluster: &owned.cluster,

@@ -106,7 +106,7 @@ impl Plan {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(in crate::node) mod tests {
     use super::Plan;
     use crate::event::Events;
     use crate::fact::{Facts, LinkAddress, Route};
