@@ -99,11 +99,10 @@ impl Drop for Process {
 /// Tries `probe` every 20 ms until it succeeds.
 fn until(what: &str, mut probe: impl FnMut() -> bool) {
     let limit = Instant::now() + Duration::from_secs(20);
-    let (_, never) = std::sync::mpsc::channel::<()>();
+    let (_keep, never) = std::sync::mpsc::channel::<()>();
     while !probe() {
         assert!(Instant::now() < limit, "{what} within 20 seconds");
         let _ = never.recv_timeout(Duration::from_millis(20));
-        std::thread::yield_now();
     }
 }
 
