@@ -391,6 +391,18 @@ async fn a_busy_server_is_tried_again_within_the_limit() {
     assert_eq!((failure.kind, failure.retry), (Kind::Connection, Retry::MayHelp));
 }
 
+/// Ten at once where sshd takes two at a time: it drops the others before its greeting.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_get_through_a_small_max_startups() {
+    let sshd = Sshd::start("MaxStartups 2:100:2");
+    let key = sshd.user_key("user", "ed25519", "");
+    let target = sshd.target(Some(&key));
+    let attempts = (0..10).map(|_| connect(&target));
+    for connection in futures::future::join_all(attempts).await {
+        connection.expect("logged in at last");
+    }
+}
+
 /// Says something to whoever connects and waits, or closes.
 async fn says(greeting: &'static [u8], closes: bool) -> u16 {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
