@@ -245,7 +245,7 @@ static FALSE_HOST_KEY: LazyLock<PrivateKey> = LazyLock::new(|| {
 });
 
 /// Serves one way on a free port until the runtime ends, after turning away `busy` connections.
-pub(super) async fn false_server(ways: Ways, busy: usize) -> (u16, String) {
+pub(super) async fn false_server(ways: Ways, busy: usize) -> FalseServer {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("an address").port();
     let config = Arc::new(server::Config {
@@ -271,7 +271,26 @@ pub(super) async fn false_server(ways: Ways, busy: usize) -> (u16, String) {
         }
     });
     let public = FALSE_HOST_KEY.public_key().to_openssh().expect("a key");
-    (port, format!("[127.0.0.1]:{port} {public}\n"))
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("known_hosts"), format!("[127.0.0.1]:{port} {public}\n")).expect("written");
+    FalseServer { folder, port }
+}
+
+/// Where a false server listens, and a file that knows it.
+pub(super) struct FalseServer {
+    folder: TempDir,
+    port: u16,
+}
+
+impl FalseServer {
+    /// A target that knows this server.
+    pub(super) fn target(&self, password: Option<&str>) -> Target {
+        Target {
+            known_hosts: vec![self.folder.path().join("known_hosts")],
+            password: password.map(Secret::new),
+            ..target("w1", self.port)
+        }
+    }
 }
 
 struct FalseHost {

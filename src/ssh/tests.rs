@@ -75,7 +75,7 @@ async fn commands_run_on_a_real_sshd() {
     let began = Instant::now();
     let failure = connection.run("cat", Bytes::new(), Duration::from_millis(1)).await;
     assert!(failure.is_err() || began.elapsed() < Duration::from_secs(1));
-    let failure = connection.run("exec tail -f /dev/null", Bytes::new(), Duration::from_millis(300)).await;
+    let failure = connection.run("exec tail -f --pid=$PPID /dev/null", Bytes::new(), Duration::from_millis(300)).await;
     assert!(failure.expect_err("it never ends").sentence.contains("did not end within 0.3 seconds"));
 
     connection.close().await;
@@ -352,8 +352,8 @@ async fn a_host_known_by_another_kind_of_key_shows_that_one(#[case] kinds: &[&st
 #[case::interactive(Ways::Interactive)]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_password_logs_in(#[case] ways: Ways) {
-    let (port, line) = false_server(ways, 0).await;
-    let target = known(port, &line);
+    let server = false_server(ways, 0).await;
+    let target = server.target(None);
     connect(&Target { password: Some(Secret::new("secret")), ..target.clone() }).await.expect("logged in");
 
     let answers = Answers::with("secret");
@@ -366,23 +366,14 @@ async fn a_password_logs_in(#[case] ways: Ways) {
     assert_eq!(failure.detail.as_deref(), Some("Property of the tests"));
 }
 
-/// The false server on `port`, known by its line.
-fn known(port: u16, line: &str) -> Target {
-    // Kept for as long as the tests run: a file is small, and a guard would have to be carried around.
-    let path = tempfile::Builder::new().prefix("clusterctl-known").tempfile().expect("a file").into_temp_path();
-    let path = path.keep().expect("kept");
-    std::fs::write(&path, line).expect("written");
-    Target { known_hosts: vec![path], ..target("w1", port) }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_busy_server_is_tried_again_within_the_limit() {
-    let (port, line) = false_server(Ways::Password, 3).await;
-    let target = Target { password: Some(Secret::new("secret")), ..known(port, &line) };
+    let server = false_server(Ways::Password, 3).await;
+    let target = server.target(Some("secret"));
     connect(&target).await.expect("the fourth attempt");
 
-    let (port, line) = false_server(Ways::Password, 1000).await;
-    let target = Target { connect_limit: Duration::from_secs(1), ..known(port, &line) };
+    let server = false_server(Ways::Password, 1000).await;
+    let target = Target { connect_limit: Duration::from_secs(1), ..server.target(None) };
     let began = Instant::now();
     let failure = refused(&target).await;
     assert!(began.elapsed() < Duration::from_secs(3));
@@ -457,8 +448,8 @@ async fn a_wrong_address_is_explained() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_link_that_breaks_in_a_transfer_is_a_failure_everywhere() {
-    let (port, line) = false_server(Ways::DropsInTransfer, 0).await;
-    let target = Target { password: Some(Secret::new("secret")), ..known(port, &line) };
+    let server = false_server(Ways::DropsInTransfer, 0).await;
+    let target = server.target(Some("secret"));
     let connection = connect(&target).await.expect("logged in");
     let watched = connection.clone();
     let closed = tokio::spawn(async move { watched.closed().await });
@@ -481,8 +472,8 @@ async fn a_link_that_breaks_in_a_transfer_is_a_failure_everywhere() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_that_may_not_start_is_a_failure() {
-    let (port, line) = false_server(Ways::RefusesCommands, 0).await;
-    let target = Target { password: Some(Secret::new("secret")), ..known(port, &line) };
+    let server = false_server(Ways::RefusesCommands, 0).await;
+    let target = server.target(Some("secret"));
     let connection = connect(&target).await.expect("logged in");
     let failure = connection.run("true", Bytes::new(), MINUTE).await.expect_err("refused");
     assert!(failure.sentence.starts_with("sshd refused to start the command \"true\""), "{failure}");
