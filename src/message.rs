@@ -42,11 +42,16 @@ pub enum Request {
         /// What is wanted on the host.
         blobs: Vec<Wanted>,
     },
+    /// Put files that were received into place: `u32`, how many.
+    Place {
+        /// What was received.
+        blobs: Vec<Wanted>,
+    },
     /// Run a play: [`PlayReport`].
     Play(PlayOrder),
-    /// Make the first control plane: [`Ticket`].
+    /// Make the first control plane: [`Initialised`].
     Init(InitOrder),
-    /// Join this host: `Joined`.
+    /// Join this host: [`Joined`].
     Join(JoinOrder),
     /// Set up the pod network on this host: `u32`, the number of changes.
     Network(NetworkOrder),
@@ -128,6 +133,17 @@ pub struct InitOrder {
     /// kubeadm documents: InitConfiguration, ClusterConfiguration and, if wanted, KubeletConfiguration and
     /// KubeProxyConfiguration. Secret because it holds the bootstrap token.
     pub configuration: Secret,
+    /// Whether hosts are waiting to join: without it no bootstrap token is made, and the ticket is absent.
+    pub issue_ticket: bool,
+}
+
+/// What `init` left behind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Initialised {
+    /// The node the host became.
+    pub joined: Joined,
+    /// What hosts join with, if it was asked for.
+    pub ticket: Option<Ticket>,
 }
 
 /// What `init` hands to `join`.
@@ -195,6 +211,8 @@ pub struct RunOrder {
     pub arguments: Vec<String>,
     /// Environment to add.
     pub environment: BTreeMap<String, String>,
+    /// What it reads from standard input.
+    pub input: Vec<u8>,
     /// Longest time, in seconds.
     pub limit_seconds: u64,
 }

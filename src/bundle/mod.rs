@@ -2,10 +2,26 @@
 //!
 //! The file is a tar archive: `manifest.json` first, then `blobs/<sha256 of the content>.zst`, each member a zstd stream.
 
+mod create;
+pub mod digest;
+mod image;
+mod open;
+
 use serde::{Deserialize, Serialize};
 
+pub use self::create::{Order, create};
+pub use self::open::Bundle;
+use crate::failure::{Failure, Kind, Result};
 use crate::inventory::Role;
 use crate::message::Place;
+
+/// The version of the format that this program writes and reads.
+pub const FORMAT: u32 = 1;
+
+/// Name of a blob's member in the archive.
+fn member(sha256: &str) -> String {
+    format!("blobs/{sha256}.zst")
+}
 
 /// `manifest.json` of a bundle.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -38,3 +54,66 @@ pub struct Blob {
     /// Where it goes.
     pub place: Place,
 }
+
+impl Manifest {
+    /// The blobs a host of this role and architecture needs, in sending order.
+    pub fn for_host<'a>(&'a self, role: Role, architecture: &'a str) -> impl Iterator<Item = &'a Blob> {
+        self.blobs.iter().filter(move |blob| blob.architecture == architecture && blob.roles.contains(&role))
+    }
+
+    /// Whether the bundle holds anything for an architecture.
+    pub fn has_architecture(&self, architecture: &str) -> bool {
+        self.blobs.iter().any(|blob| blob.architecture == architecture)
+    }
+
+    /// All image references in the bundle.
+    pub fn references(&self) -> impl Iterator<Item = &str> {
+        self.blobs
+            .iter()
+            .flat_map(|blob| match &blob.place {
+                Place::Images { references } => references.as_slice(),
+                Place::File { .. } => &[],
+            })
+            .map(String::as_str)
+    }
+
+    /// Checks that everything a cluster of this version needs is there.
+    ///
+    /// # Errors
+    /// Kind `Bundle`, naming all that is missing.
+    pub fn complete(&self) -> Result<()> {
+        let programs =
+            ["bin/kubelet", "bin/kubectl", "bin/containerd", "bin/containerd-shim-runc-v2", "bin/ctr", "bin/runc"];
+        let plugins = ["cni/bridge", "cni/host-local", "cni/loopback", "cni/portmap"];
+        let tag = format!(":v{}", self.kubernetes);
+        let images = ["/kube-apiserver", "/kube-controller-manager", "/kube-scheduler", "/kube-proxy"];
+        let others = ["/etcd:", "/coredns:", "/pause:"];
+        let has = |name: &str| self.blobs.iter().any(|blob| blob.name == name);
+        let mut missing: Vec<String> =
+            programs.iter().chain(&plugins).filter(|name| !has(name)).map(|name| (*name).to_owned()).collect();
+        missing.extend(
+            images
+                .iter()
+                .map(|image| format!("{image}{tag}"))
+                .filter(|end| !self.references().any(|reference| reference.ends_with(end.as_str())))
+                .map(|end| format!("image {}", &end[1..])),
+        );
+        missing.extend(
+            others
+                .iter()
+                .filter(|part| !self.references().any(|reference| reference.contains(*part)))
+                .map(|part| format!("image {}", part.trim_matches(|letter| letter == '/' || letter == ':'))),
+        );
+        if missing.is_empty() {
+            return Ok(());
+        }
+        Err(Failure::new(
+            Kind::Bundle,
+            format!("for Kubernetes {} there is no {}", self.kubernetes, missing.join(", no ")),
+        )
+        .advise("put what is missing into the folder's bin/, cni/ or images/ and create the bundle again"))
+    }
+}
+
+#[cfg(test)]
+mod tests;

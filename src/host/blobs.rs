@@ -1,1 +1,96 @@
-//! blobs
+//! Blobs on this host: which are lacking, putting files in place, importing images.
+
+use std::path::Path;
+
+use tokio::io::AsyncRead;
+
+use super::journal::{Entry, Journal};
+use super::{EntryKind, Host, containerd};
+use crate::failure::{Failure, Kind, Result};
+use crate::message::{Place, Wanted};
+
+/// Which of these blobs the host lacks, by sha256, in the order asked. A file is there if its content and its permission
+/// bits are as wanted; images are there if every reference carries the label of its blob.
+///
+/// # Errors
+/// When a file cannot be read. A container runtime that does not answer has no images.
+pub async fn lacking(host: &dyn Host, wanted: &[Wanted]) -> Result<Vec<String>> {
+    let images = if wanted.iter().any(|blob| matches!(blob.place, Place::Images { .. })) && containerd::answers(host).await {
+        containerd::image_blobs(host).await?
+    } else {
+        Default::default()
+    };
+    let mut lacking = Vec::new();
+    for blob in wanted {
+        let there = match &blob.place {
+            Place::File { path, mode } => file_is_there(host, Path::new(path), *mode, blob)?,
+            Place::Images { references } => references
+                .iter()
+                .all(|reference| images.get(reference).is_some_and(|label| label.as_deref() == Some(&blob.sha256))),
+        };
+        if !there {
+            lacking.push(blob.sha256.clone());
+        }
+    }
+    Ok(lacking)
+}
+
+fn file_is_there(host: &dyn Host, path: &Path, mode: u32, blob: &Wanted) -> Result<bool> {
+    let Some(entry) = host.entry(path)? else { return Ok(false) };
+    if entry.kind != EntryKind::File || entry.mode != mode || entry.size != blob.size {
+        return Ok(false);
+    }
+    Ok(host.sha256(path)?.as_deref() == Some(blob.sha256.as_str()))
+}
+
+/// Moves a received file into place, its missing parents too, after recording what was there.
+///
+/// # Errors
+/// When it was never received, or cannot be moved.
+pub fn install_file(host: &dyn Host, journal: &Journal, received: &Path, path: &Path, mode: u32) -> Result<()> {
+    if host.entry(received)?.is_none() {
+        return Err(Failure::new(Kind::Host, format!("{} is to be put in place but did not arrive", path.display()))
+            .advise("run the same command again")
+            .may_pass());
+    }
+    journal.place_file(host, received, path, mode)
+}
+
+/// Imports an archive of images while it arrives, and labels them with the blob they came from.
+///
+/// # Errors
+/// When the runtime refuses the archive, or the stream breaks.
+pub async fn import_images(
+    host: &dyn Host,
+    archive: impl AsyncRead + Send + Unpin,
+    references: &[String],
+    sha256: &str,
+) -> Result<()> {
+    containerd::import(host, Box::new(archive)).await?;
+    containerd::label(host, references, sha256).await
+}
+
+/// Removes images that were imported from a damaged archive; those that are not there are fine.
+///
+/// # Errors
+/// When the runtime refuses.
+pub async fn remove_images(host: &dyn Host, references: &[String]) -> Result<()> {
+    for reference in references {
+        containerd::remove_image(host, reference).await?;
+    }
+    Ok(())
+}
+
+/// Records images that are about to be imported into a runtime that is the host's own, so that `down` takes only those
+/// away that were not there before. Images in a runtime of ours go with it.
+///
+/// # Errors
+/// When the runtime does not answer, or the record cannot be written.
+pub async fn record_images(host: &dyn Host, journal: &Journal, references: &[String]) -> Result<()> {
+    let there = containerd::image_blobs(host).await?;
+    let entries = references
+        .iter()
+        .filter(|reference| !there.contains_key(*reference))
+        .map(|reference| Entry::Image { reference: reference.clone() });
+    journal.record_all(host, entries)
+}

@@ -332,6 +332,18 @@ impl Journal {
         host.rename(ready, path)
     }
 
+    /// Removes a file or link after recording what it was; nothing there is fine.
+    ///
+    /// # Errors
+    /// When the record cannot be written or the file cannot be removed.
+    pub fn remove_file(&self, host: &dyn Host, path: &Path) -> Result<()> {
+        if host.entry(path)?.is_none() {
+            return Ok(());
+        }
+        self.before_file(host, path)?;
+        host.remove(path)
+    }
+
     /// Makes or replaces a symbolic link, its missing parents too, after recording what was there.
     ///
     /// # Errors

@@ -1,0 +1,309 @@
+//! Makes a bundle out of a folder of binaries and image archives.
+//!
+//! The folder's layout is its meaning: `bin/NAME` goes to /usr/local/bin/NAME, `cni/NAME` to /opt/cni/bin/NAME, and each
+//! `images/*.tar` is an image archive (as `docker save` or `ctr images export` write it) that is imported.
+
+use std::fs::File;
+use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::digest::{Digest, Hashing, HashingWriter};
+use super::image::references;
+use super::{Blob, FORMAT, Manifest};
+use crate::failure::{Failure, Kind, Result};
+use crate::inventory::Role;
+use crate::message::Place;
+
+const BOTH: &[Role] = &[Role::ControlPlane, Role::Worker];
+const CONTROL_PLANE: &[Role] = &[Role::ControlPlane];
+
+/// The order in which hosts should receive what is in the folder: the runtime first, so that it runs when the images
+/// arrive; unnamed things come last.
+const ORDER: &[&str] = &[
+    "bin/runc",
+    "bin/containerd",
+    "bin/containerd-shim-runc-v2",
+    "bin/ctr",
+    "cni/",
+    "bin/kubelet",
+    "images/pause",
+    "images/etcd",
+    "images/control-plane",
+    "images/kube-apiserver",
+    "images/kube-controller-manager",
+    "images/kube-scheduler",
+    "images/kube-proxy",
+    "images/coredns",
+    "bin/kubectl",
+];
+
+/// Images that only control planes run, by the last part of their repository.
+const CONTROL_PLANE_IMAGES: &[&str] = &["kube-apiserver", "kube-controller-manager", "kube-scheduler", "etcd"];
+
+/// Programs that only control planes need.
+const CONTROL_PLANE_PROGRAMS: &[&str] = &["bin/kubectl"];
+
+/// What `create` is asked for.
+#[derive(Debug, Clone)]
+pub struct Order {
+    /// The folder to read.
+    pub from: PathBuf,
+    /// Kubernetes version without `v`.
+    pub kubernetes: semver::Version,
+    /// Go's name of the architecture; taken from the kubelet's ELF header when absent.
+    pub architecture: Option<String>,
+    /// The bundle to write; replaced atomically.
+    pub output: PathBuf,
+    /// zstd level, 1 to 19.
+    pub level: i32,
+}
+
+/// Makes the bundle and returns its manifest. `progress` is told (blobs done, blobs in all, name).
+///
+/// # Errors
+/// Kind `Bundle`: the folder lacks what a cluster of this version needs, holds binaries of another architecture, or a
+/// file cannot be read or written.
+pub fn create(order: &Order, progress: &(dyn Fn(u64, u64, &str) + Sync)) -> Result<Manifest> {
+    let sources = sources(order)?;
+    let architecture = architecture(order, &sources)?;
+    let parent = order.output.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let scratch = tempfile::Builder::new()
+        .prefix(".clusterctl-bundle-")
+        .tempdir_in(parent)
+        .map_err(|error| broken(parent, "cannot write to", &error))?;
+    let blobs = compress_all(&sources, &architecture, scratch.path(), order.level, progress)?;
+    let manifest = Manifest { format: FORMAT, kubernetes: order.kubernetes.clone(), blobs };
+    manifest.complete()?;
+    write_archive(&manifest, scratch.path(), &order.output)?;
+    Ok(manifest)
+}
+
+/// A file of the folder on its way to becoming a blob.
+#[derive(Debug)]
+struct Source {
+    name: String,
+    path: PathBuf,
+    place: Place,
+    roles: &'static [Role],
+}
+
+fn broken(path: &Path, what: &str, error: &std::io::Error) -> Failure {
+    Failure::new(Kind::Bundle, format!("{what} {}", path.display())).because(error)
+}
+
+fn rank(name: &str) -> usize {
+    ORDER.iter().position(|prefix| name.starts_with(prefix)).unwrap_or(ORDER.len())
+}
+
+/// Finds what is in the folder, in the order of sending.
+fn sources(order: &Order) -> Result<Vec<Source>> {
+    let mut found = Vec::new();
+    for (folder, target) in [("bin", "/usr/local/bin"), ("cni", "/opt/cni/bin")] {
+        for (name, path) in files(&order.from.join(folder))? {
+            let key = format!("{folder}/{name}");
+            let roles = if CONTROL_PLANE_PROGRAMS.contains(&key.as_str()) { CONTROL_PLANE } else { BOTH };
+            found.push(Source {
+                name: key,
+                path,
+                place: Place::File { path: format!("{target}/{name}"), mode: 0o755 },
+                roles,
+            });
+        }
+    }
+    for (name, path) in files(&order.from.join("images"))? {
+        let Some(stem) = name.strip_suffix(".tar") else { continue };
+        let references = references(&path)?;
+        let roles =
+            if references.iter().all(|reference| is_control_plane_image(reference)) { CONTROL_PLANE } else { BOTH };
+        found.push(Source { name: format!("images/{stem}"), path, place: Place::Images { references }, roles });
+    }
+    if found.is_empty() {
+        return Err(Failure::new(Kind::Bundle, format!("{} holds no bin, cni or images folder", order.from.display()))
+            .advise("name the folder with the binaries (bin/, cni/) and image archives (images/*.tar)"));
+    }
+    found.sort_by(|left, right| (rank(&left.name), &left.name).cmp(&(rank(&right.name), &right.name)));
+    Ok(found)
+}
+
+fn is_control_plane_image(reference: &str) -> bool {
+    let repository = reference.rsplit_once(':').map_or(reference, |(repository, _)| repository);
+    let last = repository.rsplit('/').next().unwrap_or(repository);
+    CONTROL_PLANE_IMAGES.contains(&last)
+}
+
+fn files(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(broken(folder, "cannot read", &error)),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(|error| broken(folder, "cannot read", &error))?.path();
+        if path.is_file()
+            && let Some(name) = path.file_name().and_then(|name| name.to_str())
+        {
+            found.push((name.to_owned(), path.clone()));
+        }
+    }
+    Ok(found)
+}
+
+/// Go's name of the machine in an ELF header, or `None` for what is no ELF file.
+fn elf_architecture(header: &[u8]) -> Option<&'static str> {
+    if header.len() < 20 || header[..4] != *b"\x7fELF" {
+        return None;
+    }
+    match u16::from_le_bytes([header[18], header[19]]) {
+        62 => Some("amd64"),
+        183 => Some("arm64"),
+        _ => Some("unsupported"),
+    }
+}
+
+/// The architecture of all programs in the folder, which must be one and the one asked for.
+fn architecture(order: &Order, sources: &[Source]) -> Result<String> {
+    let mut decided = order.architecture.clone();
+    for source in sources.iter().filter(|source| matches!(source.place, Place::File { .. })) {
+        let mut header = [0_u8; 20];
+        let read = File::open(&source.path).and_then(|mut file| file.read(&mut header));
+        read.map_err(|error| broken(&source.path, "cannot read", &error))?;
+        let Some(found) = elf_architecture(&header) else { continue };
+        match &decided {
+            Some(wanted) if wanted != found => {
+                return Err(Failure::new(
+                    Kind::Bundle,
+                    format!("{} is a program for {found}, the bundle is for {wanted}", source.path.display()),
+                )
+                .advise("make one bundle for each architecture"));
+            }
+            Some(_) => {}
+            None => decided = Some(found.to_owned()),
+        }
+    }
+    decided.ok_or_else(|| {
+        Failure::new(Kind::Bundle, "no program in the folder tells the architecture").advise("name it with --arch")
+    })
+}
+
+fn compress_all(
+    sources: &[Source],
+    architecture: &str,
+    scratch: &Path,
+    level: i32,
+    progress: &(dyn Fn(u64, u64, &str) + Sync),
+) -> Result<Vec<Blob>> {
+    let results: Mutex<Vec<Option<Result<Blob>>>> = Mutex::new(sources.iter().map(|_| None).collect());
+    let next = AtomicUsize::new(0);
+    let done = AtomicUsize::new(0);
+    let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(sources.len());
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(source) = sources.get(index) else { return };
+                    let result = compress(source, architecture, scratch, level);
+                    let finished = done.fetch_add(1, Ordering::Relaxed) + 1;
+                    progress(finished as u64, sources.len() as u64, &source.name);
+                    if let Ok(mut results) = results.lock() {
+                        results[index] = Some(result);
+                    }
+                }
+            });
+        }
+    });
+    let results = results.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    results.into_iter().flatten().collect()
+}
+
+fn compress(source: &Source, architecture: &str, scratch: &Path, level: i32) -> Result<Blob> {
+    let read = |error: std::io::Error| broken(&source.path, "cannot read", &error);
+    let input = File::open(&source.path).map_err(read)?;
+    let temporary =
+        tempfile::NamedTempFile::new_in(scratch).map_err(|error| broken(scratch, "cannot write to", &error))?;
+    let mut reader = Hashing::new(BufReader::with_capacity(1 << 20, input));
+    let writer = HashingWriter::new(BufWriter::with_capacity(1 << 20, temporary.as_file()));
+    let mut encoder =
+        zstd::Encoder::new(writer, level).map_err(|error| broken(scratch, "cannot compress into", &error))?;
+    std::io::copy(&mut reader, &mut encoder).map_err(read)?;
+    let mut writer = encoder.finish().map_err(|error| broken(scratch, "cannot write to", &error))?;
+    writer.flush().map_err(|error| broken(scratch, "cannot write to", &error))?;
+    let Digest { sha256: stored_sha256, size: stored_size } = writer.finish();
+    let Digest { sha256, size } = reader.finish();
+    temporary.persist(scratch.join(&sha256)).map_err(|error| broken(scratch, "cannot write to", &error.error))?;
+    Ok(Blob {
+        name: source.name.clone(),
+        sha256,
+        size,
+        stored_sha256,
+        stored_size,
+        architecture: architecture.to_owned(),
+        roles: source.roles.to_vec(),
+        place: source.place.clone(),
+    })
+}
+
+fn write_archive(manifest: &Manifest, scratch: &Path, output: &Path) -> Result<()> {
+    let failed = |error: std::io::Error| broken(output, "cannot write", &error);
+    let parent = output.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut temporary = tempfile::NamedTempFile::new_in(parent).map_err(failed)?;
+    {
+        let mut archive = tar::Builder::new(BufWriter::with_capacity(1 << 20, temporary.as_file_mut()));
+        let text = serde_json::to_vec_pretty(manifest)
+            .map_err(|error| Failure::new(Kind::Internal, "cannot write the manifest").because(&error))?;
+        append(&mut archive, "manifest.json", text.len() as u64, text.as_slice()).map_err(failed)?;
+        let mut written = std::collections::HashSet::new();
+        for blob in manifest.blobs.iter().filter(|blob| written.insert(blob.sha256.as_str())) {
+            let file = File::open(scratch.join(&blob.sha256)).map_err(failed)?;
+            append(&mut archive, &super::member(&blob.sha256), blob.stored_size, file).map_err(failed)?;
+        }
+        archive.into_inner().and_then(|mut writer| writer.flush()).map_err(failed)?;
+    }
+    temporary.as_file_mut().seek(SeekFrom::Start(0)).map_err(failed)?;
+    temporary.as_file().sync_all().map_err(failed)?;
+    let file = temporary.persist(output).map_err(|error| failed(error.error))?;
+    use std::os::unix::fs::PermissionsExt as _;
+    file.set_permissions(std::fs::Permissions::from_mode(0o644)).map_err(failed)
+}
+
+fn append(archive: &mut tar::Builder<impl Write>, name: &str, size: u64, content: impl Read) -> std::io::Result<()> {
+    let mut header = tar::Header::new_gnu();
+    header.set_size(size);
+    header.set_mode(0o644);
+    header.set_mtime(0);
+    archive.append_data(&mut header, name, content)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{elf_architecture, is_control_plane_image, rank};
+
+    #[test]
+    fn images_know_their_role() {
+        assert!(is_control_plane_image("registry.k8s.io/kube-apiserver:v1.36.3"));
+        assert!(is_control_plane_image("registry.k8s.io:443/etcd:3.6.8-0"));
+        assert!(!is_control_plane_image("registry.k8s.io/kube-proxy:v1.36.3"));
+        assert!(!is_control_plane_image("registry.k8s.io/coredns/coredns:v1.14.2"));
+    }
+
+    #[test]
+    fn the_runtime_goes_before_what_runs_in_it() {
+        assert!(rank("bin/runc") < rank("cni/bridge"));
+        assert!(rank("bin/ctr") < rank("images/pause"));
+        assert!(rank("images/coredns") < rank("bin/something-else"));
+    }
+
+    #[test]
+    fn elf_headers_tell_the_architecture() {
+        let mut header = [0_u8; 20];
+        header[..4].copy_from_slice(b"\x7fELF");
+        header[18] = 183;
+        assert_eq!(elf_architecture(&header), Some("arm64"));
+        header[18] = 62;
+        assert_eq!(elf_architecture(&header), Some("amd64"));
+        assert_eq!(elf_architecture(b"#!/bin/sh"), None);
+    }
+}
