@@ -12,6 +12,8 @@ mod kernel;
 mod kubernetes;
 mod network;
 
+pub(crate) use kernel::{Kernel, swap};
+
 /// Units that matter to Kubernetes or may stand in its way.
 const UNITS: &[&str] = &[
     "kubelet.service",

@@ -23,7 +23,7 @@ const MODULES: &[(&str, Option<&str>)] = &[
 ];
 
 /// What tells whether modules are there, read once.
-pub(in crate::host) struct Kernel {
+pub(crate) struct Kernel {
     loaded: String,
     built_in: String,
     filesystems: String,
@@ -31,7 +31,7 @@ pub(in crate::host) struct Kernel {
 
 impl Kernel {
     /// Reads the lists. `release` is `uname -r`.
-    pub(in crate::host) fn read(host: &dyn Host, release: &str) -> Result<Self> {
+    pub(crate) fn read(host: &dyn Host, release: &str) -> Result<Self> {
         Ok(Self {
             loaded: super::text(host, "/proc/modules")?,
             built_in: super::text(host, &format!("/lib/modules/{release}/modules.builtin"))?,
@@ -40,7 +40,7 @@ impl Kernel {
     }
 
     /// Whether a module is loaded, built in, or its feature is there all the same.
-    pub(in crate::host) fn has(&self, host: &dyn Host, module: &str) -> Result<bool> {
+    pub(crate) fn has(&self, host: &dyn Host, module: &str) -> Result<bool> {
         if self.lists(module) || host.entry(&Path::new("/sys/module").join(underscored(module)))?.is_some() {
             return Ok(true);
         }
@@ -103,6 +103,6 @@ pub(super) fn cgroup_version(unified: bool, mounts: &str) -> u8 {
 }
 
 /// Devices and files of /proc/swaps.
-pub(in crate::host) fn swap(swaps: &str) -> Vec<String> {
+pub(crate) fn swap(swaps: &str) -> Vec<String> {
     swaps.lines().skip(1).filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
 }
