@@ -43,7 +43,10 @@ struct Agent {
 ///
 /// # Errors
 /// Kind `Internal` when the input is no message; then nothing more can be understood.
-pub async fn serve(input: impl AsyncRead + Unpin + Send + 'static, output: impl AsyncWrite + Unpin + Send + 'static) -> Result<()> {
+pub async fn serve(
+    input: impl AsyncRead + Unpin + Send + 'static,
+    output: impl AsyncWrite + Unpin + Send + 'static,
+) -> Result<()> {
     let (events, mut happened) = Events::channel();
     let (replies, pending) = mpsc::unbounded_channel::<Reply>();
     let writer = tokio::spawn(write_replies(output, pending));
@@ -53,13 +56,8 @@ pub async fn serve(input: impl AsyncRead + Unpin + Send + 'static, output: impl 
             let _ = forward.send(Reply::Event(event.what));
         }
     });
-    let agent = Agent {
-        machine: Machine,
-        facts: OnceCell::new(),
-        lock: Mutex::new(None),
-        journal: Mutex::new(None),
-        events,
-    };
+    let agent =
+        Agent { machine: Machine, facts: OnceCell::new(), lock: Mutex::new(None), journal: Mutex::new(None), events };
     let _ = replies.send(Reply::Ready);
     let mut lines = read_ahead(input);
     // Requests are worked on side by side in this one task; commands and API calls are what they wait for.

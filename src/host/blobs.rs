@@ -15,11 +15,12 @@ use crate::message::{Place, Wanted};
 /// # Errors
 /// When a file cannot be read. A container runtime that does not answer has no images.
 pub async fn lacking(host: &dyn Host, wanted: &[Wanted]) -> Result<Vec<String>> {
-    let images = if wanted.iter().any(|blob| matches!(blob.place, Place::Images { .. })) && containerd::answers(host).await {
-        containerd::image_blobs(host).await?
-    } else {
-        Default::default()
-    };
+    let images =
+        if wanted.iter().any(|blob| matches!(blob.place, Place::Images { .. })) && containerd::answers(host).await {
+            containerd::image_blobs(host).await?
+        } else {
+            Default::default()
+        };
     let mut lacking = Vec::new();
     for blob in wanted {
         let there = match &blob.place {

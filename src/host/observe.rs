@@ -12,8 +12,6 @@ mod kernel;
 mod kubernetes;
 mod network;
 
-pub(crate) use kernel::{Kernel, swap};
-
 /// Units that matter to Kubernetes or may stand in its way.
 const UNITS: &[&str] = &[
     "kubelet.service",

@@ -41,7 +41,8 @@ pub async fn apply(host: &dyn Host, journal: &Journal, action: &Action, change: 
             journal.record(host, Entry::FstabCommented)?;
             let text = host.read(Path::new(FSTAB))?.unwrap_or_default();
             let text = String::from_utf8_lossy(&text).into_owned();
-            let mark = |line: &str| if is_swap_line(line) { format!("{FSTAB_MARK}{line}\n") } else { format!("{line}\n") };
+            let mark =
+                |line: &str| if is_swap_line(line) { format!("{FSTAB_MARK}{line}\n") } else { format!("{line}\n") };
             let mode = host.entry(Path::new(FSTAB))?.map_or(0o644, |entry| entry.mode);
             host.write(Path::new(FSTAB), text.lines().map(mark).collect::<String>().as_bytes(), mode)
         }

@@ -41,7 +41,10 @@ fn each(host: &dyn Host, unpack: &Unpack, visit: &mut dyn FnMut(PathBuf, u32, Ve
         let Some(path) = destination(&name, unpack)? else { continue };
         let size = entry.size();
         if size > MAXIMUM_FILE_BYTES {
-            return Err(damaged(&unpack.archive, &format!("{} is larger than {MAXIMUM_FILE_BYTES} bytes", name.display())));
+            return Err(damaged(
+                &unpack.archive,
+                &format!("{} is larger than {MAXIMUM_FILE_BYTES} bytes", name.display()),
+            ));
         }
         let mut content = Vec::new();
         entry.take(size).read_to_end(&mut content).map_err(wrong)?;
@@ -110,7 +113,10 @@ mod tests {
     #[test]
     fn names_stay_inside() {
         assert_eq!(destination(Path::new("bin/tool"), &unpack(0)).unwrap(), Some(PathBuf::from("/opt/x/bin/tool")));
-        assert_eq!(destination(Path::new("./v1/bin/tool"), &unpack(1)).unwrap(), Some(PathBuf::from("/opt/x/bin/tool")));
+        assert_eq!(
+            destination(Path::new("./v1/bin/tool"), &unpack(1)).unwrap(),
+            Some(PathBuf::from("/opt/x/bin/tool"))
+        );
         assert_eq!(destination(Path::new("README"), &unpack(1)).unwrap(), None);
         assert!(destination(Path::new("../../etc/passwd"), &unpack(0)).is_err());
         assert!(destination(Path::new("/etc/passwd"), &unpack(0)).is_err());

@@ -165,13 +165,12 @@ pub fn is_swap_line(line: &str) -> bool {
 /// Which of these modules are loaded or built into the kernel. `-` and `_` are the same in their names.
 fn modules(host: &dyn Host, names: &[String]) -> Result<BTreeSet<String>> {
     let loaded = text(host, "/proc/modules")?;
-    let loaded: BTreeSet<String> = loaded.lines().filter_map(|line| line.split_whitespace().next()).map(plain).collect();
+    let loaded: BTreeSet<String> =
+        loaded.lines().filter_map(|line| line.split_whitespace().next()).map(plain).collect();
     let release = text(host, "/proc/sys/kernel/osrelease")?;
     let builtin = text(host, &format!("/lib/modules/{}/modules.builtin", release.trim()))?;
-    let builtin: BTreeSet<String> = builtin
-        .lines()
-        .filter_map(|line| line.rsplit('/').next()?.split('.').next().map(plain))
-        .collect();
+    let builtin: BTreeSet<String> =
+        builtin.lines().filter_map(|line| line.rsplit('/').next()?.split('.').next().map(plain)).collect();
     let mut there = BTreeSet::new();
     for name in names {
         let plain = plain(name);

@@ -214,7 +214,11 @@ fn plan_file(file: &File, seen: &Observation, contents: &Contents) -> Vec<Change
 fn plan_content(path: &Path, content: &[u8], mode: u32, seen: &Observation) -> Vec<Change> {
     match seen.paths.get(path) {
         Some(Seen::File { sha256: there, mode: bits }) if *there == sha256(content) => {
-            if *bits == mode { Vec::new() } else { vec![Change::SetMode { path: path.to_owned(), mode }] }
+            if *bits == mode {
+                Vec::new()
+            } else {
+                vec![Change::SetMode { path: path.to_owned(), mode }]
+            }
         }
         there => {
             vec![Change::Write { path: path.to_owned(), content: content.to_owned(), mode, replaces: there.is_some() }]

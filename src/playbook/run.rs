@@ -53,7 +53,8 @@ pub async fn run(
                 }
                 None => &renderer,
             };
-            let mut step = Step { host, journal, renderer, files: &order.files, changed: &changed, dry_run: order.dry_run };
+            let mut step =
+                Step { host, journal, renderer, files: &order.files, changed: &changed, dry_run: order.dry_run };
             step.task(task, &mut report).await?;
         }
         if report.changes.len() > before
@@ -79,15 +80,17 @@ struct Step<'a> {
 impl Step<'_> {
     async fn task(&mut self, task: &Task, report: &mut PlayReport) -> Result<()> {
         let arguments = self.renderer.value(&task.arguments, &task.place)?;
-        let action = Action::read(&task.kind, arguments)
-            .map_err(|reason| Failure::new(Kind::Configuration, format!("{}: `{}`: {reason}", task.place, task.kind)))?;
+        let action = Action::read(&task.kind, arguments).map_err(|reason| {
+            Failure::new(Kind::Configuration, format!("{}: `{}`: {reason}", task.place, task.kind))
+        })?;
         let named = |failure: Failure| {
             let title = task.name.clone().unwrap_or_else(|| format!("{} {}", task.kind, action.subject()));
             Failure { sentence: format!("{title}: {}", failure.sentence), ..failure }
         };
         let contents = self.contents(&action, &task.place).map_err(named)?;
         let seen = observe(self.host, &action, &contents).await.map_err(named)?;
-        let restart = matches!(&action, Action::Unit(unit) if unit.restart_on.iter().any(|name| self.changed.contains(name)));
+        let restart =
+            matches!(&action, Action::Unit(unit) if unit.restart_on.iter().any(|name| self.changed.contains(name)));
         for change in plan(&action, &seen, &contents, restart) {
             if !self.dry_run {
                 apply(self.host, self.journal, &action, &change).await.map_err(named)?;

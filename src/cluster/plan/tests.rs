@@ -103,7 +103,8 @@ fn a_host_that_brings_its_runtime_keeps_it() {
         name: "containerd".into(),
         path: "/usr/bin/containerd".into(),
         version: "1.7.24".into(),
-        ours: false, cri: true,
+        ours: false,
+        cri: true,
     };
     facts.get_mut("w1").unwrap().runtime = Some(runtime);
     let plan = plan(&inventory(), &Documents::default(), &facts, &manifest()).unwrap();
