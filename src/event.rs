@@ -87,6 +87,11 @@ pub enum What {
         /// What was altered, in one line.
         change: String,
     },
+    /// A host is where the verb wants it; nothing more happens on it. (A host that fails ends with `StepFailed`.)
+    HostFinished {
+        /// In one word: `ready`, `removed`.
+        state: String,
+    },
     /// Something that a person should know and that stops nothing.
     Warned {
         /// In one sentence.

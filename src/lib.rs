@@ -18,12 +18,13 @@
 //! bundle/               the blobs of one Kubernetes version in one file
 //! host/                 this machine: files (atomic), commands, units, the journal
 //! inventory/            model, load, validate
-//! event, fact, failure, message, secret, yaml   leaves
+//! cancel, event, fact, failure, message, secret, yaml   leaves
 //! ```
 
 pub mod agent;
 pub mod api;
 pub mod bundle;
+pub mod cancel;
 pub mod cli;
 pub mod cluster;
 pub mod event;

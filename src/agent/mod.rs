@@ -1,1 +1,200 @@
 //! One host from inside: the message loop, the lock, dispatch to what is below.
+//!
+//! `clusterctl agent` reads [`Envelope`]s from standard input and answers on standard output, one JSON document a line.
+//! It lives exactly as long as its standard input: when the connection goes, the process ends and everything it holds
+//! (the lock, child processes) goes with it.
+
+mod lock;
+mod receive;
+
+use std::sync::Arc;
+
+use futures::FutureExt as _;
+use serde::Serialize;
+use serde_json::Value;
+use tokio::io::{
+    AsyncBufRead, AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader,
+};
+use tokio::sync::{Mutex, OnceCell, mpsc};
+
+pub use self::receive::{Incoming, Received, receive};
+use crate::event::Events;
+use crate::fact::Facts;
+use crate::failure::{Failure, Kind, Result};
+use crate::host::journal::Journal;
+use crate::host::machine::Machine;
+use crate::host::{Command, Host};
+use crate::message::{Envelope, MAXIMUM_LINE_BYTES, Ran, Reply, Request, RunOrder};
+use crate::secret::Secret;
+use crate::{host, node, playbook};
+
+/// Everything the agent keeps on a host lies below this directory.
+pub const DIRECTORY: &str = "/var/lib/clusterctl";
+
+/// One agent: the machine it works on and what it holds for its run.
+struct Agent {
+    machine: Machine,
+    facts: OnceCell<Facts>,
+    lock: Mutex<Option<lock::Lock>>,
+    journal: Mutex<Option<Journal>>,
+    events: Events,
+}
+
+/// Serves one connection until `input` ends.
+///
+/// # Errors
+/// Kind `Internal` when the input is no message; then nothing more can be understood.
+pub async fn serve(input: impl AsyncRead + Unpin, output: impl AsyncWrite + Unpin + Send + 'static) -> Result<()> {
+    let (events, mut happened) = Events::channel();
+    let (replies, pending) = mpsc::unbounded_channel::<Reply>();
+    let writer = tokio::spawn(write_replies(output, pending));
+    let forward = replies.clone();
+    tokio::spawn(async move {
+        while let Some(event) = happened.recv().await {
+            let _ = forward.send(Reply::Event(event.what));
+        }
+    });
+    let agent = Arc::new(Agent {
+        machine: Machine,
+        facts: OnceCell::new(),
+        lock: Mutex::new(None),
+        journal: Mutex::new(None),
+        events,
+    });
+    let _ = replies.send(Reply::Ready);
+    let mut input = BufReader::new(input);
+    let mut work = tokio::task::JoinSet::new();
+    while let Some(line) = read_line(&mut input).await? {
+        let envelope: Envelope = serde_json::from_slice(&line).map_err(|error| {
+            Failure::new(Kind::Internal, "the agent got a message it does not know").because(&error)
+        })?;
+        let (agent, replies) = (agent.clone(), replies.clone());
+        work.spawn(async move {
+            let result = agent.answer(envelope.request).await;
+            let _ = replies.send(Reply::Answer { id: envelope.id, result });
+        });
+    }
+    // The connection is gone: nobody waits for what is still under way. Dropping the set stops it at its next wait, and
+    // the children of stopped commands are killed with them.
+    work.shutdown().await;
+    drop((agent, replies));
+    writer.abort();
+    Ok(())
+}
+
+async fn write_replies(mut output: impl AsyncWrite + Unpin, mut pending: mpsc::UnboundedReceiver<Reply>) {
+    while let Some(reply) = pending.recv().await {
+        let Ok(mut line) = serde_json::to_vec(&reply) else { continue };
+        line.push(b'\n');
+        while let Ok(more) = pending.try_recv() {
+            if serde_json::to_writer(&mut line, &more).is_ok() {
+                line.push(b'\n');
+            }
+        }
+        if output.write_all(&line).await.is_err() || output.flush().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// One line without its end; `None` at the end of the input.
+pub(crate) async fn read_line(input: &mut (impl AsyncBufRead + Unpin)) -> Result<Option<Vec<u8>>> {
+    let mut line = Vec::new();
+    let limit = MAXIMUM_LINE_BYTES as u64;
+    let read = input.take(limit).read_until(b'\n', &mut line).await;
+    match read {
+        Ok(0) => Ok(None),
+        Ok(_) if line.last() == Some(&b'\n') => {
+            line.pop();
+            Ok(Some(line))
+        }
+        Ok(count) if count as u64 == limit => {
+            Err(Failure::new(Kind::Internal, format!("a message is longer than {limit} bytes")))
+        }
+        Ok(_) => Ok(None),
+        Err(error) => Err(Failure::new(Kind::Connection, "the connection broke").because(&error).may_pass()),
+    }
+}
+
+impl Agent {
+    async fn answer(&self, request: Request) -> Result<Value> {
+        match request {
+            Request::Facts => document(&self.observe().await?),
+            Request::Lock(holder) => {
+                let mut held = self.lock.lock().await;
+                if held.is_none() {
+                    *held = Some(lock::Lock::take(&holder)?);
+                    *self.journal.lock().await = Some(Journal::open(&self.machine, &holder.cluster)?);
+                }
+                document(&())
+            }
+            Request::Lacking { blobs } => document(&host::blobs::lacking(&self.machine, &blobs).await?),
+            Request::Place { blobs } => {
+                let held = self.journal.lock().await;
+                document(&receive::place(&self.machine, journal(&held)?, &blobs)?)
+            }
+            Request::Play(order) => {
+                let facts = self.facts().await?;
+                let held = self.journal.lock().await;
+                document(&playbook::run(&self.machine, facts, &order, journal(&held)?, &self.events).await?)
+            }
+            Request::Init(order) => {
+                document(&node::init(&self.machine, self.facts().await?, &order, &self.events).await?)
+            }
+            Request::Join(order) => {
+                document(&node::join(&self.machine, self.facts().await?, &order, &self.events).await?)
+            }
+            Request::Network(order) => {
+                document(&node::network(&self.machine, self.facts().await?, &order, &self.events).await?)
+            }
+            Request::Reset(order) => document(&node::reset(&self.machine, &order, &self.events).await?),
+            Request::Restore => {
+                self.journal.lock().await.take();
+                let changes = host::journal::restore(&self.machine, &self.events).await?;
+                self.machine.remove_tree(std::path::Path::new(DIRECTORY))?;
+                document(&changes)
+            }
+            Request::Run(order) => document(&self.run(order).await?),
+            Request::AdminKubeconfig => document(&self.admin_kubeconfig()?),
+        }
+    }
+
+    /// What was observed first; steps that alter the host do not depend on facts they alter.
+    async fn facts(&self) -> Result<&Facts> {
+        self.facts.get_or_try_init(|| self.observe().boxed()).await
+    }
+
+    async fn observe(&self) -> Result<Facts> {
+        host::observe::facts(&self.machine).await
+    }
+
+    async fn run(&self, order: RunOrder) -> Result<Ran> {
+        let mut arguments = order.arguments.into_iter();
+        let program = arguments.next().ok_or_else(|| Failure::new(Kind::Usage, "there is no program to run"))?;
+        let mut command = Command::new(program, &[]).limit(std::time::Duration::from_secs(order.limit_seconds));
+        command.arguments = arguments.collect();
+        command.environment = order.environment.into_iter().collect();
+        command.input = order.input;
+        let output = self.machine.run(command).await?;
+        Ok(Ran { status: output.status, stdout: output.stdout, stderr: output.stderr })
+    }
+
+    fn admin_kubeconfig(&self) -> Result<Secret> {
+        let path = std::path::Path::new("/etc/kubernetes/admin.conf");
+        let content = self.machine.read(path)?.ok_or_else(|| {
+            Failure::new(Kind::Cluster, "there is no /etc/kubernetes/admin.conf").advise("run `clusterctl up` first")
+        })?;
+        String::from_utf8(content)
+            .map(Secret::new)
+            .map_err(|_| Failure::new(Kind::Host, "/etc/kubernetes/admin.conf is not text"))
+    }
+}
+
+fn journal(held: &Option<Journal>) -> Result<&Journal> {
+    held.as_ref().ok_or_else(|| Failure::new(Kind::Internal, "a change was asked for before the lock was taken"))
+}
+
+fn document(answer: &impl Serialize) -> Result<Value> {
+    serde_json::to_value(answer)
+        .map_err(|error| Failure::new(Kind::Internal, "an answer cannot be written").because(&error))
+}

@@ -1,1 +1,21 @@
-//! Many hosts: plan, lanes, up, down, status as literal tables of steps.
+//! Many hosts: `up`, `down` and what belongs to them, as literal tables of steps.
+
+mod access;
+mod board;
+mod connect;
+mod documents;
+mod down;
+mod finish;
+mod kubectl;
+mod lane;
+mod plan;
+mod play;
+mod status;
+mod up;
+
+pub use self::connect::{Session, Settings};
+pub use self::down::{Down, down};
+pub use self::kubectl::kubectl;
+pub use self::play::run;
+pub use self::status::{HostStatus, Status, status};
+pub use self::up::{HostOutcome, Outcome, State, up};

@@ -43,7 +43,7 @@ pub(super) struct Draft {
 }
 
 /// Reads `cluster:`, absent or not.
-pub(super) fn read(walk: &mut Walk, node: Option<&Node>, source: &Source<'_>) -> Draft {
+pub(super) fn read(walk: &mut Walk, node: Option<&Node>, path: &Path, surroundings: &Surroundings) -> Draft {
     let mut draft = Draft {
         cluster: Cluster {
             name: "kubernetes".to_owned(),
@@ -77,10 +77,10 @@ pub(super) fn read(walk: &mut Walk, node: Option<&Node>, source: &Source<'_>) ->
         draft.endpoint = Some(node.span);
         cluster.endpoint = walk.ruled(node, "`cluster.endpoint`", grammar::endpoint);
     }
-    if let Some(path) = fields.get("bundle").and_then(|node| bundle(walk, node, source.surroundings)) {
+    if let Some(path) = fields.get("bundle").and_then(|node| bundle(walk, node, surroundings)) {
         cluster.bundle = Some(path);
     }
-    if let Some(documents) = fields.get("kubeadm").and_then(|node| kubeadm(walk, node, source)) {
+    if let Some(documents) = fields.get("kubeadm").and_then(|node| kubeadm(walk, node, path, surroundings)) {
         cluster.kubeadm = Some(documents);
     }
     let containerd = fields
@@ -95,14 +95,6 @@ pub(super) fn read(walk: &mut Walk, node: Option<&Node>, source: &Source<'_>) ->
         network(walk, node, &mut draft);
     }
     draft
-}
-
-/// The inventory's text and where it stands: inline kubeadm documents are shown in it.
-#[derive(Debug)]
-pub(super) struct Source<'text> {
-    pub text: &'text str,
-    pub path: &'text Path,
-    pub surroundings: &'text Surroundings,
 }
 
 fn version(walk: &mut Walk, node: &Node) -> Option<semver::Version> {
@@ -159,18 +151,25 @@ fn bundle(walk: &mut Walk, node: &Node, surroundings: &Surroundings) -> Option<P
 }
 
 /// A path, a block of text, a mapping or a list of mappings.
-fn kubeadm(walk: &mut Walk, node: &Node, source: &Source<'_>) -> Option<KubeadmDocuments> {
+fn kubeadm(walk: &mut Walk, node: &Node, path: &Path, surroundings: &Surroundings) -> Option<KubeadmDocuments> {
     const WHAT: &str = "`cluster.kubeadm`";
-    let inline = |text: String, line: usize| KubeadmDocuments { text, path: source.path.to_owned(), line };
+    let inline = |text: String, line: usize| KubeadmDocuments { text, path: path.to_owned(), line };
     let documents: Vec<&Node> = match &node.content {
         Content::Scalar { text, style } if *style == Style::Block || text.contains('\n') => {
-            let line = node.span.line + usize::from(*style == Style::Block);
+            // A block's place is its first line that is not empty, but the text starts at the empty ones.
+            let (line, indentation) = match style {
+                Style::Block => {
+                    let empty = text.len() - text.trim_start_matches('\n').len();
+                    (node.span.line.saturating_sub(empty).max(1), node.span.column - 1)
+                }
+                _ => (node.span.line, 0),
+            };
             if let Err(finding) = yaml::documents(text) {
-                walk.find(moved(finding, line, source.text));
+                walk.find(moved(finding, line, indentation));
             }
             return Some(inline(text.clone(), line));
         }
-        Content::Scalar { .. } => return kubeadm_file(walk, node, source.surroundings),
+        Content::Scalar { .. } => return kubeadm_file(walk, node, surroundings),
         Content::Map(_) => vec![node],
         Content::List(items) => items.iter().collect(),
     };
@@ -216,10 +215,7 @@ fn kubeadm_file(walk: &mut Walk, node: &Node, surroundings: &Surroundings) -> Op
 }
 
 /// A finding in an inline block, as a finding in the inventory: `line` is the line the block's text starts at.
-fn moved(finding: Finding, line: usize, source: &str) -> Finding {
-    let indent = |line: &str| line.len() - line.trim_start_matches(' ').len();
-    let lines = source.lines().skip(line - 1);
-    let indentation = lines.filter(|line| !line.trim().is_empty()).map(indent).next().unwrap_or_default();
+fn moved(finding: Finding, line: usize, indentation: usize) -> Finding {
     let place = |span: Span| Span::new(span.line + line - 1, span.column + indentation, span.length);
     let span = place(finding.span());
     let related = finding.related.map(|related| yaml::Related { span: place(related.span), ..related });

@@ -107,9 +107,8 @@ pub fn judge(text: &str, path: &Path, home: &Path) -> Judged {
     };
     let mut walk = Walk { findings };
     let surroundings = Surroundings::of(path, home);
-    let source = cluster::Source { text, path, surroundings: &surroundings };
     let read = walk.fields(&tree, "the inventory", &KEYS).map(|fields| {
-        let cluster = cluster::read(&mut walk, fields.get("cluster"), &source);
+        let cluster = cluster::read(&mut walk, fields.get("cluster"), path, &surroundings);
         let all = fields.get("ssh").map(|node| ssh::read(&mut walk, node, "ssh", &surroundings)).unwrap_or_default();
         let hosts = fields.get("hosts").map(|node| hosts::read(&mut walk, node, &all, &surroundings));
         let hosts_key = key(&tree, "hosts").unwrap_or(Span::new(1, 1, 1));
@@ -118,6 +117,10 @@ pub fn judge(text: &str, path: &Path, home: &Path) -> Judged {
             walk.find(Finding::error(hosts_key, "there are no hosts").help(help));
         }
         let hosts = hosts.unwrap_or_default();
+        if let Some(host) = hosts.iter().find(|draft| draft.host.ssh.user.is_empty()) {
+            let message = "nothing says whom to log in as: there is no `ssh.user`, and you have no login name here";
+            walk.find(Finding::error(host.name, message).help("set `ssh.user`"));
+        }
         whole::check(&mut walk, &cluster, &hosts, hosts_key);
         Inventory {
             path: path.to_owned(),

@@ -75,18 +75,29 @@ pub(super) fn not_private(node: &Node, what: &str, path: &Path) -> Option<Findin
     })
 }
 
-/// The login name of the person who runs this process.
+/// The login name of the person who runs this process; empty if nothing tells.
 fn local_user() -> String {
     let named = ["USER", "LOGNAME"].iter().filter_map(|name| std::env::var(name).ok()).find(|name| !name.is_empty());
-    let fallback = || if rustix::process::getuid().is_root() { "root".to_owned() } else { String::new() };
-    named.unwrap_or_else(fallback)
+    // Timers and bare containers set neither.
+    let listed =
+        || user_of(&std::fs::read_to_string("/etc/passwd").unwrap_or_default(), rustix::process::getuid().as_raw());
+    named.or_else(listed).unwrap_or_default()
+}
+
+/// The name of a user id in the text of /etc/passwd.
+fn user_of(passwd: &str, wanted: u32) -> Option<String> {
+    passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(wanted)).then(|| name.to_owned())
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use std::path::{Path, PathBuf};
 
-    use super::Surroundings;
+    use super::{Surroundings, user_of};
 
     #[test]
     fn paths_are_resolved() {
@@ -95,6 +106,13 @@ mod tests {
         assert_eq!(surroundings.resolve("./keys/id"), Ok(PathBuf::from("/work/demo/keys/id")));
         assert_eq!(surroundings.resolve("/etc/id"), Ok(PathBuf::from("/etc/id")));
         assert!(surroundings.resolve("~root/id").is_err() && surroundings.resolve("").is_err());
+    }
+
+    #[test]
+    fn users_are_found_by_id() {
+        let passwd = "# comment\nroot:x:0:0:root:/root:/bin/sh\nops:x:1000:1000::/home/ops:/bin/sh\n";
+        assert_eq!(user_of(passwd, 1000).as_deref(), Some("ops"));
+        assert_eq!(user_of(passwd, 5), None);
     }
 
     #[test]

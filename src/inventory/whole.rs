@@ -73,7 +73,7 @@ fn roles(walk: &mut Walk, cluster: &cluster::Draft, hosts: &[Draft], hosts_key: 
                      a load balancer, a virtual address or a DNS name",
                 ));
             }
-            if control_planes.len() % 2 == 0
+            if control_planes.len().is_multiple_of(2)
                 && let Some(last) = control_planes.last()
             {
                 let count = control_planes.len();

@@ -1,1 +1,20 @@
 //! kubeadm's phases on one host: init, join, reset; preflight checks; the pod network.
+
+mod defaults;
+mod diagnosis;
+mod files;
+mod health;
+mod init;
+mod join;
+mod kubelet;
+mod network;
+mod phase;
+mod preflight;
+mod reset;
+mod unit;
+
+pub use self::init::init;
+pub use self::join::join;
+pub use self::network::network;
+pub use self::preflight::{Finding, Plan, Purpose, Severity, preflight};
+pub use self::reset::reset;

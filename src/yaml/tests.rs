@@ -99,6 +99,16 @@ fn nodes_know_their_places() {
     assert_eq!(hosts[1].value.span, Span::new(4, 9, 8));
 }
 
+#[rstest::rstest]
+#[case("b: |\n  x\n", 2, 3)]
+#[case("b: |\n\n\n    x\n", 4, 5)]
+#[case("b: >-\n\n  x\n", 3, 3)]
+#[case("b: |2\n    x\n", 2, 3)]
+fn a_block_stands_where_its_first_filled_line_is(#[case] text: &str, #[case] line: usize, #[case] column: usize) {
+    let super::Content::Map(entries) = tree(text).unwrap().0.content else { panic!() };
+    assert_eq!((entries[0].value.span.line, entries[0].value.span.column), (line, column));
+}
+
 #[derive(Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 struct Small {

@@ -49,7 +49,7 @@ pub enum Style {
     Plain,
     /// In quotes or tagged `!!str`: a text.
     Quoted,
-    /// `|` or `>`: a text that starts on the next line.
+    /// `|` or `>`: a text on lines of its own; its span is at the first line that is not empty, at its indentation.
     Block,
 }
 

@@ -1,0 +1,76 @@
+#!/usr/bin/env bash
+# up.sh BINARY BUNDLE: `clusterctl up` beside the scripted upstream way, on fresh hosts each time, in one run.
+# SIZES="2 7" (workers), ROUNDS=1. Prints seconds, ratios, the time of each step, peak memory and the floor.
+set -euo pipefail
+binary=$(readlink -f "$1") bundle=$(readlink -f "$2")
+here=$(cd "$(dirname "$0")/.." && pwd)
+bed="$here/vagrant/bed"
+folder=$("$bed" kubernetes | tail -n 1)
+scratch=$(mktemp -d)
+trap '"$bed" hosts destroy bench >/dev/null 2>&1 || true; rm -rf "$scratch"' EXIT
+
+fresh() {
+  "$bed" hosts destroy bench >/dev/null 2>&1 || true
+  "$bed" hosts create --name bench --count "$1" --json >"$scratch/hosts.json"
+}
+
+# The largest resident size, in MiB, of processes whose command line matches; sampled while a run lasts.
+watch_memory() {
+  local controller=0 agent=0 status size
+  while [ -e "$scratch/running" ]; do
+    for status in /proc/[0-9]*/status; do
+      size=$(awk '/^VmHWM/ {print $2}' "$status" 2>/dev/null) || continue
+      [ -n "$size" ] || continue
+      case "$(tr '\0' ' ' <"${status%status}cmdline" 2>/dev/null)" in
+        *" agent"*) [[ $(readlink "${status%status}exe" 2>/dev/null) == */clusterctl-* ]] && ((size > agent)) && agent=$size ;;
+        "$binary up "*) ((size > controller)) && controller=$size ;;
+      esac
+    done
+    read -r -t 0.5 <> <(:) || true
+  done
+  echo "$((controller / 1024)) $((agent / 1024))" >"$scratch/memory"
+}
+
+seconds() { awk -v from="$1" -v to="$2" 'BEGIN {printf "%.1f", to - from}'; }
+
+ours() {
+  "$bed" inventory bench >"$scratch/inventory.yaml"
+  rm -f "$scratch"/*.kubeconfig
+  touch "$scratch/running"
+  watch_memory &
+  local watcher=$! from to
+  from=$(date +%s.%N)
+  "$binary" up -i "$scratch/inventory.yaml" --bundle "$bundle" --yes --output json >"$scratch/events"
+  to=$(date +%s.%N)
+  rm "$scratch/running"
+  wait "$watcher"
+  seconds "$from" "$to"
+}
+
+printf '%-9s %12s %12s %7s %16s %12s\n' hosts upstream clusterctl ratio 'controller MiB' 'agent MiB'
+for workers in ${SIZES:-2 7}; do
+  for round in $(seq "${ROUNDS:-1}"); do
+    fresh $((workers + 1))
+    upstream=$("$here/benches/upstream.sh" "$scratch/hosts.json" "$folder" 2>"$scratch/upstream.log" | tail -n 1) ||
+      { cat "$scratch/upstream.log" >&2 && exit 1; }
+    fresh $((workers + 1))
+    mine=$(ours)
+    theirs=$(jq -r .total <<<"$upstream")
+    read -r controller agent <"$scratch/memory"
+    printf '%-9s %10s s %10s s %7s %16s %12s\n' "1+$workers" "$theirs" "$mine" \
+      "$(awk -v a="$mine" -v b="$theirs" 'BEGIN {printf "%.2f", a / b}')" "$controller" "$agent"
+    cp "$scratch/events" "$scratch/events.$workers.$round"
+    echo "$upstream" >"$scratch/upstream.$workers.$round"
+  done
+done
+for workers in ${SIZES:-2 7}; do
+  echo
+  echo "steps of 1+$workers, seconds (slowest host): upstream $(jq -c . "$scratch/upstream.$workers.1")"
+  jq -rs '[.[] | select(.event == "step-finished")] | group_by(.step) | map({step: .[0].step, seconds: (map(.milliseconds) | max / 1000)})
+    | sort_by(-.seconds)[] | "  \(.step): \(.seconds)"' "$scratch/events.$workers.1"
+done
+echo
+echo "floor: kubelet start to a healthy API server, images present, is what no tool can go below; bytes sent:"
+jq -rs '[.[] | select(.event == "step-progressed" and .unit == "bytes")] | group_by([.host, .step]) | map({host: .[0].host, step: .[0].step, bytes: (map(.total) | max)})
+  | group_by(.host)[] | "  \(.[0].host): \(map(.bytes) | add / 1048576 | floor) MiB"' "$scratch"/events.*.1 | sort -u | head -12
+ls -l "$binary" | awk '{printf "release binary: %.1f MiB\n", $5 / 1048576}'

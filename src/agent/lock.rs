@@ -1,0 +1,101 @@
+//! One run at a time on a host: a flock that dies with the agent, and a note of who holds it.
+
+use std::fs::File;
+use std::io::{Read as _, Seek as _, Write as _};
+use std::path::Path;
+
+use rustix::fs::{FlockOperation, flock};
+
+use crate::failure::{Failure, Kind, Result};
+use crate::message::Holder;
+
+/// The lock file. In /run, so that a reboot clears it; it is only a note, the lock itself is the kernel's.
+const PATH: &str = "/run/clusterctl.lock";
+
+/// A note may be this long, in bytes.
+const MAXIMUM_NOTE_BYTES: u64 = 4096;
+
+/// The lock, held until dropped. Dropping removes the note.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    /// Takes the lock.
+    ///
+    /// # Errors
+    /// Kind `Busy`, saying who holds it, since when and what they do.
+    pub fn take(holder: &Holder) -> Result<Self> {
+        Self::take_at(Path::new(PATH), holder)
+    }
+
+    fn take_at(path: &Path, holder: &Holder) -> Result<Self> {
+        let failed =
+            |error: std::io::Error| Failure::new(Kind::Host, format!("cannot lock {}", path.display())).because(&error);
+        loop {
+            let mut file =
+                File::options().read(true).write(true).create(true).truncate(false).open(path).map_err(failed)?;
+            if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+                return Err(busy(&mut file));
+            }
+            // The file may have been removed by the run that held it between our open and our lock.
+            if !is_current(&file, path) {
+                continue;
+            }
+            let note = serde_json::to_vec(holder).unwrap_or_default();
+            file.set_len(0).and_then(|()| file.write_all(&note)).map_err(failed)?;
+            return Ok(Self { _file: file });
+        }
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(PATH);
+    }
+}
+
+fn is_current(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    match (file.metadata(), std::fs::metadata(path)) {
+        (Ok(ours), Ok(there)) => ours.ino() == there.ino() && ours.dev() == there.dev(),
+        _ => false,
+    }
+}
+
+fn busy(file: &mut File) -> Failure {
+    let mut note = Vec::new();
+    let _ = file.rewind();
+    let _ = file.take(MAXIMUM_NOTE_BYTES).read_to_end(&mut note);
+    let sentence = match serde_json::from_slice::<Holder>(&note) {
+        Ok(holder) => {
+            let now =
+                std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_secs());
+            let minutes = now.saturating_sub(holder.since_seconds) / 60;
+            format!("{} is running `clusterctl {}` here, since {minutes} min", holder.who, holder.verb)
+        }
+        Err(_) => "another clusterctl is at work here".to_owned(),
+    };
+    Failure::new(Kind::Busy, sentence).advise("wait until it is done, then run the same command again").may_pass()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Lock;
+    use crate::failure::Kind;
+    use crate::message::Holder;
+
+    #[test]
+    fn the_second_run_is_told_who_holds_the_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let holder = Holder { who: "ann@desk".into(), verb: "up".into(), since_seconds: 0, cluster: "demo".into() };
+        let held = Lock::take_at(&path, &holder).unwrap();
+        let failure = Lock::take_at(&path, &holder).unwrap_err();
+        assert_eq!(failure.kind, Kind::Busy);
+        assert!(failure.sentence.contains("ann@desk is running `clusterctl up`"), "{failure}");
+        drop(held);
+        Lock::take_at(&path, &holder).unwrap();
+    }
+}

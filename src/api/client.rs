@@ -1,0 +1,212 @@
+//! One API server's client.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use futures::AsyncReadExt as _;
+use serde_json::Value;
+
+use super::access::{self, Access};
+use super::problem::Problem;
+use super::resource::Resource;
+use crate::failure::{Failure, Kind, Result};
+use crate::secret::Secret;
+
+/// Longest time for one request (kubeadm.md section 6.2).
+const REQUEST_LIMIT: Duration = Duration::from_secs(10);
+
+/// No answer may be longer, in bytes. A list of a few thousand pods is some tens of MB; more is not for us.
+const MAXIMUM_ANSWER_BYTES: u64 = 64 << 20;
+
+/// A client of one API server under one identity. Cheap to clone; clones share their connections.
+#[derive(Clone)]
+pub struct Client {
+    inner: kube::Client,
+    server: String,
+    request_limit: Duration,
+    answer_limit: u64,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Client").field("server", &self.server).finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// A client by server, trust and identity.
+    ///
+    /// # Errors
+    /// Kind `Cluster` when the certificates or the key cannot be used.
+    pub async fn new(access: &Access) -> Result<Self> {
+        Self::of(access.configuration().await?, &access.server)
+    }
+
+    /// A client for the current context of a kubeconfig (YAML text).
+    ///
+    /// # Errors
+    /// Kind `Cluster` when the kubeconfig cannot be used.
+    pub async fn from_kubeconfig(kubeconfig: &Secret) -> Result<Self> {
+        let config = access::configuration(kubeconfig.expose(), None).await?;
+        let server = config.cluster_url.to_string();
+        Self::of(config, server.trim_end_matches('/'))
+    }
+
+    /// A client for the current context of a kubeconfig whose connections go to `address`, the near end of a tunnel; the
+    /// server must still prove the name the kubeconfig gives it.
+    ///
+    /// # Errors
+    /// Kind `Cluster` when the kubeconfig cannot be used.
+    pub async fn through(kubeconfig: &Secret, address: SocketAddr) -> Result<Self> {
+        let config = access::configuration(kubeconfig.expose(), Some(address)).await?;
+        Self::of(config, &format!("the tunnel at {address}"))
+    }
+
+    fn of(config: kube::Config, server: &str) -> Result<Self> {
+        let inner = kube::Client::try_from(config).map_err(|error| {
+            Failure::new(Kind::Cluster, format!("there can be no client for {server}")).because(&error)
+        })?;
+        Ok(Self::around(inner, server))
+    }
+
+    /// A client around one of kube's, for tests.
+    pub(super) fn around(inner: kube::Client, server: &str) -> Self {
+        Self { inner, server: server.to_owned(), request_limit: REQUEST_LIMIT, answer_limit: MAXIMUM_ANSWER_BYTES }
+    }
+
+    /// The same client with another limit for the size of an answer, in bytes.
+    pub fn limited(mut self, answer_limit: u64) -> Self {
+        self.answer_limit = answer_limit;
+        self
+    }
+
+    /// The same client with another time limit for one request.
+    pub fn hurried(mut self, request_limit: Duration) -> Self {
+        self.request_limit = request_limit;
+        self
+    }
+
+    /// `https://host:port` of the server, or the tunnel's address, for messages.
+    pub fn server(&self) -> &str {
+        &self.server
+    }
+
+    /// Sends one request; `path` begins with a slash. The body is JSON, `content_type` says of what sort.
+    pub(super) async fn text(
+        &self,
+        method: http::Method,
+        path: &str,
+        body: Option<(&str, &Value)>,
+    ) -> Result<String, Problem> {
+        let mut request = http::Request::builder().method(method).uri(path).header("accept", "application/json");
+        let content = match body {
+            Some((content_type, value)) => {
+                request = request.header("content-type", content_type);
+                value.to_string().into_bytes()
+            }
+            None => Vec::new(),
+        };
+        let request = request.body(content).map_err(|error| Problem::Unreadable(error.to_string()))?;
+        let answer = async {
+            let stream = self.inner.request_stream(request).await.map_err(|error| self.problem(error))?;
+            let mut bytes = Vec::new();
+            let mut stream = std::pin::pin!(stream.take(self.answer_limit + 1));
+            stream.read_to_end(&mut bytes).await.map_err(|error| Problem::Unreachable(error.to_string()))?;
+            if bytes.len() as u64 > self.answer_limit {
+                return Err(Problem::Unreadable(format!("the answer is longer than {} bytes", self.answer_limit)));
+            }
+            String::from_utf8(bytes).map_err(|_| Problem::Unreadable("the answer is not text".to_owned()))
+        };
+        tokio::time::timeout(self.request_limit, answer).await.unwrap_or_else(|_| {
+            Err(Problem::Unreachable(format!("{} did not answer within {:?}", self.server, self.request_limit)))
+        })
+    }
+
+    async fn json(&self, method: http::Method, path: &str, body: Option<(&str, &Value)>) -> Result<Value, Problem> {
+        let text = self.text(method, path, body).await?;
+        serde_json::from_str(&text).map_err(|error| Problem::Unreadable(format!("the answer is not JSON: {error}")))
+    }
+
+    fn problem(&self, error: kube::Error) -> Problem {
+        match error {
+            kube::Error::Api(status) => Problem::Refused {
+                code: status.code,
+                reason: status.reason.clone(),
+                message: status.message.chars().take(2000).collect(),
+            },
+            other => {
+                // The innermost source says it best: "Connection refused", "certificate has expired".
+                let mut innermost: &dyn std::error::Error = &other;
+                while let Some(source) = innermost.source() {
+                    innermost = source;
+                }
+                Problem::Unreachable(format!("{}: {innermost}", self.server))
+            }
+        }
+    }
+
+    /// Whether the server answers 200 on a health path (`/readyz`, `/livez`); else why not.
+    pub async fn healthy(&self, path: &str) -> Result<(), Problem> {
+        self.text(http::Method::GET, path, None).await.map(drop)
+    }
+
+    /// An object, or `None` where there is none of that name.
+    pub async fn get(&self, kind: &str, namespace: Option<&str>, name: &str) -> Result<Option<Value>, Problem> {
+        let path = Resource::named(kind, namespace, name)?.item();
+        match self.json(http::Method::GET, &path, None).await {
+            Ok(object) => Ok(Some(object)),
+            Err(problem) if problem.is_not_found() => Ok(None),
+            Err(problem) => Err(problem),
+        }
+    }
+
+    /// All objects of a kind, in a namespace or (with `None`) everywhere; `labels` is a label selector, empty for all.
+    pub async fn list(&self, kind: &str, namespace: Option<&str>, labels: &str) -> Result<Vec<Value>, Problem> {
+        let mut path = Resource::named(kind, namespace, "")?.collection();
+        if !labels.is_empty() {
+            let encoded: String = labels.bytes().map(percent_encoded).collect();
+            path.push_str(&format!("?labelSelector={encoded}"));
+        }
+        let mut answer = self.json(http::Method::GET, &path, None).await?;
+        match answer.get_mut("items").map(Value::take) {
+            Some(Value::Array(items)) => Ok(items),
+            Some(Value::Null) => Ok(Vec::new()),
+            _ => Err(Problem::Unreadable(format!("the list of {kind}s has no items"))),
+        }
+    }
+
+    /// Makes an object; it carries apiVersion, kind and its names itself.
+    pub async fn create(&self, object: &Value) -> Result<Value, Problem> {
+        let path = Resource::of(object)?.collection();
+        self.json(http::Method::POST, &path, Some(("application/json", object))).await
+    }
+
+    /// Merges `patch` into an object (RFC 7386: `null` removes a key, lists are replaced).
+    pub async fn merge(
+        &self,
+        kind: &str,
+        namespace: Option<&str>,
+        name: &str,
+        patch: &Value,
+    ) -> Result<Value, Problem> {
+        let path = Resource::named(kind, namespace, name)?.item();
+        self.json(http::Method::PATCH, &path, Some(("application/merge-patch+json", patch))).await
+    }
+
+    /// Removes an object; `false` when there was none.
+    pub async fn delete(&self, kind: &str, namespace: Option<&str>, name: &str) -> Result<bool, Problem> {
+        let path = Resource::named(kind, namespace, name)?.item();
+        match self.json(http::Method::DELETE, &path, None).await {
+            Ok(_) => Ok(true),
+            Err(problem) if problem.is_not_found() => Ok(false),
+            Err(problem) => Err(problem),
+        }
+    }
+}
+
+fn percent_encoded(byte: u8) -> String {
+    match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
+        other => format!("%{other:02X}"),
+    }
+}

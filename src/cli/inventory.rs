@@ -1,0 +1,140 @@
+//! `clusterctl inventory`: an example to begin with, a schema for editors, a judgement before any machine is touched.
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+use serde_json::json;
+
+use super::Context;
+use crate::failure::{Failure, Kind, Result};
+use crate::inventory::{self, Inventory, Loaded, Role};
+use crate::ui::text::count;
+use crate::ui::{Output, table};
+
+/// Arguments of `inventory`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Arguments {
+    /// What to do with inventories.
+    #[command(subcommand)]
+    pub verb: InventoryVerb,
+}
+
+/// What can be done with inventories.
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub enum InventoryVerb {
+    /// Print an inventory with every key and what it means
+    Example,
+    /// Print the JSON Schema of inventories, for editors
+    Schema,
+    /// Say everything that is wrong with an inventory, or what it comes to
+    Check,
+}
+
+/// Does what was asked with an inventory.
+pub fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode> {
+    match arguments.verb {
+        InventoryVerb::Example => context.screen.print(inventory::EXAMPLE)?,
+        InventoryVerb::Schema => {
+            let schema = serde_json::to_string_pretty(&inventory::schema())
+                .map_err(|error| Failure::new(Kind::Internal, "cannot write the schema").because(&error))?;
+            context.screen.print(&format!("{schema}\n"))?;
+        }
+        InventoryVerb::Check => {
+            let loaded = inventory::load_with_warnings(&context.inventory)?;
+            let text = match context.screen.settings().output {
+                Output::Human => {
+                    if let Some(warnings) = &loaded.rendered_warnings {
+                        context.screen.block(warnings);
+                    }
+                    human(&loaded.inventory)
+                }
+                Output::Json => json(&loaded),
+            };
+            context.screen.print(&text)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn role(role: Role) -> &'static str {
+    match role {
+        Role::ControlPlane => "control-plane",
+        Role::Worker => "worker",
+    }
+}
+
+fn human(inventory: &Inventory) -> String {
+    let rows: Vec<Vec<String>> = inventory
+        .hosts
+        .iter()
+        .map(|host| {
+            let login = format!("{}@{}:{}", host.ssh.user, host.address, host.ssh.port);
+            vec![host.name.clone(), role(host.role).to_owned(), login]
+        })
+        .collect();
+    format!(
+        "cluster {}: Kubernetes {}, {}, {}\n\n{}",
+        inventory.cluster.name,
+        inventory.cluster.kubernetes,
+        count(inventory.control_planes().count() as u64, "control plane"),
+        count(inventory.workers().count() as u64, "worker"),
+        table(&["HOST", "ROLE", "LOGIN"], &rows)
+    )
+}
+
+/// `{"cluster": ..., "kubernetes": ..., "hosts": [...], "warnings": [...]}` on one line.
+fn json(loaded: &Loaded) -> String {
+    let Loaded { inventory, warnings, .. } = loaded;
+    let hosts: Vec<_> = inventory
+        .hosts
+        .iter()
+        .map(|host| {
+            let ssh = json!({"user": host.ssh.user, "port": host.ssh.port});
+            json!({"name": host.name, "address": host.address, "role": role(host.role), "ssh": ssh})
+        })
+        .collect();
+    let warnings: Vec<_> = warnings
+        .iter()
+        .map(|warning| json!({"line": warning.line, "column": warning.column, "message": warning.message}))
+        .collect();
+    let document = json!({
+        "cluster": inventory.cluster.name,
+        "kubernetes": inventory.cluster.kubernetes.to_string(),
+        "hosts": hosts,
+        "warnings": warnings,
+    });
+    format!("{document}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use insta::assert_snapshot;
+
+    use super::*;
+
+    fn small() -> Loaded {
+        let text = "cluster: {name: demo}\nssh: {user: ops, port: 2222}\nhosts:\n  \
+                    cp1: {address: 10.0.0.11, role: control-plane}\n  w1: {address: 10.0.0.21, role: worker}\n";
+        let judged = inventory::judge(text, Path::new("/nowhere/inventory.yaml"), Path::new("/nowhere"));
+        let inventory = judged.inventory.unwrap_or_else(|| panic!("{:?}", judged.findings));
+        Loaded { inventory, warnings: Vec::new(), rendered_warnings: None }
+    }
+
+    #[test]
+    fn a_good_inventory_is_told_in_short() {
+        assert_snapshot!(human(&small().inventory), @"
+        cluster demo: Kubernetes 1.36.3, 1 control plane, 1 worker
+
+        HOST  ROLE           LOGIN
+        cp1   control-plane  ops@10.0.0.11:2222
+        w1    worker         ops@10.0.0.21:2222
+        ");
+    }
+
+    #[test]
+    fn programs_get_the_same() {
+        assert_snapshot!(json(&small()), @r#"{"cluster":"demo","kubernetes":"1.36.3","hosts":[{"name":"cp1","address":"10.0.0.11","role":"control-plane","ssh":{"user":"ops","port":2222}},{"name":"w1","address":"10.0.0.21","role":"worker","ssh":{"user":"ops","port":2222}}],"warnings":[]}"#);
+    }
+}

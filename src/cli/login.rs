@@ -1,0 +1,69 @@
+//! Options about reaching hosts become settings; passwords are asked for, read or computed once, before any host is
+//! reached.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::Context;
+use super::up::Login;
+use crate::cluster;
+use crate::event::Events;
+use crate::failure::Result;
+use crate::inventory::{self, Become, HostKeys, Inventory, SecretSource};
+use crate::secret::Secret;
+use crate::ssh;
+use crate::ui::Prompts;
+
+impl ssh::Prompt for Prompts {
+    fn passphrase(&self, file: &Path) -> Option<Secret> {
+        Prompts::passphrase(self, file)
+    }
+
+    fn password(&self, user: &str, host: &str) -> Option<Secret> {
+        Prompts::password(self, user, host)
+    }
+}
+
+/// Loads the inventory, lays the options over it and finds out every password it names.
+pub async fn inventory(context: &Context, login: &Login) -> Result<Inventory> {
+    let mut inventory = load(context)?;
+    for host in &mut inventory.hosts {
+        let ssh = &mut host.ssh;
+        if login.accept_new_host_keys {
+            ssh.host_keys = HostKeys::AcceptNew;
+        }
+        if login.ask_password {
+            ssh.password = Some(SecretSource::Ask);
+        }
+        if login.ask_become_password && ssh.become_root == Become::Sudo {
+            ssh.become_password = Some(SecretSource::Ask);
+        }
+        let user = ssh.user.clone();
+        for (source, what) in [(&mut ssh.password, "login"), (&mut ssh.become_password, "sudo")] {
+            if let Some(known) = source {
+                let secret = context.prompts.resolve(known, &format!("{what} password of {user}")).await?;
+                *known = SecretSource::Known(secret);
+            }
+        }
+    }
+    Ok(inventory)
+}
+
+/// Loads the inventory and says its warnings.
+pub fn load(context: &Context) -> Result<Inventory> {
+    let loaded = inventory::load_with_warnings(&context.inventory)?;
+    for warning in &loaded.warnings {
+        context.screen.warn(&warning.one_line(&context.inventory));
+    }
+    Ok(loaded.inventory)
+}
+
+/// Settings for reaching hosts.
+pub fn settings(context: &Context, login: &Login, events: &Events) -> cluster::Settings {
+    cluster::Settings {
+        parallel: usize::from(login.parallel),
+        prompts: Arc::new(context.prompts.clone()),
+        cancel: context.cancel.clone(),
+        events: events.clone(),
+    }
+}

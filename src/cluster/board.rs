@@ -1,0 +1,109 @@
+//! What the lanes of one `up` tell each other. Each value is set once and can be waited for; that is all the
+//! dependency there is between hosts.
+
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+use tokio::sync::watch;
+
+use super::access::Api;
+use crate::cancel::Cancel;
+use crate::failure::{Failure, Result};
+use crate::message::Ticket;
+
+/// A value that somebody sets once and others wait for.
+pub struct Promise<T> {
+    sender: watch::Sender<Option<std::result::Result<T, Failure>>>,
+}
+
+impl<T: Clone> Promise<T> {
+    fn new() -> Self {
+        Self { sender: watch::Sender::new(None) }
+    }
+
+    /// Sets the value; only the first call counts.
+    pub fn keep(&self, value: std::result::Result<T, Failure>) {
+        self.sender.send_if_modified(|held| {
+            if held.is_some() {
+                return false;
+            }
+            *held = Some(value);
+            true
+        });
+    }
+
+    /// Waits for the value, or for the failure of the lane that should have set it.
+    pub async fn wait(&self) -> Result<T> {
+        let mut receiver = self.sender.subscribe();
+        let held = receiver.wait_for(Option::is_some).await;
+        match held.ok().and_then(|held| held.clone()) {
+            Some(value) => value,
+            None => Err(Cancel::failure()),
+        }
+    }
+}
+
+/// The promises of one `up`.
+pub struct Board {
+    /// The first control plane has its blobs: the uplink is free for the others.
+    pub control_plane_supplied: Promise<()>,
+    /// What hosts join with; `None` where nobody has to.
+    pub ticket: Promise<Option<Ticket>>,
+    /// Access to the API of the cluster.
+    pub api: Promise<Api>,
+    pod_networks: watch::Sender<BTreeMap<String, Option<IpNet>>>,
+}
+
+impl Board {
+    /// A board with nothing on it.
+    pub fn new() -> Self {
+        Self {
+            control_plane_supplied: Promise::new(),
+            ticket: Promise::new(),
+            api: Promise::new(),
+            pod_networks: watch::Sender::new(BTreeMap::new()),
+        }
+    }
+
+    /// A lane tells its node's pod network, or `None` when it failed and nobody shall wait for it.
+    pub fn tell_pod_network(&self, host: &str, network: Option<IpNet>) {
+        self.pod_networks.send_if_modified(|known| {
+            if known.contains_key(host) {
+                return false;
+            }
+            known.insert(host.to_owned(), network);
+            true
+        });
+    }
+
+    /// Waits until `count` hosts have told, and returns the networks of those that have one.
+    pub async fn pod_networks(&self, count: usize) -> BTreeMap<String, IpNet> {
+        let mut receiver = self.pod_networks.subscribe();
+        let known =
+            receiver.wait_for(|known| known.len() >= count).await.map(|known| known.clone()).unwrap_or_default();
+        known.into_iter().filter_map(|(host, network)| network.map(|network| (host, network))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Board, Cancel};
+
+    #[tokio::test]
+    async fn waiting_ends_when_the_promise_is_kept_and_only_the_first_value_counts() {
+        let board = Board::new();
+        let wait = board.ticket.wait();
+        board.ticket.keep(Ok(None));
+        board.ticket.keep(Err(Cancel::failure()));
+        assert_eq!(wait.await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn a_failed_lane_is_not_waited_for() {
+        let board = Board::new();
+        board.tell_pod_network("a", Some("10.244.0.0/24".parse().unwrap()));
+        board.tell_pod_network("b", None);
+        let networks = board.pod_networks(2).await;
+        assert_eq!(networks.keys().collect::<Vec<_>>(), ["a"]);
+    }
+}

@@ -1,0 +1,239 @@
+//! The kubeadm documents of each host: what a person passed through, with the inventory's part filled in. Pure.
+
+use std::net::IpAddr;
+
+use serde_json::{Map, Value, json};
+
+use crate::failure::{Failure, Kind, Result};
+use crate::inventory::{Host, Inventory, Taint};
+use crate::message::Ticket;
+use crate::secret::Secret;
+use crate::yaml;
+
+const KUBEADM: &str = "kubeadm.k8s.io/v1beta4";
+
+/// The documents a person passed through, by kind.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Documents {
+    by_kind: Map<String, Value>,
+}
+
+/// A value that stands in the inventory and may stand in the documents too; it must then be the same.
+struct Shared {
+    path: &'static [&'static str],
+    inventory_key: &'static str,
+    value: Value,
+}
+
+impl Documents {
+    /// Reads the documents of an inventory.
+    ///
+    /// # Errors
+    /// Kind `Configuration`: no YAML, one kind twice, or a value that contradicts the inventory; all of them at once.
+    pub fn read(inventory: &Inventory) -> Result<Self> {
+        let Some(source) = &inventory.cluster.kubeadm else { return Ok(Self::default()) };
+        let place = |line: usize| format!("{}:{}", source.path.display(), source.line + line.saturating_sub(1));
+        let documents = yaml::documents(&source.text).map_err(|finding| {
+            Failure::new(Kind::Configuration, format!("{}: {}", place(finding.line), finding.message))
+                .advise("correct the kubeadm documents")
+        })?;
+        let mut by_kind = Map::new();
+        let mut wrong = Vec::new();
+        for (line, document) in documents {
+            let kind = document.get("kind").and_then(Value::as_str).unwrap_or_default().to_owned();
+            if kind.is_empty() {
+                wrong.push(format!("{}: a kubeadm document has no `kind`", place(line)));
+            } else if by_kind.contains_key(&kind) {
+                wrong.push(format!("{}: there are two documents of kind {kind}", place(line)));
+            } else {
+                by_kind.insert(kind, document);
+            }
+        }
+        let documents = Self { by_kind };
+        wrong.extend(documents.contradictions(inventory));
+        if wrong.is_empty() {
+            return Ok(documents);
+        }
+        Err(Failure::new(Kind::Configuration, wrong.join("; ")).advise("say each thing in one place: the inventory"))
+    }
+
+    fn contradictions(&self, inventory: &Inventory) -> Vec<String> {
+        let Some(cluster) = self.by_kind.get("ClusterConfiguration") else { return Vec::new() };
+        shared(inventory)
+            .into_iter()
+            .filter_map(|shared| {
+                let written = shared.path.iter().try_fold(cluster, |value, key| value.get(key))?;
+                let same = text(written).trim_start_matches('v') == text(&shared.value).trim_start_matches('v');
+                (!same).then(|| {
+                    format!(
+                        "ClusterConfiguration.{} is {}, and {} of the inventory is {}",
+                        shared.path.join("."),
+                        text(written),
+                        shared.inventory_key,
+                        text(&shared.value)
+                    )
+                })
+            })
+            .collect()
+    }
+
+    /// A field of the passed-through documents: `field("KubeletConfiguration", &["cgroupDriver"])`.
+    pub fn field(&self, kind: &str, path: &[&str]) -> Option<&Value> {
+        path.iter().try_fold(self.by_kind.get(kind)?, |value, key| value.get(key))
+    }
+
+    /// The cgroup driver the kubelet will use: kubeadm's default is systemd.
+    pub fn cgroup_driver(&self) -> &str {
+        self.field("KubeletConfiguration", &["cgroupDriver"]).and_then(Value::as_str).unwrap_or("systemd")
+    }
+
+    /// Whether the kubelet refuses to run with swap; its default is yes.
+    pub fn fails_on_swap(&self) -> bool {
+        self.field("KubeletConfiguration", &["failSwapOn"]).and_then(Value::as_bool).unwrap_or(true)
+    }
+
+    /// The API server's port on control planes.
+    pub fn bind_port(&self) -> u16 {
+        let port = self.field("InitConfiguration", &["localAPIEndpoint", "bindPort"]).and_then(Value::as_u64);
+        port.and_then(|port| u16::try_from(port).ok()).unwrap_or(6443)
+    }
+
+    /// Where images come from.
+    pub fn image_repository(&self) -> &str {
+        self.field("ClusterConfiguration", &["imageRepository"]).and_then(Value::as_str).unwrap_or("registry.k8s.io")
+    }
+
+    /// Names of preflight checks that a person turned down, for `InitConfiguration` or `JoinConfiguration`.
+    pub fn ignored_checks(&self, kind: &str) -> Vec<String> {
+        let names = self.field(kind, &["nodeRegistration", "ignorePreflightErrors"]).and_then(Value::as_array);
+        names.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+    }
+
+    /// What `init` gets on the first control plane.
+    pub fn for_init(&self, inventory: &Inventory, host: &Host, node: &NodeAddress) -> Result<Secret> {
+        let mut init = self.document("InitConfiguration", KUBEADM);
+        fill(&mut init, &["localAPIEndpoint", "advertiseAddress"], json!(node.address.to_string()));
+        register(&mut init, host, node);
+        let mut cluster = self.document("ClusterConfiguration", KUBEADM);
+        for shared in shared(inventory) {
+            fill(&mut cluster, shared.path, shared.value);
+        }
+        let mut documents = vec![init, cluster];
+        documents.extend(
+            ["KubeletConfiguration", "KubeProxyConfiguration"]
+                .iter()
+                .filter_map(|kind| self.by_kind.get(*kind).cloned()),
+        );
+        write(&documents)
+    }
+
+    /// What `join` gets on every other host.
+    pub fn for_join(&self, host: &Host, node: &NodeAddress, ticket: &Ticket) -> Result<Secret> {
+        let mut join = self.document("JoinConfiguration", KUBEADM);
+        let discovery = json!({
+            "token": ticket.token.expose(),
+            "apiServerEndpoint": ticket.endpoint,
+            "caCertHashes": ticket.ca_hashes,
+        });
+        fill(&mut join, &["discovery", "bootstrapToken"], discovery);
+        register(&mut join, host, node);
+        write(&[join])
+    }
+
+    fn document(&self, kind: &str, version: &str) -> Value {
+        self.by_kind.get(kind).cloned().unwrap_or_else(|| json!({ "apiVersion": version, "kind": kind }))
+    }
+}
+
+/// The address of a node, and whether the kubelet must be told because it would choose another by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NodeAddress {
+    /// The address.
+    pub address: IpAddr,
+    /// Whether the host's default route leads from another address.
+    pub must_be_told: bool,
+}
+
+fn shared(inventory: &Inventory) -> Vec<Shared> {
+    let cluster = &inventory.cluster;
+    let mut shared = vec![
+        Shared {
+            path: &["kubernetesVersion"],
+            inventory_key: "cluster.kubernetes",
+            value: json!(format!("v{}", cluster.kubernetes)),
+        },
+        Shared { path: &["clusterName"], inventory_key: "cluster.name", value: json!(cluster.name) },
+        Shared {
+            path: &["networking", "podSubnet"],
+            inventory_key: "cluster.network.pods",
+            value: json!(cluster.network.pods.to_string()),
+        },
+        Shared {
+            path: &["networking", "serviceSubnet"],
+            inventory_key: "cluster.network.services",
+            value: json!(cluster.network.services.to_string()),
+        },
+        Shared {
+            path: &["networking", "dnsDomain"],
+            inventory_key: "cluster.network.domain",
+            value: json!(cluster.network.domain),
+        },
+    ];
+    if let Some(endpoint) = &cluster.endpoint {
+        shared.push(Shared {
+            path: &["controlPlaneEndpoint"],
+            inventory_key: "cluster.endpoint",
+            value: json!(endpoint),
+        });
+    }
+    shared
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// Sets a field, making the objects above it.
+fn fill(document: &mut Value, path: &[&str], value: Value) {
+    let Some((last, above)) = path.split_last() else { return };
+    let mut place = document;
+    for key in above {
+        if !place.get(*key).is_some_and(Value::is_object) {
+            place[*key] = json!({});
+        }
+        place = &mut place[*key];
+    }
+    place[*last] = value;
+}
+
+/// The host's part of `nodeRegistration`: name, taints, node-ip.
+fn register(document: &mut Value, host: &Host, node: &NodeAddress) {
+    fill(document, &["nodeRegistration", "name"], json!(host.name));
+    if let Some(taints) = &host.taints {
+        fill(document, &["nodeRegistration", "taints"], taints.iter().map(taint).collect());
+    }
+    if node.must_be_told {
+        let registration = &mut document["nodeRegistration"];
+        if !registration.get("kubeletExtraArgs").is_some_and(Value::is_array) {
+            registration["kubeletExtraArgs"] = json!([]);
+        }
+        let named = |argument: &Value| argument.get("name").and_then(Value::as_str) == Some("node-ip");
+        if let Some(arguments) = registration["kubeletExtraArgs"].as_array_mut()
+            && !arguments.iter().any(named)
+        {
+            arguments.push(json!({ "name": "node-ip", "value": node.address.to_string() }));
+        }
+    }
+}
+
+fn taint(taint: &Taint) -> Value {
+    json!({ "key": taint.key, "value": taint.value, "effect": taint.effect })
+}
+
+fn write(documents: &[Value]) -> Result<Secret> {
+    let texts: Vec<String> = documents.iter().map(yaml::to_text).collect();
+    Ok(Secret::new(texts.join("---\n")))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,117 @@
+//! The end of `up`: all nodes Ready, labels as wanted, system pods running, the kubeconfig on the laptop.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::connect::Session;
+use crate::api;
+use crate::cancel::Cancel;
+use crate::event::{Events, Unit};
+use crate::failure::{Failure, Kind, Result};
+use crate::host::Host as _;
+use crate::host::machine::Machine;
+use crate::inventory::{Inventory, NetworkPlugin};
+use crate::message::Request;
+use crate::secret::Secret;
+
+/// How long a node may take to appear with its pod network, or to become Ready.
+pub const NODE_LIMIT: Duration = Duration::from_secs(240);
+
+/// How often the API is asked while waiting.
+const POLL: Duration = Duration::from_millis(150);
+
+/// Sets the labels of the inventory on nodes that lack them; returns how many nodes were altered.
+pub async fn label(api: &api::Client, inventory: &Inventory, joined: &BTreeSet<String>) -> Result<u32> {
+    let nodes = api::nodes(api).await?;
+    let mut changes = 0;
+    for host in inventory.hosts.iter().filter(|host| joined.contains(&host.name)) {
+        let Some(node) = nodes.iter().find(|node| node.name == host.name) else { continue };
+        let lacks = host.labels.iter().any(|(key, value)| node.labels.get(key) != Some(value));
+        if lacks {
+            api::label_node(api, &host.name, &host.labels).await.map_err(|failure| failure.on(&host.name))?;
+            changes += 1;
+        }
+    }
+    Ok(changes)
+}
+
+/// Waits until these nodes are Ready and the pods of kube-system run. Without a pod network of ours a node is not
+/// waited for: it gets Ready when the user brings one.
+pub async fn settle(
+    api: &api::Client,
+    inventory: &Inventory,
+    joined: &BTreeSet<String>,
+    events: &Events,
+    cancel: &Cancel,
+) -> Result<()> {
+    if inventory.cluster.network.plugin == NetworkPlugin::None {
+        return Ok(());
+    }
+    let step = events.step("ready", "wait until ready");
+    let started = std::time::Instant::now();
+    let mut interval = tokio::time::interval(POLL);
+    let mut last = Failure::new(Kind::Cluster, "the API server does not answer").may_pass();
+    let result = loop {
+        interval.tick().await;
+        if let Err(failure) = cancel.check() {
+            break Err(failure);
+        }
+        match unready(api, joined).await {
+            Ok((waiting, total)) if waiting.is_empty() => {
+                step.progress(total, total, Unit::Items, None);
+                break Ok(());
+            }
+            Ok((waiting, total)) => {
+                step.progress(total - waiting.len() as u64, total, Unit::Items, waiting.first().map(String::as_str));
+                last = Failure::new(Kind::Cluster, format!("still not ready: {}", waiting.join(", ")))
+                    .advise("look with `clusterctl status` and `clusterctl kubectl -- get pods -A`, then run the same command again")
+                    .may_pass();
+            }
+            Err(failure) => last = failure,
+        }
+        if started.elapsed() > NODE_LIMIT {
+            break Err(last);
+        }
+    };
+    step.end(result)
+}
+
+/// What is not ready yet, in words, and how many things there are.
+async fn unready(api: &api::Client, joined: &BTreeSet<String>) -> Result<(Vec<String>, u64)> {
+    let (nodes, pods) = futures::try_join!(api::nodes(api), api::pods(api, "kube-system"))?;
+    let ready = |name: &String| nodes.iter().any(|node| node.name == *name && node.ready);
+    let mut waiting: Vec<String> =
+        joined.iter().filter(|name| !ready(name)).map(|name| format!("node {name}")).collect();
+    let ours = |node: &str| node.is_empty() || joined.contains(node);
+    let pods: Vec<_> = pods.into_iter().filter(|pod| ours(&pod.node)).collect();
+    waiting.extend(pods.iter().filter(|pod| !pod.well()).map(|pod| format!("pod {} ({})", pod.name, pod.reason)));
+    Ok((waiting, (joined.len() + pods.len()) as u64))
+}
+
+/// Where the admin kubeconfig of an inventory lies: beside it, `<cluster>.kubeconfig`.
+pub fn kubeconfig_path(inventory: &Inventory) -> PathBuf {
+    let folder = inventory.path.parent().unwrap_or(Path::new("."));
+    folder.join(format!("{}.kubeconfig", inventory.cluster.name))
+}
+
+/// Writes the admin kubeconfig beside the inventory, readable by its owner only; returns whether it changed.
+///
+/// # Errors
+/// Kind `Host`: another file with that name is there that clusterctl did not write.
+pub async fn write_kubeconfig(inventory: &Inventory, session: &Session) -> Result<bool> {
+    let kubeconfig: Secret = session.agent.ask(Request::AdminKubeconfig).await?;
+    let path = kubeconfig_path(inventory);
+    let machine = Machine;
+    let content = kubeconfig.expose().as_bytes();
+    let existing = machine.read(&path)?;
+    if existing.as_deref() == Some(content) {
+        return Ok(false);
+    }
+    if existing.is_some() {
+        // A former cluster's credentials may be somebody's only copy.
+        machine.rename(&path, &path.with_extension("kubeconfig.backup"))?;
+    }
+    machine.write(&path, content, 0o600)?;
+    Ok(true)
+}

@@ -1,0 +1,40 @@
+//! `kubectl`: the cluster's own kubectl, run on a control plane through the connection.
+
+use std::collections::BTreeMap;
+
+use super::connect::{Access, Settings, connect_to};
+use crate::failure::{Failure, Kind, Result};
+use crate::inventory::Inventory;
+use crate::message::{Ran, Request, RunOrder};
+
+/// A kubectl command may take this long, in seconds.
+const LIMIT_SECONDS: u64 = 3600;
+
+/// Runs kubectl with the admin's rights on the first control plane that answers.
+///
+/// # Errors
+/// Kind `Connection` and its kin when no control plane can be reached; what kubectl says is in [`Ran`].
+pub async fn kubectl(inventory: &Inventory, settings: &Settings, arguments: &[String], input: Vec<u8>) -> Result<Ran> {
+    let mut last = None;
+    for host in inventory.control_planes() {
+        let (sessions, failures) = connect_to(inventory, vec![host], settings, Access::Look).await?;
+        let Some(session) = sessions.first() else {
+            last = failures.into_iter().next();
+            continue;
+        };
+        if !session.facts.kubernetes.admin_conf {
+            last = Some(
+                Failure::new(Kind::Cluster, "there is no cluster on it")
+                    .on(&host.name)
+                    .advise("run `clusterctl up` first"),
+            );
+            continue;
+        }
+        let mut words = vec!["kubectl".to_owned()];
+        words.extend_from_slice(arguments);
+        let environment = BTreeMap::from([("KUBECONFIG".to_owned(), "/etc/kubernetes/admin.conf".to_owned())]);
+        let order = RunOrder { arguments: words, environment, input, limit_seconds: LIMIT_SECONDS };
+        return session.agent.ask(Request::Run(order)).await;
+    }
+    Err(last.unwrap_or_else(|| Failure::new(Kind::Configuration, "the inventory has no control plane")))
+}

@@ -1,0 +1,277 @@
+//! What each host lacks and whether it may be touched: a pure function of inventory, facts and bundle.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde_json::{Value, json};
+
+use super::documents::{Documents, NodeAddress};
+use crate::bundle::{Blob, Manifest};
+use crate::fact::Facts;
+use crate::failure::{Failure, Kind};
+use crate::inventory::{Host, Inventory, Role};
+use crate::message::Place;
+use crate::node;
+
+/// Blobs of the container runtime; a host that brings its own runtime does not get them.
+const RUNTIME: &[&str] = &["bin/runc", "bin/containerd", "bin/containerd-shim-runc-v2", "bin/ctr"];
+
+/// What one host is and gets.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HostPlan {
+    /// Its name.
+    pub name: String,
+    /// The address the cluster knows it by.
+    pub node: NodeAddress,
+    /// Whether it is a node of this cluster already.
+    pub member: bool,
+    /// The blobs its role needs, in sending order.
+    pub blobs: Vec<Blob>,
+    /// What the playbooks are told.
+    pub variables: BTreeMap<String, Value>,
+}
+
+/// The plans of all hosts in inventory order, and what a person should know.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// One for each host.
+    pub hosts: Vec<HostPlan>,
+    /// Sentences that stop nothing.
+    pub warnings: Vec<String>,
+}
+
+/// Plans an `up`.
+///
+/// # Errors
+/// Every reason on every host why it must not begin; then nothing has been touched.
+pub fn plan(
+    inventory: &Inventory,
+    documents: &Documents,
+    facts: &BTreeMap<String, Facts>,
+    manifest: &Manifest,
+) -> Result<Plan, Vec<Failure>> {
+    let mut failures = Vec::new();
+    let mut warnings = Vec::new();
+    let mut hosts = Vec::new();
+    failures.extend(wrong_version(inventory, manifest));
+    failures.extend(shared_machine_ids(inventory, facts));
+    let first = inventory.first_control_plane();
+    let cluster_hash = facts.get(&first.name).and_then(|facts| facts.kubernetes.ca_hash.clone());
+    for host in &inventory.hosts {
+        let Some(facts) = facts.get(&host.name) else { continue };
+        let refuse = |failure: Failure| failure.on(&host.name);
+        let standing = standing(inventory, host, facts, cluster_hash.as_deref());
+        let member = match standing {
+            Ok(member) => member,
+            Err(failure) => {
+                failures.push(refuse(failure));
+                continue;
+            }
+        };
+        failures.extend(unfit(facts, manifest).into_iter().map(refuse));
+        if !member {
+            let (errors, notes) = checks(inventory, host, documents, facts);
+            failures.extend(errors.into_iter().map(refuse));
+            warnings.extend(notes.into_iter().map(|note| format!("{}: {note}", host.name)));
+        }
+        match node_address(host, facts) {
+            Ok(node) => hosts.push(HostPlan {
+                name: host.name.clone(),
+                node,
+                member,
+                blobs: blobs(host, facts, manifest),
+                variables: variables(inventory, documents, facts, manifest),
+            }),
+            Err(failure) => failures.push(refuse(failure)),
+        }
+    }
+    if failures.is_empty() { Ok(Plan { hosts, warnings }) } else { Err(failures) }
+}
+
+fn wrong_version(inventory: &Inventory, manifest: &Manifest) -> Option<Failure> {
+    let wanted = &inventory.cluster.kubernetes;
+    (manifest.kubernetes != *wanted).then(|| {
+        Failure::new(
+            Kind::Bundle,
+            format!("the bundle is for Kubernetes {}, the inventory wants {wanted}", manifest.kubernetes),
+        )
+        .advise(format!(
+            "make a bundle with `clusterctl bundle create --kubernetes {wanted}`, or set cluster.kubernetes"
+        ))
+    })
+}
+
+/// Machines cloned from one image keep its machine-id, and then share pod networks and leases.
+fn shared_machine_ids(inventory: &Inventory, facts: &BTreeMap<String, Facts>) -> Vec<Failure> {
+    let mut by_id: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for host in &inventory.hosts {
+        if let Some(facts) = facts.get(&host.name).filter(|facts| !facts.machine_id.is_empty()) {
+            by_id.entry(&facts.machine_id).or_default().push(&host.name);
+        }
+    }
+    let twice = by_id.into_iter().filter(|(_, names)| names.len() > 1);
+    twice
+        .map(|(_, names)| {
+            Failure::new(Kind::Preflight, format!("{} have the same /etc/machine-id", names.join(" and ")))
+                .on(names[1])
+                .advise(
+                    "give the copy one of its own: `rm /etc/machine-id && systemd-machine-id-setup`, then reboot it",
+                )
+        })
+        .collect()
+}
+
+/// Whether a host is a member of this cluster; a failure if it is a member of another.
+fn standing(inventory: &Inventory, host: &Host, facts: &Facts, cluster_hash: Option<&str>) -> Result<bool, Failure> {
+    let state = &facts.kubernetes;
+    let foreign = |whose: String| {
+        Failure::new(Kind::Preflight, format!("it is a node of another cluster already ({whose})"))
+            .advise("reset it there first (`clusterctl down` with that cluster's inventory, or `kubeadm reset`), or take it out of this inventory")
+    };
+    let ours = state.journal_cluster.as_deref() == Some(inventory.cluster.name.as_str());
+    if let Some(other) = state.journal_cluster.as_deref().filter(|_| !ours) {
+        return Err(foreign(format!("clusterctl's cluster {other}")));
+    }
+    let has_state = state.kubelet_conf || state.admin_conf || !state.manifests.is_empty();
+    if has_state && !ours {
+        let server = state.server.clone().unwrap_or_else(|| "not made by clusterctl".to_owned());
+        return Err(foreign(server));
+    }
+    if host.role == Role::Worker
+        && state.kubelet_conf
+        && let (Some(here), Some(there)) = (state.ca_hash.as_deref(), cluster_hash)
+        && here != there
+    {
+        return Err(foreign(format!("its CA is {here}, this cluster's is {there}")));
+    }
+    let joined_before_its_cluster = host.role == Role::Worker && state.kubelet_conf && cluster_hash.is_none();
+    if joined_before_its_cluster {
+        return Err(foreign("the first control plane has no cluster any more".to_owned()));
+    }
+    Ok(state.kubelet_conf)
+}
+
+/// What makes a host useless as a node, whatever its role.
+fn unfit(facts: &Facts, manifest: &Manifest) -> Vec<Failure> {
+    let mut failures = Vec::new();
+    if !facts.systemd {
+        failures.push(
+            Failure::new(Kind::Preflight, "systemd is not its init system").advise("use a distribution with systemd"),
+        );
+    }
+    if !manifest.has_architecture(&facts.architecture) {
+        failures.push(
+            Failure::new(
+                Kind::Bundle,
+                format!("its architecture is {}, and the bundle has nothing for it", facts.architecture),
+            )
+            .advise("make a bundle for that architecture"),
+        );
+    }
+    failures
+}
+
+/// kubeadm's checks on the facts: errors and warnings.
+fn checks(inventory: &Inventory, host: &Host, documents: &Documents, facts: &Facts) -> (Vec<Failure>, Vec<String>) {
+    let is_first = host.name == inventory.first_control_plane().name;
+    let (purpose, kind) = match (is_first, host.role) {
+        (true, _) => (node::Purpose::Init, "InitConfiguration"),
+        (false, Role::ControlPlane) => (node::Purpose::JoinControlPlane, "JoinConfiguration"),
+        (false, Role::Worker) => (node::Purpose::JoinWorker, "JoinConfiguration"),
+    };
+    let ignore = documents.ignored_checks(kind);
+    let findings = node::preflight(
+        facts,
+        &node::Plan {
+            purpose,
+            cluster: &inventory.cluster.name,
+            kubernetes: &inventory.cluster.kubernetes,
+            bind_port: documents.bind_port(),
+            local_etcd: documents.field("ClusterConfiguration", &["etcd", "external"]).is_none(),
+            ignore: &ignore,
+        },
+    );
+    let mut errors = Vec::new();
+    let mut warnings = Vec::new();
+    for finding in findings {
+        let sentence = format!("[{}] {}", finding.name, finding.message);
+        if finding.severity == node::Severity::Error {
+            errors.push(Failure::new(Kind::Preflight, sentence).advise(format!(
+                "mend it, or add {} to {kind}.nodeRegistration.ignorePreflightErrors in cluster.kubeadm",
+                finding.name
+            )));
+        } else {
+            warnings.push(sentence);
+        }
+    }
+    (errors, warnings)
+}
+
+/// The address a node is known by: the one in the inventory, else that of the default route.
+fn node_address(host: &Host, facts: &Facts) -> Result<NodeAddress, Failure> {
+    let by_default = default_address(facts);
+    if let Some(address) = host.node_address {
+        let on_host = facts.addresses.iter().any(|link| link.address.addr() == address);
+        // Behind address translation the inventory's address is not on the host; then the host's own one counts.
+        if on_host || by_default.is_none() {
+            return Ok(NodeAddress { address, must_be_told: by_default.is_some_and(|default| default != address) });
+        }
+    }
+    by_default.map(|address| NodeAddress { address, must_be_told: false }).ok_or_else(|| {
+        Failure::new(Kind::Preflight, "it has no default route, so its node address cannot be known")
+            .advise("write the host's IP address into the inventory as `node_address`")
+    })
+}
+
+/// The address that the default route leaves from.
+fn default_address(facts: &Facts) -> Option<IpAddr> {
+    let route = facts.routes.iter().find(|route| route.destination.prefix_len() == 0)?;
+    let same_family = |address: &IpAddr| address.is_ipv4() == route.destination.addr().is_ipv4();
+    let on_link = facts.addresses.iter().filter(|link| link.link == route.link).map(|link| link.address);
+    let mut candidates = on_link.filter(|address| same_family(&address.addr()));
+    let reaches = |address: &ipnet::IpNet| route.via.is_none_or(|via| address.contains(&via));
+    let first = candidates.clone().next();
+    candidates.find(reaches).or(first).map(|address| address.addr())
+}
+
+fn brings_runtime(facts: &Facts) -> bool {
+    facts.runtime.as_ref().is_some_and(|runtime| !runtime.ours)
+}
+
+fn blobs(host: &Host, facts: &Facts, manifest: &Manifest) -> Vec<Blob> {
+    let own_runtime = brings_runtime(facts);
+    manifest
+        .for_host(host.role, &facts.architecture)
+        .filter(|blob| !(own_runtime && RUNTIME.contains(&blob.name.as_str())))
+        .cloned()
+        .collect()
+}
+
+fn variables(
+    inventory: &Inventory,
+    documents: &Documents,
+    facts: &Facts,
+    manifest: &Manifest,
+) -> BTreeMap<String, Value> {
+    let repository = documents.image_repository();
+    let pause = manifest.references().find(|reference| reference.contains("/pause:")).unwrap_or_default();
+    let pause = pause.rsplit_once('/').map_or(pause.to_owned(), |(_, image)| format!("{repository}/{image}"));
+    [
+        ("cgroup_driver", json!(documents.cgroup_driver())),
+        ("pause_image", json!(pause)),
+        ("restrict_oom_score_adj", json!(inventory.cluster.containerd.restrict_oom_score_adj)),
+        ("swap_off", json!(documents.fails_on_swap())),
+        ("containerd_ours", json!(!brings_runtime(facts))),
+    ]
+    .into_iter()
+    .map(|(name, value)| (name.to_owned(), value))
+    .collect()
+}
+
+/// Whether a blob is a file (and not images).
+pub fn is_file(blob: &Blob) -> bool {
+    matches!(blob.place, Place::File { .. })
+}
+
+#[cfg(test)]
+mod tests;

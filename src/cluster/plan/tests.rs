@@ -1,0 +1,184 @@
+//! A table of hosts and what is planned for them.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use rstest::rstest;
+
+use super::{default_address, node_address, plan};
+use crate::bundle::{Blob, FORMAT, Manifest};
+use crate::cluster::documents::Documents;
+use crate::fact::{Facts, LinkAddress, Route, Runtime};
+use crate::failure::Kind;
+use crate::inventory::{self, Inventory, Role};
+use crate::message::Place;
+
+fn inventory() -> Inventory {
+    let text = "cluster:\n  name: demo\n  kubernetes: 1.36.3\nssh: {user: root}\nhosts:\n  cp1: {address: 10.0.0.11, role: control-plane}\n  w1: {address: 10.0.0.21}\n";
+    inventory::parse(text, Path::new("inventory.yaml"), Path::new("/home/ann"))
+        .unwrap_or_else(|findings| panic!("{findings:?}"))
+}
+
+fn link(name: &str, address: &str) -> LinkAddress {
+    LinkAddress { link: name.into(), address: address.parse().unwrap() }
+}
+
+fn route(destination: &str, via: Option<&str>, link: &str) -> Route {
+    Route { destination: destination.parse().unwrap(), via: via.map(|via| via.parse().unwrap()), link: link.into() }
+}
+
+/// A host that nothing is wrong with.
+fn good(address: &str, machine_id: &str) -> Facts {
+    Facts {
+        architecture: "amd64".into(),
+        cgroup_version: 2,
+        systemd: true,
+        memory_bytes: 8 << 30,
+        cpus: 4,
+        addresses: vec![link("eth0", &format!("{address}/24"))],
+        routes: vec![route("0.0.0.0/0", Some("10.0.0.1"), "eth0")],
+        hostname: machine_id.into(),
+        machine_id: machine_id.into(),
+        kernel: "6.12.0".into(),
+        programs: ["mount", "losetup", "cp", "ip", "iptables", "modprobe"].map(str::to_owned).to_vec(),
+        ..Facts::default()
+    }
+}
+
+fn facts() -> BTreeMap<String, Facts> {
+    BTreeMap::from([("cp1".into(), good("10.0.0.11", "a")), ("w1".into(), good("10.0.0.21", "b"))])
+}
+
+fn blob(name: &str, roles: &[Role], place: Place) -> Blob {
+    Blob {
+        name: name.into(),
+        sha256: format!("{name:0>64}"),
+        size: 1,
+        stored_sha256: String::new(),
+        stored_size: 1,
+        architecture: "amd64".into(),
+        roles: roles.to_vec(),
+        place,
+    }
+}
+
+fn manifest() -> Manifest {
+    let file = |path: &str| Place::File { path: path.into(), mode: 0o755 };
+    let pause = Place::Images { references: vec!["registry.k8s.io/pause:3.10.2".into()] };
+    let both = [Role::ControlPlane, Role::Worker];
+    Manifest {
+        format: FORMAT,
+        kubernetes: semver::Version::new(1, 36, 3),
+        blobs: vec![
+            blob("bin/containerd", &both, file("/usr/local/bin/containerd")),
+            blob("bin/kubelet", &both, file("/usr/local/bin/kubelet")),
+            blob("images/control-plane", &[Role::ControlPlane], Place::Images { references: vec![] }),
+            blob("images/pause", &both, pause),
+        ],
+    }
+}
+
+fn failures(facts: &BTreeMap<String, Facts>) -> Vec<(Kind, String)> {
+    let inventory = inventory();
+    let failures = plan(&inventory, &Documents::default(), facts, &manifest()).unwrap_err();
+    failures.into_iter().map(|failure| (failure.kind, failure.to_string())).collect()
+}
+
+#[test]
+fn bare_hosts_get_what_their_role_needs() {
+    let inventory = inventory();
+    let plan = plan(&inventory, &Documents::default(), &facts(), &manifest()).unwrap();
+    let names = |index: usize| plan.hosts[index].blobs.iter().map(|blob| blob.name.as_str()).collect::<Vec<_>>();
+    assert_eq!(names(0), ["bin/containerd", "bin/kubelet", "images/control-plane", "images/pause"]);
+    assert_eq!(names(1), ["bin/containerd", "bin/kubelet", "images/pause"]);
+    assert!(plan.hosts.iter().all(|host| !host.member && !host.node.must_be_told));
+    assert_eq!(plan.hosts[0].variables["pause_image"], "registry.k8s.io/pause:3.10.2");
+    assert_eq!(plan.hosts[0].variables["containerd_ours"], true);
+}
+
+#[test]
+fn a_host_that_brings_its_runtime_keeps_it() {
+    let mut facts = facts();
+    let runtime = Runtime {
+        name: "containerd".into(),
+        path: "/usr/bin/containerd".into(),
+        version: "1.7.24".into(),
+        ours: false,
+    };
+    facts.get_mut("w1").unwrap().runtime = Some(runtime);
+    let plan = plan(&inventory(), &Documents::default(), &facts, &manifest()).unwrap();
+    assert!(plan.hosts[1].blobs.iter().all(|blob| blob.name != "bin/containerd"));
+    assert_eq!(plan.hosts[1].variables["containerd_ours"], false);
+}
+
+#[rstest]
+#[case::no_systemd(|facts: &mut Facts| facts.systemd = false, Kind::Preflight, "systemd")]
+#[case::architecture(|facts: &mut Facts| facts.architecture = "arm64".into(), Kind::Bundle, "arm64")]
+#[case::cloned(|facts: &mut Facts| facts.machine_id = "a".into(), Kind::Preflight, "cp1 and w1 have the same /etc/machine-id")]
+#[case::other_cluster(|facts: &mut Facts| facts.kubernetes.journal_cluster = Some("other".into()), Kind::Preflight, "clusterctl's cluster other")]
+#[case::other_tool(|facts: &mut Facts| { facts.kubernetes.kubelet_conf = true; facts.kubernetes.server = Some("https://192.0.2.7:6443".into()); }, Kind::Preflight, "https://192.0.2.7:6443")]
+fn a_host_that_must_not_be_touched_is_refused(#[case] spoil: fn(&mut Facts), #[case] kind: Kind, #[case] words: &str) {
+    let mut facts = facts();
+    spoil(facts.get_mut("w1").unwrap());
+    let found = failures(&facts);
+    assert!(
+        found.iter().any(|(found, text)| *found == kind && text.starts_with("w1: ") && text.contains(words)),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn all_reasons_on_all_hosts_come_at_once() {
+    let mut facts = facts();
+    facts.get_mut("cp1").unwrap().systemd = false;
+    facts.get_mut("w1").unwrap().architecture = "arm64".into();
+    let hosts: Vec<String> = failures(&facts).into_iter().map(|(_, text)| text[..3].to_owned()).collect();
+    assert!(hosts.iter().any(|host| host == "cp1") && hosts.iter().any(|host| host == "w1:"), "{hosts:?}");
+}
+
+#[test]
+fn members_of_this_cluster_are_recognised_by_its_ca() {
+    let mut facts = facts();
+    for name in ["cp1", "w1"] {
+        let state = &mut facts.get_mut(name).unwrap().kubernetes;
+        state.journal_cluster = Some("demo".into());
+        state.kubelet_conf = true;
+        state.ca_hash = Some("sha256:1".into());
+    }
+    let planned = plan(&inventory(), &Documents::default(), &facts, &manifest()).unwrap();
+    assert!(planned.hosts.iter().all(|host| host.member));
+    facts.get_mut("w1").unwrap().kubernetes.ca_hash = Some("sha256:2".into());
+    assert!(failures(&facts)[0].1.contains("another cluster"));
+}
+
+#[test]
+fn a_bundle_of_another_version_is_refused() {
+    let manifest = Manifest { kubernetes: semver::Version::new(1, 35, 4), ..manifest() };
+    let found = plan(&inventory(), &Documents::default(), &facts(), &manifest).unwrap_err();
+    assert_eq!(found[0].kind, Kind::Bundle);
+}
+
+#[test]
+fn the_default_route_tells_the_address() {
+    let facts = Facts {
+        addresses: vec![link("eth1", "192.168.9.5/24"), link("eth0", "10.0.0.99/32"), link("eth0", "10.0.0.11/24")],
+        routes: vec![route("10.0.0.0/24", None, "eth0"), route("0.0.0.0/0", Some("10.0.0.1"), "eth0")],
+        ..Facts::default()
+    };
+    assert_eq!(default_address(&facts), Some("10.0.0.11".parse().unwrap()));
+    assert_eq!(default_address(&Facts::default()), None);
+}
+
+#[test]
+fn an_address_other_than_the_default_routes_must_be_told_to_the_kubelet() {
+    let mut host = inventory().hosts[0].clone();
+    let mut facts = good("10.0.2.15", "a");
+    facts.addresses.push(link("eth1", "10.0.0.11/24"));
+    host.node_address = Some("10.0.0.11".parse().unwrap());
+    let node = node_address(&host, &facts).unwrap();
+    assert_eq!((node.address.to_string().as_str(), node.must_be_told), ("10.0.0.11", true));
+    // Behind address translation: the host does not have the inventory's address.
+    host.node_address = Some("203.0.113.9".parse().unwrap());
+    let node = node_address(&host, &facts).unwrap();
+    assert_eq!((node.address.to_string().as_str(), node.must_be_told), ("10.0.2.15", false));
+}

@@ -1,0 +1,57 @@
+//! `run`: a person's own playbook on all hosts.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::connect::{Access, Session, Settings, connect};
+use super::down::Down;
+use crate::event::{What, elapsed_milliseconds};
+use crate::failure::{Failure, Result};
+use crate::inventory::Inventory;
+use crate::message::{PlayOrder, PlayReport, Request};
+use crate::playbook::{self, Loaded};
+
+/// Runs the playbook in a file on all hosts of the inventory at once. With `dry_run` nothing is altered and the changes
+/// are those that would be made.
+///
+/// # Errors
+/// What is wrong with the playbook, before any host is reached.
+pub async fn run(inventory: &Inventory, file: &Path, dry_run: bool, settings: &Settings) -> Result<Down> {
+    let started = std::time::Instant::now();
+    let loaded = playbook::load_file(file)?;
+    settings.events.send(What::RunStarted {
+        verb: "run".to_owned(),
+        cluster: inventory.cluster.name.clone(),
+        hosts: inventory.hosts.iter().map(|host| host.name.clone()).collect(),
+    });
+    let (sessions, mut failures) = connect(inventory, settings, Access::Alter("run")).await?;
+    let lanes = sessions.iter().map(|session| play(session, &loaded, dry_run, settings));
+    let mut done = Vec::new();
+    for (session, result) in sessions.iter().zip(futures::future::join_all(lanes).await) {
+        match result {
+            Ok(changes) => done.push((session.host.name.clone(), changes)),
+            Err(failure) => failures.push(failure.on(&session.host.name)),
+        }
+    }
+    let milliseconds = elapsed_milliseconds(started.elapsed());
+    let changes = done.iter().map(|(_, changes)| changes).sum();
+    settings.events.send(What::RunFinished { milliseconds, changes, failed: failures.clone() });
+    Ok(Down { done, failures, milliseconds })
+}
+
+async fn play(session: &Session, loaded: &Loaded, dry_run: bool, settings: &Settings) -> Result<u32, Failure> {
+    settings.cancel.check()?;
+    let mut step = session.events.step("play", &loaded.play.name);
+    let order = PlayOrder {
+        play: loaded.play.clone(),
+        variables: BTreeMap::from([("host".to_owned(), serde_json::json!(session.host.name))]),
+        files: loaded.files.clone(),
+        dry_run,
+    };
+    let result = session.agent.ask::<PlayReport>(Request::Play(order)).await;
+    for change in result.iter().flat_map(|report| &report.changes) {
+        step.changed(change);
+    }
+    let changes = step.changes();
+    step.end(result.map(|_| changes))
+}

@@ -1,0 +1,173 @@
+//! `up`: from bare hosts, or from whatever a former run left, to a cluster.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::board::Board;
+use super::connect::{Access, Session, Settings, connect};
+use super::documents::Documents;
+use super::finish;
+use super::lane::Lane;
+use super::plan::plan;
+use crate::bundle::Bundle;
+use crate::event::{What, elapsed_milliseconds};
+use crate::failure::{Failure, Result};
+use crate::inventory::{Inventory, Role};
+
+/// How a host came out of a run.
+#[derive(Debug, Clone, PartialEq)]
+pub enum State {
+    /// It is a node and Ready.
+    Ready,
+    /// It is a node; nobody waited for it to be Ready.
+    Joined,
+    /// It did not finish.
+    Failed(Failure),
+}
+
+/// One host's outcome.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HostOutcome {
+    /// Its name.
+    pub name: String,
+    /// Where SSH reached it.
+    pub address: String,
+    /// What it is.
+    pub role: Role,
+    /// How it came out.
+    pub state: State,
+    /// Things altered on it.
+    pub changes: u32,
+    /// How long its lane took, in milliseconds.
+    pub milliseconds: u64,
+}
+
+/// What an `up` came to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// All hosts in inventory order.
+    pub hosts: Vec<HostOutcome>,
+    /// Where the admin kubeconfig lies; absent when there is no cluster yet.
+    pub kubeconfig: Option<PathBuf>,
+    /// How long it all took, in milliseconds.
+    pub milliseconds: u64,
+    /// Failures of hosts and of the cluster as a whole.
+    pub failures: Vec<Failure>,
+}
+
+impl Outcome {
+    /// Things altered on all hosts.
+    pub fn changes(&self) -> u32 {
+        self.hosts.iter().map(|host| host.changes).sum()
+    }
+}
+
+/// Makes the cluster of an inventory, or finishes it, or finds that nothing is to do.
+///
+/// # Errors
+/// All failures found before anything was touched (a host that cannot be reached, a failed preflight). What fails later
+/// is part of the [`Outcome`].
+pub async fn up(inventory: &Inventory, bundle: Arc<Bundle>, settings: &Settings) -> Result<Outcome, Vec<Failure>> {
+    let started = Instant::now();
+    let events = &settings.events;
+    events.send(What::RunStarted {
+        verb: "up".to_owned(),
+        cluster: inventory.cluster.name.clone(),
+        hosts: inventory.hosts.iter().map(|host| host.name.clone()).collect(),
+    });
+    let documents = Documents::read(inventory).map_err(|failure| vec![failure])?;
+    let (sessions, unreachable) =
+        connect(inventory, settings, Access::Alter("up")).await.map_err(|failure| vec![failure])?;
+    if !unreachable.is_empty() {
+        return Err(unreachable);
+    }
+    let facts: BTreeMap<_, _> =
+        sessions.iter().map(|session| (session.host.name.clone(), session.facts.clone())).collect();
+    let plan = plan(inventory, &documents, &facts, bundle.manifest())?;
+    plan.warnings.iter().for_each(|warning| events.warn(warning));
+    let first = &inventory.first_control_plane().name;
+    let joins = plan.hosts.iter().any(|host| !host.member && host.name != *first);
+    let board = Board::new();
+    let lanes = sessions.iter().zip(&plan.hosts).map(|(session, plan)| {
+        let lane = Lane {
+            inventory,
+            documents: &documents,
+            session,
+            plan,
+            bundle: &bundle,
+            board: &board,
+            cancel: &settings.cancel,
+            hosts: sessions.len(),
+            joins,
+        };
+        async move {
+            let began = Instant::now();
+            let result = if plan.name == *first { lane.first_control_plane().await } else { lane.worker().await };
+            outcome(session, result, began)
+        }
+    });
+    let mut hosts: Vec<HostOutcome> = futures::future::join_all(lanes).await;
+    let mut failures: Vec<Failure> = hosts
+        .iter()
+        .filter_map(|host| match &host.state {
+            State::Failed(failure) => Some(failure.clone()),
+            State::Ready | State::Joined => None,
+        })
+        .collect();
+    let kubeconfig = match conclude(inventory, &sessions, &board, &mut hosts, settings).await {
+        Ok(path) => path,
+        Err(failure) => {
+            failures.push(failure);
+            None
+        }
+    };
+    let milliseconds = elapsed_milliseconds(started.elapsed());
+    let outcome = Outcome { hosts, kubeconfig, milliseconds, failures };
+    events.send(What::RunFinished { milliseconds, changes: outcome.changes(), failed: outcome.failures.clone() });
+    Ok(outcome)
+}
+
+fn outcome(session: &Session, result: Result<u32>, began: Instant) -> HostOutcome {
+    let (state, changes) = match result {
+        Ok(changes) => (State::Joined, changes),
+        Err(failure) => (State::Failed(failure.on(&session.host.name)), 0),
+    };
+    HostOutcome {
+        name: session.host.name.clone(),
+        address: session.host.address.clone(),
+        role: session.host.role,
+        state,
+        changes,
+        milliseconds: elapsed_milliseconds(began.elapsed()),
+    }
+}
+
+/// Everything after the lanes; does nothing where the first control plane failed.
+async fn conclude(
+    inventory: &Inventory,
+    sessions: &[Session],
+    board: &Board,
+    hosts: &mut [HostOutcome],
+    settings: &Settings,
+) -> Result<Option<PathBuf>> {
+    let first = inventory.first_control_plane();
+    let up = hosts.iter().any(|host| host.name == first.name && host.state == State::Joined);
+    let Some(session) = sessions.iter().find(|session| session.host.name == first.name).filter(|_| up) else {
+        return Ok(None);
+    };
+    let joined: BTreeSet<String> =
+        hosts.iter().filter(|host| host.state == State::Joined).map(|host| host.name.clone()).collect();
+    let api = board.api.wait().await?;
+    let kubeconfig_changed = finish::write_kubeconfig(inventory, session).await?;
+    let labelled = finish::label(&api, inventory, &joined).await?;
+    if let Some(host) = hosts.iter_mut().find(|host| host.name == first.name) {
+        host.changes += labelled + u32::from(kubeconfig_changed);
+    }
+    finish::settle(&api, inventory, &joined, &settings.events, &settings.cancel).await?;
+    for host in hosts.iter_mut().filter(|host| host.state == State::Joined) {
+        host.state = State::Ready;
+    }
+    Ok(Some(finish::kubeconfig_path(inventory)))
+}

@@ -1,0 +1,295 @@
+//! Loading kubeadm's documents from a text of one or more YAML or JSON documents.
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::cluster::ClusterConfiguration;
+use super::init::InitConfiguration;
+use super::join::{JoinConfiguration, ResetConfiguration};
+use super::shape::{self, Shape};
+use super::{Duration, older};
+use crate::failure::{Failure, Kind, Result};
+use crate::yaml;
+
+/// What a configuration text holds, not completed and not validated yet: see `complete` and `validate` of each type.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Documents {
+    /// InitConfiguration.
+    pub init: Option<InitConfiguration>,
+    /// ClusterConfiguration.
+    pub cluster: Option<ClusterConfiguration>,
+    /// JoinConfiguration.
+    pub join: Option<JoinConfiguration>,
+    /// ResetConfiguration.
+    pub reset: Option<ResetConfiguration>,
+    /// KubeletConfiguration, kubelet.config.k8s.io/v1beta1, as written: it may hold fields we do not know.
+    pub kubelet: Option<Value>,
+    /// KubeProxyConfiguration, kubeproxy.config.k8s.io/v1alpha1, as written.
+    pub kube_proxy: Option<Value>,
+    /// What a person should know: unknown kinds and fields, one sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// The documents of a text; empty ones are left out.
+///
+/// # Errors
+/// [`Kind::Configuration`] with line and column if the text is not YAML or a key stands twice.
+pub fn documents(text: &str) -> Result<Vec<Value>> {
+    match yaml::documents(text) {
+        Ok(documents) => Ok(documents.into_iter().map(|(_, document)| document).collect()),
+        // The line itself is not repeated: configurations and kubeconfigs hold tokens and keys.
+        Err(finding) => {
+            let span = finding.span();
+            let sentence = format!("line {}, column {}: {}", span.line, span.column, finding.message);
+            Err(Failure::new(Kind::Configuration, "the configuration is not YAML").caused_by(sentence))
+        }
+    }
+}
+
+/// Reads the documents that concern kubeadm. Unknown kinds and fields are warned about, as upstream does.
+///
+/// # Errors
+/// [`Kind::Configuration`]: not YAML, no `kind`, a kind twice, a value of the wrong type, an API version that is too
+/// old or too new.
+pub fn load(text: &str) -> Result<Documents> {
+    let mut loaded = Documents::default();
+    let mut moved_timeout = None;
+    for (position, mut document) in documents(text)?.into_iter().enumerate() {
+        let header = |name: &str| document.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let (version, kind) = (header("apiVersion"), header("kind"));
+        if version.is_empty() || kind.is_empty() {
+            let sentence = format!("document {} of the configuration has no apiVersion or no kind", position + 1);
+            return Err(Failure::new(Kind::Configuration, sentence)
+                .advise("begin each document with apiVersion and kind, for example kubeadm.k8s.io/v1beta4 and ClusterConfiguration"));
+        }
+        let (group, api_version) = version.split_once('/').unwrap_or(("", &version));
+        match (group, kind.as_str()) {
+            ("kubeadm.k8s.io", _) => {
+                if let Some(timeout) = accept_version(api_version, &kind, &mut document, &mut loaded.warnings)? {
+                    moved_timeout = Some(timeout);
+                }
+                loaded.take_kubeadm(&kind, document)?;
+            }
+            ("kubelet.config.k8s.io", "KubeletConfiguration") => once(&mut loaded.kubelet, document, &kind)?,
+            ("kubeproxy.config.k8s.io", "KubeProxyConfiguration") => once(&mut loaded.kube_proxy, document, &kind)?,
+            _ => loaded.warnings.push(format!("{kind} of {version} is not known here and is ignored")),
+        }
+    }
+    if let Some(timeout) = moved_timeout {
+        let init = loaded.init.get_or_insert_default();
+        init.timeouts.control_plane_component_health_check = timeout;
+    }
+    Ok(loaded)
+}
+
+impl Documents {
+    fn take_kubeadm(&mut self, kind: &str, document: Value) -> Result<()> {
+        let warnings = &mut self.warnings;
+        match kind {
+            "InitConfiguration" => once(&mut self.init, typed(document, kind, &shape::INIT, warnings)?, kind),
+            "ClusterConfiguration" => once(&mut self.cluster, typed(document, kind, &shape::CLUSTER, warnings)?, kind),
+            "JoinConfiguration" => once(&mut self.join, typed(document, kind, &shape::JOIN, warnings)?, kind),
+            "ResetConfiguration" => once(&mut self.reset, typed(document, kind, &shape::RESET, warnings)?, kind),
+            _ => {
+                self.warnings.push(format!("{kind} of kubeadm.k8s.io is not known here and is ignored"));
+                Ok(())
+            }
+        }
+    }
+}
+
+impl ClusterConfiguration {
+    /// Reads the text stored in kubeadm-config, with warnings about what is not known here. The values are the
+    /// cluster's: nothing is validated (kubeadm.md sections 0.2 and 16.2).
+    ///
+    /// # Errors
+    /// [`Kind::Cluster`] if it is not a ClusterConfiguration.
+    pub fn from_stored(text: &str) -> Result<(Self, Vec<String>)> {
+        let broken = |sentence: &str| Failure::new(Kind::Cluster, sentence);
+        let loaded = load(text)
+            .map_err(|failure| broken("the ConfigMap kubeadm-config cannot be read").caused_by(failure.to_string()))?;
+        match loaded.cluster {
+            Some(cluster) => Ok((cluster, loaded.warnings)),
+            None => Err(broken("the ConfigMap kubeadm-config holds no ClusterConfiguration")),
+        }
+    }
+}
+
+/// Checks the API version and lifts an older document; returns a timeout that moved to InitConfiguration.
+fn accept_version(
+    version: &str,
+    kind: &str,
+    document: &mut Value,
+    warnings: &mut Vec<String>,
+) -> Result<Option<Duration>> {
+    match version {
+        "v1beta4" => Ok(None),
+        "v1beta3" => {
+            warnings
+                .push(format!("{kind} is written in kubeadm.k8s.io/v1beta3, which Kubernetes 1.37 no longer accepts"));
+            let Some(timeout) = older::to_v1beta4(kind, document) else { return Ok(None) };
+            serde_json::from_value(timeout).map(Some).map_err(|error| {
+                Failure::new(Kind::Configuration, "apiServer.timeoutForControlPlane is wrong").because(&error)
+            })
+        }
+        other => Err(Failure::new(
+            Kind::Configuration,
+            format!("{kind} has the unknown version kubeadm.k8s.io/{other}"),
+        )
+        .advise(
+            "write it in kubeadm.k8s.io/v1beta4; `kubeadm config migrate` of an older release converts older ones",
+        )),
+    }
+}
+
+fn typed<T: DeserializeOwned>(mut document: Value, kind: &str, shape: &Shape, warnings: &mut Vec<String>) -> Result<T> {
+    for field in shape::unknown_fields(&document, shape) {
+        warnings.push(format!("{kind} has no field {field}; it is ignored"));
+    }
+    // Upstream reads `null` as "not given".
+    remove_nulls(&mut document);
+    serde_json::from_value(document)
+        .map_err(|error| Failure::new(Kind::Configuration, format!("{kind} has a wrong value")).because(&error))
+}
+
+fn remove_nulls(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|_, below| !below.is_null());
+            fields.values_mut().for_each(remove_nulls);
+        }
+        Value::Array(items) => items.iter_mut().for_each(remove_nulls),
+        _ => {}
+    }
+}
+
+fn once<T>(place: &mut Option<T>, value: T, kind: &str) -> Result<()> {
+    match place.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(Failure::new(Kind::Configuration, format!("{kind} occurs more than once in the configuration"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::{ClusterConfiguration, load};
+    use crate::kubernetes::configuration::{Arg, Duration};
+
+    const ALL: &str = r#"
+apiVersion: kubeadm.k8s.io/v1beta4
+kind: InitConfiguration
+bootstrapTokens:
+- token: abcdef.0123456789abcdef
+  ttl: 1h
+nodeRegistration:
+  taints: []
+  kubeletExtraArgs: [{name: v, value: "4"}]
+localAPIEndpoint: {advertiseAddress: 10.0.0.11}
+timeouts: {tlsBootstrap: 90s}
+---
+apiVersion: kubeadm.k8s.io/v1beta4
+kind: ClusterConfiguration
+kubernetesVersion: 1.36.3
+apiServer:
+  certSANs: [api.demo.example]
+  extraArg: []
+etcd: {local: {extraArgs: [{name: quota-backend-bytes, value: "8589934592"}], serverCertSans: []}}
+---
+---
+kind: KubeletConfiguration
+apiVersion: kubelet.config.k8s.io/v1beta1
+maxPods: 50
+---
+kind: Thing
+apiVersion: example.com/v1
+"#;
+
+    #[test]
+    fn documents_of_all_kinds_are_told_apart() {
+        let loaded = load(ALL).unwrap();
+        let init = loaded.init.unwrap();
+        assert_eq!(init.bootstrap_tokens[0].token.as_ref().unwrap().expose(), "abcdef.0123456789abcdef");
+        assert_eq!(init.node_registration.taints, Some(vec![]));
+        assert_eq!(init.timeouts.tls_bootstrap, Duration::from_seconds(90));
+        assert_eq!(init.timeouts.discovery, Duration::from_seconds(300));
+        assert_eq!(loaded.cluster.unwrap().kubernetes_version, "1.36.3");
+        assert_eq!(loaded.kubelet.unwrap()["maxPods"], 50);
+        assert_eq!(
+            loaded.warnings,
+            [
+                "ClusterConfiguration has no field apiServer.extraArg; it is ignored",
+                "ClusterConfiguration has no field etcd.local.serverCertSans; it is ignored",
+                "Thing of example.com/v1 is not known here and is ignored"
+            ]
+        );
+    }
+
+    #[rstest]
+    #[case("kind: ClusterConfiguration", "has no apiVersion")]
+    #[case("apiVersion: kubeadm.k8s.io/v1beta2\nkind: ClusterConfiguration", "unknown version kubeadm.k8s.io/v1beta2")]
+    #[case("apiVersion: kubeadm.k8s.io/v1beta4\nkind: ClusterConfiguration\nclusterName: [1]", "wrong value")]
+    #[case("apiVersion: kubeadm.k8s.io/v1beta4\nkind: JoinConfiguration\ntimeouts: {discovery: 5}", "wrong value")]
+    #[case("a: {b", "not YAML")]
+    fn what_cannot_be_read_is_refused(#[case] text: &str, #[case] sentence: &str) {
+        assert!(load(text).unwrap_err().sentence.contains(sentence));
+    }
+
+    #[test]
+    fn a_kind_must_not_come_twice() {
+        let twice = "apiVersion: kubeadm.k8s.io/v1beta4\nkind: JoinConfiguration\n---\n".repeat(2);
+        assert!(load(&twice).unwrap_err().sentence.contains("more than once"));
+    }
+
+    #[test]
+    fn version_1_beta_3_is_lifted() {
+        let text = r#"
+apiVersion: kubeadm.k8s.io/v1beta3
+kind: ClusterConfiguration
+kubernetesVersion: v1.33.0
+featureGates: {PublicKeysECDSA: true}
+apiServer: {timeoutForControlPlane: 6m0s, extraArgs: {v: "4", audit-log-path: /x}}
+"#;
+        let loaded = load(text).unwrap();
+        let cluster = loaded.cluster.unwrap();
+        let arg = |name: &str, value: &str| Arg { name: name.into(), value: value.into() };
+        assert_eq!(cluster.api_server.extra_args, [arg("audit-log-path", "/x"), arg("v", "4")]);
+        assert_eq!(cluster.encryption_algorithm, "ECDSA-P256");
+        assert_eq!(loaded.init.unwrap().timeouts.control_plane_component_health_check, Duration::from_seconds(360));
+    }
+
+    #[test]
+    fn what_kubeadm_stores_is_what_we_store() {
+        let mut cluster = ClusterConfiguration { kubernetes_version: "1.36.3".into(), ..Default::default() };
+        cluster.networking.pod_subnet = "10.244.0.0/16".into();
+        cluster.control_plane_endpoint = "api.demo.example".into();
+        cluster.complete(6443).unwrap();
+        insta::assert_snapshot!(cluster.stored(), @r"
+        apiServer: {}
+        apiVersion: kubeadm.k8s.io/v1beta4
+        caCertificateValidityPeriod: 87600h0m0s
+        certificateValidityPeriod: 8760h0m0s
+        certificatesDir: /etc/kubernetes/pki
+        clusterName: kubernetes
+        controlPlaneEndpoint: api.demo.example:6443
+        controllerManager: {}
+        dns: {}
+        encryptionAlgorithm: RSA-2048
+        etcd:
+          local:
+            dataDir: /var/lib/etcd
+        imageRepository: registry.k8s.io
+        kind: ClusterConfiguration
+        kubernetesVersion: v1.36.3
+        networking:
+          dnsDomain: cluster.local
+          podSubnet: 10.244.0.0/16
+          serviceSubnet: 10.96.0.0/12
+        proxy: {}
+        scheduler: {}
+        ");
+        let (read, warnings) = ClusterConfiguration::from_stored(&cluster.stored()).unwrap();
+        assert_eq!((read, warnings), (cluster, vec![]));
+    }
+}

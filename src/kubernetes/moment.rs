@@ -1,0 +1,52 @@
+//! Moments in the notations that certificates and Secrets want, from seconds since the epoch.
+
+/// Year, month, day, hour, minute, second in UTC.
+fn calendar(seconds: u64) -> (u64, u64, u64, u64, u64, u64) {
+    let (days, rest) = (seconds / 86_400, seconds % 86_400);
+    // Eras of 400 years that begin on the 1st of March, so that the leap day comes last.
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    (year, month, day, rest / 3600, rest / 60 % 60, rest % 60)
+}
+
+/// `2026-11-23T12:00:00Z`.
+pub(crate) fn rfc3339(seconds: u64) -> String {
+    let (year, month, day, hour, minute, second) = calendar(seconds);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+/// The tag and text of an X.509 time: UTCTime up to 2049, GeneralizedTime after.
+pub(crate) fn x509_time(seconds: u64) -> (u8, String) {
+    let (year, month, day, hour, minute, second) = calendar(seconds);
+    let rest = format!("{month:02}{day:02}{hour:02}{minute:02}{second:02}Z");
+    if year < 2050 { (0x17, format!("{:02}{rest}", year % 100)) } else { (0x18, format!("{year:04}{rest}")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::{rfc3339, x509_time};
+
+    #[rstest]
+    #[case(0, "1970-01-01T00:00:00Z")]
+    #[case(951_782_400, "2000-02-29T00:00:00Z")]
+    #[case(1_795_435_199, "2026-11-23T11:59:59Z")]
+    #[case(4_102_444_800, "2100-01-01T00:00:00Z")]
+    #[case(4_107_542_400, "2100-03-01T00:00:00Z")]
+    fn moments_have_dates(#[case] seconds: u64, #[case] text: &str) {
+        assert_eq!(rfc3339(seconds), text);
+    }
+
+    #[test]
+    fn certificates_change_notation_in_2050() {
+        assert_eq!(x509_time(2_524_607_999), (0x17, "491231235959Z".into()));
+        assert_eq!(x509_time(2_524_608_000), (0x18, "20500101000000Z".into()));
+    }
+}

@@ -1,0 +1,326 @@
+//! What differs between Kubernetes minors, as data (kubeadm.md sections 0.1, 0.3 and '1.37 and corrections'), and the
+//! names of images (section 4.7).
+//!
+//! We act as the kubeadm of the very minor that is deployed, so one table serves for what upstream splits into
+//! constants of the tool and maps of the deployed version.
+
+use semver::Version;
+
+use super::configuration::ClusterConfiguration;
+use crate::failure::{Failure, Kind, Result};
+
+/// How `extraArgs` join the default arguments of a component (kubeadm.md section 4.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ArgumentOrder {
+    /// Everything sorted together by name and value (up to 1.35).
+    AllSorted,
+    /// Defaults sorted, then `extraArgs` as given (from 1.36).
+    DefaultsThenExtras,
+}
+
+/// A value that holds from a patch release on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Since<T> {
+    /// First patch release with the value.
+    pub patch: u64,
+    /// The value.
+    pub value: T,
+}
+
+/// One Kubernetes minor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Release {
+    /// The minor version: 36 for 1.36.
+    pub minor: u64,
+    /// Tags of the etcd image, oldest first.
+    pub etcd_tags: &'static [Since<&'static str>],
+    /// Tag of the CoreDNS image.
+    pub coredns_tag: &'static str,
+    /// Tag of the pause image.
+    pub pause_tag: &'static str,
+    /// Whether kubeadm-flags.env carries `--pod-infra-container-image` (rejected by the kubelet from 1.35 on).
+    pub pod_infra_container_image_flag: bool,
+    /// Whether the CRI socket goes into instance-config.yaml unless the feature gate NodeLocalCRISocket says
+    /// otherwise; if not, it goes into kubeadm-flags.env and into the Node's annotation.
+    pub instance_config: bool,
+    /// Whether the feature gate NodeLocalCRISocket can still change that.
+    pub instance_config_gate: bool,
+    /// Whether probes use the named port `probe-port` and containers list it.
+    pub named_probe_port: bool,
+    /// How extraArgs are merged.
+    pub argument_order: ArgumentOrder,
+    /// `mode` that kubeadm writes into the kube-proxy configuration when it is empty.
+    pub kube_proxy_mode: &'static str,
+    /// First patch release whose apiserver-kubelet-client certificate has no organization; before it, the
+    /// organization is kubeadm:cluster-admins.
+    pub kubelet_client_without_organization: Since<()>,
+    /// Whether the controller manager mounts the flexvolume directory.
+    pub flexvolume_mount: bool,
+    /// Whether an etcd image older than 3.6.0 gets the experimental flags in place of `--feature-gates`; if not, the
+    /// new flags are always written.
+    pub etcd_flags_follow_image: bool,
+    /// Whether kubeconfig files carry `preferences: {}` and pods `creationTimestamp: null`.
+    pub empty_fields_written: bool,
+    /// Whether the CoreDNS container names its probe ports.
+    pub coredns_named_probe_ports: bool,
+    /// Whether the kubelet refuses control groups of version 1 unless failCgroupV1 is false.
+    pub kubelet_fails_on_cgroup_v1: bool,
+}
+
+/// The lowest patch release from which a value holds: never in this minor.
+const NEVER: Since<()> = Since { patch: u64::MAX, value: () };
+const ALWAYS: Since<()> = Since { patch: 0, value: () };
+
+const V1_36: Release = Release {
+    minor: 36,
+    etcd_tags: &[Since { patch: 0, value: "3.6.8-0" }],
+    coredns_tag: "v1.14.2",
+    pause_tag: "3.10.2",
+    pod_infra_container_image_flag: false,
+    instance_config: true,
+    instance_config_gate: true,
+    named_probe_port: true,
+    argument_order: ArgumentOrder::DefaultsThenExtras,
+    kube_proxy_mode: "",
+    kubelet_client_without_organization: Since { patch: 1, value: () },
+    flexvolume_mount: false,
+    etcd_flags_follow_image: false,
+    empty_fields_written: false,
+    coredns_named_probe_ports: true,
+    kubelet_fails_on_cgroup_v1: true,
+};
+
+const V1_35: Release = Release {
+    minor: 35,
+    etcd_tags: &[Since { patch: 0, value: "3.6.6-0" }],
+    coredns_tag: "v1.13.1",
+    pause_tag: "3.10.1",
+    argument_order: ArgumentOrder::AllSorted,
+    kubelet_client_without_organization: NEVER,
+    flexvolume_mount: true,
+    etcd_flags_follow_image: true,
+    ..V1_36
+};
+
+const V1_34: Release = Release {
+    minor: 34,
+    etcd_tags: &[Since { patch: 0, value: "3.6.4-0" }, Since { patch: 2, value: "3.6.5-0" }],
+    coredns_tag: "v1.12.1",
+    pod_infra_container_image_flag: true,
+    kubelet_fails_on_cgroup_v1: false,
+    ..V1_35
+};
+
+const V1_33: Release = Release {
+    minor: 33,
+    etcd_tags: &[Since { patch: 0, value: "3.5.21-0" }, Since { patch: 6, value: "3.5.24-0" }],
+    coredns_tag: "v1.12.0",
+    pause_tag: "3.10",
+    instance_config: false,
+    named_probe_port: false,
+    empty_fields_written: true,
+    coredns_named_probe_ports: false,
+    ..V1_34
+};
+
+const V1_37: Release = Release {
+    minor: 37,
+    etcd_tags: &[Since { patch: 0, value: "3.7.0-0" }],
+    coredns_tag: "v1.14.6",
+    instance_config_gate: false,
+    kube_proxy_mode: "iptables",
+    kubelet_client_without_organization: ALWAYS,
+    ..V1_36
+};
+
+/// The minors we deploy, oldest first.
+pub const RELEASES: [Release; 5] = [V1_33, V1_34, V1_35, V1_36, V1_37];
+
+/// The version deployed when a configuration names none.
+pub const DEFAULT_VERSION: &str = "v1.36.3";
+
+/// Registry that kubeadm takes images from unless told otherwise.
+pub const DEFAULT_IMAGE_REPOSITORY: &str = "registry.k8s.io";
+
+/// Parses a Kubernetes version with or without its leading `v`.
+///
+/// # Errors
+/// [`Kind::Configuration`] if it is not `major.minor.patch` with optional pre-release and build parts.
+pub fn parse(text: &str) -> Result<Version> {
+    Version::parse(text.strip_prefix('v').unwrap_or(text)).map_err(|error| {
+        Failure::new(Kind::Configuration, format!("kubernetesVersion {text:?} is not a version"))
+            .because(&error)
+            .advise("write an exact version, for example 1.36.3")
+    })
+}
+
+impl Release {
+    /// The row of `version`'s minor.
+    ///
+    /// # Errors
+    /// [`Kind::Configuration`] for a minor outside of [`RELEASES`].
+    pub fn of(version: &Version) -> Result<&'static Release> {
+        RELEASES.iter().find(|release| version.major == 1 && release.minor == version.minor).ok_or_else(|| {
+            let (first, last) = (RELEASES[0].minor, RELEASES[RELEASES.len() - 1].minor);
+            Failure::new(Kind::Configuration, format!("Kubernetes {version} is not supported"))
+                .advise(format!("choose a version from 1.{first} to 1.{last}"))
+        })
+    }
+
+    /// Tag of the etcd image for `version`, which must be of this minor.
+    pub fn etcd_tag(&self, version: &Version) -> &'static str {
+        let newest = self.etcd_tags.iter().rev().find(|since| since.patch <= version.patch);
+        newest.unwrap_or(&self.etcd_tags[0]).value
+    }
+
+    /// Organization of the apiserver-kubelet-client certificate (kubeadm.md section 2.1).
+    pub fn kubelet_client_organization(&self, version: &Version) -> Option<&'static str> {
+        (version.patch < self.kubelet_client_without_organization.patch).then_some("kubeadm:cluster-admins")
+    }
+
+    /// Whether the CRI socket goes into instance-config.yaml, given the cluster's feature gates
+    /// (kubeadm.md section 5.3).
+    pub fn uses_instance_config(&self, cluster: &ClusterConfiguration) -> bool {
+        match cluster.feature_gates.get("NodeLocalCRISocket") {
+            Some(wanted) if self.instance_config_gate => *wanted,
+            _ => self.instance_config,
+        }
+    }
+}
+
+/// The images of a cluster, as full references.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Images {
+    /// kube-apiserver.
+    pub api_server: String,
+    /// kube-controller-manager.
+    pub controller_manager: String,
+    /// kube-scheduler.
+    pub scheduler: String,
+    /// kube-proxy.
+    pub proxy: String,
+    /// CoreDNS.
+    pub coredns: String,
+    /// The sandbox image.
+    pub pause: String,
+    /// etcd.
+    pub etcd: String,
+}
+
+impl Images {
+    /// What a node of `cluster` needs, in kubeadm's order: control planes everything that is deployed, workers
+    /// kube-proxy, CoreDNS and pause.
+    pub fn wanted(&self, cluster: &ClusterConfiguration, control_plane: bool) -> Vec<&str> {
+        let mut wanted = Vec::new();
+        if control_plane {
+            wanted.extend([self.api_server.as_str(), &self.controller_manager, &self.scheduler]);
+        }
+        if !cluster.proxy.disabled {
+            wanted.push(&self.proxy);
+        }
+        if !cluster.dns.disabled {
+            wanted.push(&self.coredns);
+        }
+        wanted.push(&self.pause);
+        if control_plane && cluster.etcd.external.is_none() {
+            wanted.push(&self.etcd);
+        }
+        wanted
+    }
+}
+
+/// The images `cluster` asks for (kubeadm.md section 4.7).
+///
+/// # Errors
+/// [`Kind::Configuration`] if kubernetesVersion is not a version or not supported.
+pub fn images(cluster: &ClusterConfiguration) -> Result<Images> {
+    let version = parse(&cluster.kubernetes_version)?;
+    let release = Release::of(&version)?;
+    let repository = match cluster.image_repository.as_str() {
+        "" => DEFAULT_IMAGE_REPOSITORY,
+        given => given,
+    };
+    let tag: String = format!("v{version}")
+        .chars()
+        .map(|one| if one.is_ascii_alphanumeric() || matches!(one, '-' | '_' | '.') { one } else { '_' })
+        .collect();
+    let kubernetes = |name: &str| format!("{repository}/{name}:{tag}");
+    let or = |given: &str, default: &str| if given.is_empty() { default.to_owned() } else { given.to_owned() };
+
+    let mut dns_repository = or(&cluster.dns.image_repository, repository);
+    if dns_repository == DEFAULT_IMAGE_REPOSITORY {
+        dns_repository.push_str("/coredns");
+    }
+    let local = cluster.etcd.local.as_ref();
+    let etcd_repository = or(local.map_or("", |etcd| &etcd.image_repository), repository);
+    let etcd_tag = or(local.map_or("", |etcd| &etcd.image_tag), release.etcd_tag(&version));
+    Ok(Images {
+        api_server: kubernetes("kube-apiserver"),
+        controller_manager: kubernetes("kube-controller-manager"),
+        scheduler: kubernetes("kube-scheduler"),
+        proxy: kubernetes("kube-proxy"),
+        coredns: format!("{dns_repository}/coredns:{}", or(&cluster.dns.image_tag, release.coredns_tag)),
+        pause: format!("{repository}/pause:{}", release.pause_tag),
+        etcd: format!("{etcd_repository}/etcd:{etcd_tag}"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::{Release, images, parse};
+    use crate::kubernetes::configuration::ClusterConfiguration;
+
+    #[rstest]
+    #[case("v1.33.5", "3.5.21-0", Some("kubeadm:cluster-admins"))]
+    #[case("1.33.6", "3.5.24-0", Some("kubeadm:cluster-admins"))]
+    #[case("1.34.1", "3.6.4-0", Some("kubeadm:cluster-admins"))]
+    #[case("1.34.4", "3.6.5-0", Some("kubeadm:cluster-admins"))]
+    #[case("1.35.4", "3.6.6-0", Some("kubeadm:cluster-admins"))]
+    #[case("1.36.0", "3.6.8-0", Some("kubeadm:cluster-admins"))]
+    #[case("1.36.1", "3.6.8-0", None)]
+    #[case("v1.36.3", "3.6.8-0", None)]
+    #[case("v1.37.2", "3.7.0-0", None)]
+    fn patch_releases_differ(#[case] version: &str, #[case] etcd: &str, #[case] organization: Option<&str>) {
+        let version = parse(version).unwrap();
+        let release = Release::of(&version).unwrap();
+        assert_eq!(release.etcd_tag(&version), etcd);
+        assert_eq!(release.kubelet_client_organization(&version), organization);
+    }
+
+    #[rstest]
+    #[case("1.32.9")]
+    #[case("1.38.0")]
+    #[case("2.36.0")]
+    fn other_minors_are_refused(#[case] version: &str) {
+        assert!(Release::of(&parse(version).unwrap()).unwrap_err().sentence.contains("not supported"));
+    }
+
+    #[test]
+    fn the_default_images_of_1_36_3() {
+        let cluster = ClusterConfiguration { kubernetes_version: "1.36.3".into(), ..Default::default() };
+        assert_eq!(
+            images(&cluster).unwrap().wanted(&cluster, true),
+            [
+                "registry.k8s.io/kube-apiserver:v1.36.3",
+                "registry.k8s.io/kube-controller-manager:v1.36.3",
+                "registry.k8s.io/kube-scheduler:v1.36.3",
+                "registry.k8s.io/kube-proxy:v1.36.3",
+                "registry.k8s.io/coredns/coredns:v1.14.2",
+                "registry.k8s.io/pause:3.10.2",
+                "registry.k8s.io/etcd:3.6.8-0",
+            ]
+        );
+    }
+
+    #[test]
+    fn own_repositories_are_used_as_they_are() {
+        let mut cluster = ClusterConfiguration { kubernetes_version: "v1.36.3+k1".into(), ..Default::default() };
+        cluster.image_repository = "mirror.example/k8s".into();
+        cluster.dns.image_tag = "v9".into();
+        let images = images(&cluster).unwrap();
+        assert_eq!(images.coredns, "mirror.example/k8s/coredns:v9");
+        assert_eq!(images.proxy, "mirror.example/k8s/kube-proxy:v1.36.3_k1");
+    }
+}

@@ -1,0 +1,196 @@
+//! What to tell a person when a kubelet or a control plane does not come up: the failing container's last lines, the
+//! kubelet's, and what they mean where that is known.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::failure::Failure;
+use crate::host::{Command, Host};
+
+/// How many lines of a log are worth showing.
+const LINES: usize = 40;
+
+/// No line is shown longer than this, in characters.
+const LINE_CHARACTERS: usize = 400;
+
+/// Words in a log, what they mean, in the imperative. The first that fits counts; the more special stand first.
+const CAUSES: &[(&str, &str)] = &[
+    ("cgroup v1", "boot the host with cgroup v2, or set `failCgroupV1: false` in the KubeletConfiguration"),
+    ("running with swap on is not supported", "turn swap off, or set `failSwapOn: false` in the KubeletConfiguration"),
+    ("no space left on device", "free some space on the host's disk and run the same command again"),
+    ("address already in use", "stop what listens on the port named in the log, then run the same command again"),
+    ("failed to validate kubelet flags", "correct kubeletExtraArgs: the kubelet does not take one of them"),
+    ("unknown flag", "correct extraArgs: the component does not know one of them"),
+    ("failed to load kubelet config file", "correct the KubeletConfiguration: the kubelet does not take it"),
+    ("cluster id mismatch", "remove etcd's data of an earlier cluster: run `clusterctl down`, then `up` again"),
+    (
+        "has already been bootstrapped",
+        "remove etcd's data of an earlier cluster: run `clusterctl down`, then `up` again",
+    ),
+    ("failed to pull image", "bring the image named in the log with the bundle, or let the host reach its registry"),
+    (
+        "failed to pull and unpack image",
+        "bring the image named in the log with the bundle, or let the host reach its registry",
+    ),
+    (
+        "failed to resolve reference",
+        "bring the image named in the log with the bundle, or let the host reach its registry",
+    ),
+    ("failed to resolve image", "bring the image named in the log with the bundle, or let the host reach its registry"),
+    ("container runtime is not running", "see why the container runtime does not run: `systemctl status containerd`"),
+    ("validate cri v1 runtime api", "see why the container runtime does not answer: `systemctl status containerd`"),
+    ("/dev/kmsg", "give the host a /dev/kmsg: the kubelet reads the kernel's messages there"),
+    ("certificate has expired", "set the host's clock, or renew the certificates in /etc/kubernetes/pki"),
+    (
+        "certificate signed by unknown authority",
+        "remove certificates of an earlier cluster: run `clusterctl down`, then `up` again",
+    ),
+    (
+        "permission denied",
+        "see the log: a security module or the mode of a directory keeps the component from its files",
+    ),
+];
+
+/// Adds to a failure what the logs of these control plane components and of the kubelet say. Components without a log
+/// have not started: then the kubelet's journal tells why.
+pub(super) async fn explain(host: &dyn Host, failure: Failure, components: &[&str]) -> Failure {
+    let mut sections = Vec::new();
+    for component in components {
+        if let Some(lines) = container_log(host, component).await {
+            sections.push((format!("last lines of {component}"), lines));
+        }
+    }
+    let journal = Command::new("journalctl", &["-u", "kubelet", "-n", "40", "--no-pager", "-o", "cat"]);
+    if let Some(lines) = output(host, journal).await {
+        sections.push(("last lines of the kubelet".to_owned(), lines));
+    }
+    if sections.is_empty() {
+        return failure;
+    }
+    let told: Vec<String> = sections.iter().map(|(title, lines)| format!("{title}:\n{}", lines.join("\n"))).collect();
+    let text = told.join("\n\n");
+    let advice = advice(&text);
+    let failure = failure.detailed(text);
+    match advice {
+        Some(advice) => failure.advise(advice),
+        None if failure.advice.is_some() => failure,
+        None => failure.advise("read the log lines below; `journalctl -u kubelet` on the host has more"),
+    }
+}
+
+fn advice(log: &str) -> Option<&'static str> {
+    let log = log.to_lowercase();
+    CAUSES.iter().find(|(words, _)| log.contains(words)).map(|(_, advice)| *advice)
+}
+
+/// Last lines of the newest log of a static pod's container.
+async fn container_log(host: &dyn Host, component: &str) -> Option<Vec<String>> {
+    let mut newest: Option<(String, Vec<String>)> = None;
+    for log in logs(host, component) {
+        let lines = output(host, Command::new("tail", &["-n", "40", "--", &log.to_string_lossy()])).await?;
+        // Lines of the runtime begin with their time, so the later log compares greater.
+        let last = lines.last().cloned().unwrap_or_default();
+        if newest.as_ref().is_none_or(|(time, _)| last > *time) {
+            newest = Some((last, lines));
+        }
+    }
+    newest.map(|(_, lines)| lines.iter().map(|line| message(line).to_owned()).collect())
+}
+
+/// The last log file of each pod of this component: `/var/log/pods/<namespace>_<pod>_<uid>/<container>/<restarts>.log`.
+fn logs(host: &dyn Host, component: &str) -> Vec<PathBuf> {
+    let root = Path::new("/var/log/pods");
+    let beginning = format!("kube-system_{component}-");
+    let pods = host.list(root).unwrap_or_default();
+    let folders = pods.iter().filter(|pod| pod.starts_with(&beginning)).map(|pod| root.join(pod).join(component));
+    let number = |name: &String| name.strip_suffix(".log").and_then(|number| number.parse::<u32>().ok());
+    folders
+        .filter_map(|folder| {
+            let files = host.list(&folder).ok()?;
+            let last = files.into_iter().filter(|name| number(name).is_some()).max_by_key(number)?;
+            Some(folder.join(last))
+        })
+        .collect()
+}
+
+/// A line of a container's log without the runtime's time, stream and tag.
+fn message(line: &str) -> &str {
+    let mut parts = line.splitn(4, ' ');
+    match (parts.next(), parts.next(), parts.next(), parts.next()) {
+        (Some(_), Some("stdout" | "stderr"), Some("F" | "P"), Some(message)) => message,
+        _ => line,
+    }
+}
+
+/// Lines a program printed, bounded and without control characters; `None` where it failed or printed nothing.
+async fn output(host: &dyn Host, command: Command) -> Option<Vec<String>> {
+    let output = host.run(command.limit(Duration::from_secs(10))).await.ok()?;
+    let text = output.text();
+    let clean = |line: &str| -> String {
+        line.chars().filter(|character| !character.is_control() || *character == '\t').take(LINE_CHARACTERS).collect()
+    };
+    let lines: Vec<String> = text.lines().map(clean).filter(|line| !line.is_empty()).collect();
+    let skipped = lines.len().saturating_sub(LINES);
+    (output.success() && !lines.is_empty()).then(|| lines[skipped..].to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::{advice, explain, message};
+    use crate::failure::{Failure, Kind};
+    use crate::host::fake::FakeHost;
+
+    #[rstest]
+    #[case("E1 listen tcp 0.0.0.0:6443: bind: address already in use", Some("stop what listens"))]
+    #[case("kubelet is configured to not run on a host using cgroup v1.", Some("boot the host with cgroup v2"))]
+    #[case("Running with swap on is not supported, please disable swap", Some("turn swap off"))]
+    #[case("write /x: No space left on device", Some("free some space"))]
+    #[case("nothing known", None)]
+    fn known_causes_have_advice(#[case] log: &str, #[case] beginning: Option<&str>) {
+        assert_eq!(advice(log).map(|advice| advice.starts_with(beginning.unwrap())), beginning.map(|_| true));
+    }
+
+    #[rstest]
+    #[case("2026-11-23T12:00:00.1Z stderr F {\"level\":\"fatal\"}", "{\"level\":\"fatal\"}")]
+    #[case("plain words here", "plain words here")]
+    fn the_runtimes_prefix_is_dropped(#[case] line: &str, #[case] plain: &str) {
+        assert_eq!(message(line), plain);
+    }
+
+    #[tokio::test]
+    async fn the_newest_container_and_the_kubelet_are_quoted() {
+        let pods = "/var/log/pods/kube-system_kube-apiserver-cp1";
+        let host = FakeHost::new()
+            .file(format!("{pods}_old/kube-apiserver/9.log"), "")
+            .file(format!("{pods}_new/kube-apiserver/2.log"), "")
+            .file(format!("{pods}_new/kube-apiserver/10.log"), "")
+            .answer(
+                &["tail", "-n", "40", "--", &format!("{pods}_old/kube-apiserver/9.log")],
+                0,
+                "2026-01-01 stderr F old\n",
+            )
+            .answer(
+                &["tail", "-n", "40", "--", &format!("{pods}_new/kube-apiserver/10.log")],
+                0,
+                "2026-02-01T1 stderr F first\n2026-02-01T2 stderr F bind: address already in use\n",
+            )
+            .answer(&["journalctl"], 0, "kubelet says\u{1b}[31m so\n");
+        let failure = explain(&host, Failure::new(Kind::Cluster, "no"), &["kube-apiserver", "etcd"]).await;
+        assert_eq!(
+            failure.detail.as_deref(),
+            Some(
+                "last lines of kube-apiserver:\nfirst\nbind: address already in use\n\n\
+                 last lines of the kubelet:\nkubelet says[31m so"
+            )
+        );
+        assert!(failure.advice.unwrap().starts_with("stop what listens"));
+    }
+
+    #[tokio::test]
+    async fn a_host_without_logs_leaves_the_failure_as_it_is() {
+        let failure = Failure::new(Kind::Cluster, "no");
+        assert_eq!(explain(&FakeHost::new(), failure.clone(), &["etcd"]).await, failure);
+    }
+}

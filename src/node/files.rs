@@ -1,0 +1,51 @@
+//! Files brought to the content and mode they should have, and left alone where they have it.
+
+use std::path::Path;
+
+use crate::failure::{Failure, Kind, Result};
+use crate::host::{EntryKind, Host};
+
+/// Makes or replaces a file unless it has this content and mode; parents are made with 0755. `true` when something was
+/// altered.
+pub(super) fn ensure(host: &dyn Host, path: &Path, content: &[u8], mode: u32) -> Result<bool> {
+    if host.read(path)?.is_some_and(|there| there == content) {
+        return match host.entry(path)? {
+            Some(entry) if entry.kind == EntryKind::File && entry.mode != mode => {
+                host.set_mode(path, mode).map(|()| true)
+            }
+            _ => Ok(false),
+        };
+    }
+    if let Some(parent) = path.parent() {
+        host.create_directory(parent, 0o755)?;
+    }
+    host.write(path, content, mode)?;
+    Ok(true)
+}
+
+/// Text of a file; `None` where there is none.
+pub(super) fn text(host: &dyn Host, path: &Path) -> Result<Option<String>> {
+    let Some(content) = host.read(path)? else { return Ok(None) };
+    String::from_utf8(content)
+        .map(Some)
+        .map_err(|_| Failure::new(Kind::Host, format!("{} is not text", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::ensure;
+    use crate::host::fake::FakeHost;
+
+    #[test]
+    fn a_file_is_written_only_where_it_differs() {
+        let host = FakeHost::new();
+        let path = Path::new("/etc/kubernetes/admin.conf");
+        assert_eq!(ensure(&host, path, b"a", 0o600), Ok(true));
+        assert_eq!(ensure(&host, path, b"a", 0o600), Ok(false));
+        assert_eq!(ensure(&host, path, b"a", 0o644), Ok(true));
+        assert_eq!(ensure(&host, path, b"b", 0o644), Ok(true));
+        assert_eq!(ensure(&host, path, b"b", 0o644), Ok(false));
+    }
+}

@@ -1,0 +1,93 @@
+//! `init`: the first control plane of a cluster, by kubeadm's phases under kubeadm's names.
+//!
+//! Every phase may be run again: what is there and fits is used, what is missing is made. So a run that broke off is
+//! finished by the next one, and a run on a finished node changes nothing.
+
+mod addons;
+mod bootstrap_token;
+mod certificates;
+mod control_plane;
+mod kubeconfigs;
+mod mark_control_plane;
+mod plan;
+mod upload_config;
+mod wait_control_plane;
+
+pub(super) use self::mark_control_plane::SOCKET_ANNOTATION;
+use self::plan::Plan;
+use super::phase::phase;
+use super::{kubelet, preflight};
+use crate::event::Events;
+use crate::fact::Facts;
+use crate::failure::Result;
+use crate::host::Host;
+use crate::kubernetes::certificates::public_key_hash;
+use crate::kubernetes::kubelet as kubelet_files;
+use crate::message::{InitOrder, Ticket};
+
+#[cfg(test)]
+pub(super) use self::plan::tests;
+
+/// Makes this host the first control plane; answers with what other hosts need to join.
+///
+/// # Errors
+/// Kind `Configuration` for what the documents say or files that are there already; `Preflight` for a host that does not
+/// fit; `Host` for what cannot be written or started; `Cluster`, with log lines, when Kubernetes does not come up.
+pub async fn init(host: &dyn Host, facts: &Facts, order: &InitOrder, events: &Events) -> Result<Ticket> {
+    let plan = Plan::load(host, facts, order, events)?;
+    let node = &plan.init.node_registration;
+    let (addresses, ignore) = (plan.addresses(), &node.ignore_preflight_errors);
+    let findings = preflight::prepared(host, Some(&plan.version), &node.cri_socket, &addresses, ignore).await?;
+    preflight::judge(&findings, events)?;
+    let kubelet = kubelet_files::configuration(plan.kubelet.as_ref(), &plan.cluster);
+    kubelet.warnings.iter().for_each(|warning| events.warn(warning));
+
+    let certificates = certificates::make(host, &plan, events);
+    let (_, (authority, keys)) = phase(events, "certs", "Make certificates", certificates).await?;
+    let ca_hashes = public_key_hash(authority.pem())?;
+    let kubeconfigs = async { kubeconfigs::write(host, &plan, &authority, keys, events) };
+    phase(events, "kubeconfig", "Write kubeconfigs", kubeconfigs).await?;
+    let manifests = async { control_plane::write(host, &plan) };
+    phase(events, "control-plane", "Write static pods of etcd and the control plane", manifests).await?;
+    let settings = kubelet::Settings {
+        cluster: &plan.cluster,
+        release: plan.release,
+        node,
+        hostname: &plan.hostname,
+        shared: &kubelet.document,
+        joining_worker: false,
+    };
+    let started = async { Ok((kubelet::start(host, &settings, false).await?, ())) };
+    phase(events, "kubelet-start", "Start the kubelet", started).await?;
+
+    let api_server = async {
+        let healthy = kubelet::wait(host, &kubelet.document, plan.init.timeouts.kubelet_health_check.0);
+        tokio::try_join!(wait_control_plane::api_server(host, &plan), healthy).map(|(answers, ())| answers)
+    };
+    let (_, client) = phase(events, "wait-control-plane", "Wait for the API server", api_server).await?;
+
+    // What follows needs the API server alone and nothing of each other.
+    let marked = async {
+        let mut changes = mark_control_plane::follow_rotation(host).await?;
+        changes.extend(mark_control_plane::mark(&client, &plan).await?.0);
+        Ok((changes, ()))
+    };
+    let (uploaded, token, deployed, marked, healthy) = tokio::join!(
+        phase(events, "upload-config", "Store the cluster's configuration", upload_config::upload(&client, &plan, &kubelet)),
+        phase(events, "bootstrap-token", "Let nodes join", bootstrap_token::make(host, &client, &plan)),
+        phase(events, "addons", "Deploy CoreDNS and kube-proxy", addons::deploy(&client, &plan)),
+        phase(events, "mark-control-plane", "Mark the node as control plane", marked),
+        phase(events, "health", "Wait for all components", wait_control_plane::components(host, &plan)),
+    );
+    // The component that is not healthy explains the others.
+    healthy?;
+    uploaded?;
+    deployed?;
+    marked?;
+    let (_, token) = token?;
+    let endpoint = match plan.cluster.control_plane_endpoint.as_str() {
+        "" => plan.init.local_api_endpoint.host_and_port(),
+        endpoint => endpoint.to_owned(),
+    };
+    Ok(Ticket { endpoint, token: token.text(), ca_hashes, certificate_key: None })
+}

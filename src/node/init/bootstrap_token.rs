@@ -1,0 +1,193 @@
+//! Phase bootstrap-token: the token that nodes join with, what it allows, and cluster-info (kubeadm.md section 8).
+
+use serde_json::Value;
+
+use super::kubeconfigs;
+use super::plan::Plan;
+use crate::api::{Client, Outcome, create_or_update, create_or_update_all};
+use crate::failure::{Failure, Kind, Result};
+use crate::host::Host;
+use crate::kubernetes::configuration::BootstrapToken;
+use crate::kubernetes::kubeconfig::{ADMIN, Kubeconfig};
+use crate::kubernetes::moment::rfc3339;
+use crate::kubernetes::token::Token;
+use crate::kubernetes::{jws, objects, rbac};
+use crate::node::phase::Changes;
+use crate::node::{defaults, files};
+
+/// A token that is there already serves again when it lives at least this long, in seconds: long enough for a run.
+const LEAST_LIFE_SECONDS: u64 = 3600;
+
+/// Makes what joining needs; answers with the token to join with.
+pub(super) async fn make(host: &dyn Host, client: &Client, plan: &Plan) -> Result<(Changes, Token)> {
+    let limit = plan.init.timeouts.kubernetes_api_call.0;
+    let now_seconds = defaults::now_seconds()?;
+    let rights = [rbac::bootstrap_token(), rbac::cluster_info()].concat();
+    let (written, tokens) = tokio::join!(create_or_update_all(client, &rights, limit), tokens(client, plan, now_seconds));
+    let (mut changes, (tokens_changed, tokens)) = (written?, tokens?);
+    changes.extend(tokens_changed);
+    let text = cluster_info_text(host, client).await?;
+    changes.extend(create_or_update_all(client, &[signed_cluster_info(&text, &tokens)], limit).await?);
+    let first = tokens.into_iter().next();
+    let first = first.ok_or_else(|| Failure::new(Kind::Internal, "init has no bootstrap token"))?;
+    Ok((changes, first))
+}
+
+/// Writes the tokens of the configuration. Where a person gave none, one of an earlier run serves, so that running twice
+/// changes nothing.
+async fn tokens(client: &Client, plan: &Plan, now_seconds: u64) -> Result<(Changes, Vec<Token>)> {
+    let there = client.list("Secret", Some("kube-system"), "").await;
+    // A server that has just begun may not list yet; then there can be no token either.
+    let there: Vec<Value> = there.unwrap_or_default();
+    let alive = rfc3339(now_seconds + LEAST_LIFE_SECONDS);
+    if !plan.tokens_given
+        && let Some(token) = there.iter().find_map(|secret| reusable(secret, &alive))
+    {
+        return Ok((Vec::new(), vec![token]));
+    }
+    let mut changes = Vec::new();
+    let mut tokens = Vec::new();
+    for settings in &plan.init.bootstrap_tokens {
+        let text = settings.token.as_ref().map(|token| token.expose()).unwrap_or_default();
+        let token = Token::parse(text)?;
+        let lives = there.iter().any(|secret| reusable_as(secret, &token, &alive));
+        if !lives {
+            let object = objects::bootstrap_token(&token, settings, expiration(settings, now_seconds).as_deref());
+            match create_or_update(client, &object, plan.init.timeouts.kubernetes_api_call.0).await? {
+                Outcome::Unchanged => {}
+                Outcome::Created => changes.push(format!("bootstrap token {} created", token.id)),
+                Outcome::Updated => changes.push(format!("bootstrap token {} updated", token.id)),
+            }
+        }
+        tokens.push(token);
+    }
+    Ok((changes, tokens))
+}
+
+/// When a token ends; `None` for one that does not.
+fn expiration(settings: &BootstrapToken, now_seconds: u64) -> Option<String> {
+    if settings.expires.is_some() {
+        return settings.expires.clone();
+    }
+    let life = settings.ttl.map(|ttl| ttl.0.as_secs()).unwrap_or(24 * 3600);
+    (life > 0).then(|| rfc3339(now_seconds + life))
+}
+
+/// A field of a Secret as text.
+fn field(secret: &Value, name: &str) -> Option<String> {
+    use base64::Engine as _;
+    let encoded = secret["data"][name].as_str()?;
+    String::from_utf8(base64::engine::general_purpose::STANDARD.decode(encoded).ok()?).ok()
+}
+
+/// The token of a Secret that `init` made by itself, can sign and authenticate, and is still valid at `alive` (RFC 3339
+/// in UTC, which sorts like time).
+fn reusable(secret: &Value, alive: &str) -> Option<Token> {
+    let is_ours = field(secret, "description").as_deref() == Some(objects::INIT_TOKEN_DESCRIPTION);
+    let groups = field(secret, "auth-extra-groups").unwrap_or_default();
+    let usable = ["signing", "authentication"]
+        .iter()
+        .all(|usage| field(secret, &format!("usage-bootstrap-{usage}")).as_deref() == Some("true"));
+    let joins = groups.split(',').any(|group| group == rbac::NODE_BOOTSTRAP_GROUP);
+    let text = format!("{}.{}", field(secret, "token-id")?, field(secret, "token-secret")?);
+    let token = Token::parse(&text).ok()?;
+    (is_ours && usable && joins && lives(secret, alive)).then_some(token)
+}
+
+/// Whether a Secret is this very token and still valid at `alive`.
+fn reusable_as(secret: &Value, token: &Token, alive: &str) -> bool {
+    field(secret, "token-id").as_ref() == Some(&token.id)
+        && field(secret, "token-secret").as_deref() == Some(token.secret.expose())
+        && lives(secret, alive)
+}
+
+fn lives(secret: &Value, alive: &str) -> bool {
+    secret["type"] == "bootstrap.kubernetes.io/token"
+        && field(secret, "expiration").is_none_or(|end| end.ends_with('Z') && end.as_str() > alive)
+}
+
+/// The kubeconfig inside cluster-info. One that is there and says the same stays to the byte, because signatures are
+/// made over its bytes.
+async fn cluster_info_text(host: &dyn Host, client: &Client) -> Result<String> {
+    let path = kubeconfigs::path(&ADMIN);
+    let admin = files::text(host, &path)?.unwrap_or_default();
+    let unusable = |failure: Failure| Failure::new(Kind::Configuration, format!("{} cannot be used", path.display())).because(&failure);
+    let admin = Kubeconfig::parse(&admin).map_err(unusable)?;
+    let cluster = admin.current_cluster().cloned().unwrap_or_default();
+    let wanted = Kubeconfig::cluster_info(&cluster.server, &cluster.ca_pem().map_err(unusable)?);
+    if let Ok(Some(there)) = client.get("ConfigMap", Some("kube-public"), "cluster-info").await
+        && let Some(text) = there["data"]["kubeconfig"].as_str()
+        && Kubeconfig::parse(text).is_ok_and(|kubeconfig| kubeconfig == wanted)
+    {
+        return Ok(text.to_owned());
+    }
+    Ok(wanted.to_text().expose().to_owned())
+}
+
+/// cluster-info with the signatures that the controller manager would add a few seconds later: the same bytes, and nodes
+/// need not wait for them.
+fn signed_cluster_info(text: &str, tokens: &[Token]) -> Value {
+    let mut object = objects::cluster_info(text);
+    for token in tokens {
+        object["data"][format!("jws-kubeconfig-{}", token.id)] = jws::sign(text, token).into();
+    }
+    object
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+
+    use super::make;
+    use crate::api::fake::FakeApi;
+    use crate::event::Events;
+    use crate::host::fake::FakeHost;
+    use crate::kubernetes::jws;
+    use crate::node::init::plan::Plan;
+    use crate::node::init::plan::tests::plan;
+    use crate::node::init::{certificates, kubeconfigs};
+
+    async fn host(plan: &Plan) -> FakeHost {
+        let host = FakeHost::new();
+        let (_, (authority, keys)) = certificates::make(&host, plan, &Events::nowhere()).await.unwrap();
+        kubeconfigs::write(&host, plan, &authority, keys, &Events::nowhere()).unwrap();
+        host
+    }
+
+    #[tokio::test]
+    async fn a_second_time_reuses_the_token_and_writes_nothing() {
+        let api = FakeApi::start().await;
+        let client = api.client().await;
+        let first = plan("");
+        let host = host(&first).await;
+        let (changes, token) = make(&host, &client, &first).await.unwrap();
+        assert!(changes.contains(&format!("bootstrap token {} created", token.id)), "{changes:?}");
+        let info = api.object("/api/v1/namespaces/kube-public/configmaps/cluster-info").unwrap();
+        let signature = info["data"][format!("jws-kubeconfig-{}", token.id)].as_str().unwrap();
+        assert!(jws::verify(info["data"]["kubeconfig"].as_str().unwrap(), &token, signature));
+
+        let (changes, again) = make(&host, &client, &plan("")).await.unwrap();
+        assert_eq!((changes, again), (vec![], token));
+    }
+
+    #[tokio::test]
+    async fn a_token_that_a_person_gave_is_the_one_to_join_with() {
+        let given = "---\napiVersion: kubeadm.k8s.io/v1beta4\nkind: InitConfiguration\n\
+            bootstrapTokens: [{token: abcdef.0123456789abcdef, ttl: 2h}]\n";
+        let api = FakeApi::start().await;
+        let client = api.client().await;
+        let plan = plan(given);
+        let host = host(&plan).await;
+        let (_, token) = make(&host, &client, &plan).await.unwrap();
+        assert_eq!(token.id, "abcdef");
+        let (changes, _) = make(&host, &client, &plan).await.unwrap();
+        assert!(changes.is_empty(), "{changes:?}");
+        // One that is about to end is renewed.
+        let mut secret = api.object("/api/v1/namespaces/kube-system/secrets/bootstrap-token-abcdef").unwrap();
+        secret["data"]["expiration"] = STANDARD.encode("2020-01-01T00:00:00Z").into();
+        api.put(secret);
+        let (changes, _) = make(&host, &client, &plan).await.unwrap();
+        assert_eq!(changes, ["bootstrap token abcdef updated"]);
+    }
+}

@@ -1,0 +1,113 @@
+//! Phase kubeconfig: the five files of a first control plane (kubeadm.md section 3).
+
+use std::path::{Path, PathBuf};
+
+use super::plan::Plan;
+use crate::event::Events;
+use crate::failure::{Failure, Kind, Result};
+use crate::host::Host;
+use crate::kubernetes::certificates::{Authority, KeyPool};
+use crate::kubernetes::kubeconfig::{self, Entry, Kubeconfig, KubeconfigOrder};
+use crate::node::phase::Changes;
+use crate::node::{defaults, files};
+use crate::secret::Secret;
+
+/// Where kubeconfigs lie.
+const DIRECTORY: &str = "/etc/kubernetes";
+
+/// Path of a kubeconfig.
+pub(super) fn path(entry: &Entry) -> PathBuf {
+    Path::new(DIRECTORY).join(entry.file)
+}
+
+/// Writes those that are missing; those that are there are judged and stay.
+pub(super) fn write(
+    host: &dyn Host,
+    plan: &Plan,
+    authority: &Authority,
+    mut keys: KeyPool,
+    events: &Events,
+) -> Result<(Changes, ())> {
+    let order = KubeconfigOrder {
+        cluster: &plan.cluster,
+        node_name: plan.node_name(),
+        local: &plan.init.local_api_endpoint,
+        authority,
+        now_seconds: defaults::now_seconds()?,
+    };
+    let mut changes = Vec::new();
+    for entry in &kubeconfig::CATALOGUE {
+        let path = path(entry);
+        match files::text(host, &path)? {
+            Some(text) => {
+                let server = entry.server_url(&plan.cluster, &plan.init.local_api_endpoint)?;
+                let warning = kubeconfig::judge(&text, authority.certificates(), &server).map_err(|failure| {
+                    let named = Failure::new(Kind::Configuration, format!("{} cannot be used", path.display()));
+                    let advice = failure.advice.clone().unwrap_or_else(|| "remove it to have it made anew".to_owned());
+                    named.because(&failure).advise(advice)
+                })?;
+                if let Some(warning) = warning {
+                    events.warn(format!("{}: {warning}", path.display()));
+                }
+            }
+            None => {
+                let made = entry.issue(&order, &mut keys)?;
+                files::ensure(host, &path, made.to_text().expose().as_bytes(), 0o600)?;
+                changes.push(format!("{} written", path.display()));
+            }
+        }
+    }
+    Ok((changes, ()))
+}
+
+/// A kubeconfig of this node, pointed to its own API server: a load balancer that comes up later is no matter then
+/// (kubeadm.md section 17).
+///
+/// # Errors
+/// Kind `Host` when it is not there, `Configuration` when it cannot be read.
+pub(super) fn local(host: &dyn Host, plan: &Plan, entry: &Entry) -> Result<Secret> {
+    let path = path(entry);
+    let text = files::text(host, &path)?
+        .ok_or_else(|| Failure::new(Kind::Host, format!("there is no {}", path.display())))?;
+    let mut kubeconfig = Kubeconfig::parse(&text).map_err(|failure| {
+        Failure::new(Kind::Configuration, format!("{} cannot be used", path.display())).because(&failure)
+    })?;
+    kubeconfig.point_to(&plan.init.local_api_endpoint.url());
+    Ok(kubeconfig.to_text())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{local, path, write};
+    use crate::event::Events;
+    use crate::host::fake::FakeHost;
+    use crate::kubernetes::kubeconfig::{ADMIN, CATALOGUE};
+    use crate::node::init::certificates;
+    use crate::node::init::plan::tests::plan;
+
+    #[tokio::test]
+    async fn five_files_once() {
+        let host = FakeHost::new();
+        let plan = plan("controlPlaneEndpoint: api.demo.example\n");
+        for expected in [5, 0] {
+            let (_, (authority, keys)) = certificates::make(&host, &plan, &Events::nowhere()).await.unwrap();
+            let (changes, ()) = write(&host, &plan, &authority, keys, &Events::nowhere()).unwrap();
+            assert_eq!(changes.len(), expected);
+        }
+        assert!(CATALOGUE.iter().all(|entry| host.text(path(entry)).is_some()));
+        assert!(host.text(path(&ADMIN)).unwrap().contains("server: https://api.demo.example:6443"));
+        assert!(local(&host, &plan, &ADMIN).unwrap().expose().contains("server: https://10.0.0.11:6443"));
+    }
+
+    #[tokio::test]
+    async fn a_file_of_another_cluster_is_refused_by_name() {
+        let host = FakeHost::new();
+        let plan = plan("");
+        let (_, (authority, keys)) = certificates::make(&host, &plan, &Events::nowhere()).await.unwrap();
+        write(&host, &plan, &authority, keys, &Events::nowhere()).unwrap();
+        let other = FakeHost::new().file(path(&ADMIN), host.text(path(&ADMIN)).unwrap());
+        let (_, (authority, keys)) = certificates::make(&other, &plan, &Events::nowhere()).await.unwrap();
+        let failure = write(&other, &plan, &authority, keys, &Events::nowhere()).unwrap_err();
+        assert_eq!(failure.sentence, "/etc/kubernetes/admin.conf cannot be used");
+    }
+}

@@ -1,0 +1,165 @@
+//! What `init` is to make: the documents of the order, completed by what the host is, judged before anything is touched.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use semver::Version;
+use serde_json::Value;
+
+use crate::event::Events;
+use crate::fact::Facts;
+use crate::failure::{Failure, Kind, Result};
+use crate::host::Host;
+use crate::kubernetes::configuration::{self, ClusterConfiguration, InitConfiguration, subnets};
+use crate::kubernetes::version::{self, Release};
+use crate::message::InitOrder;
+use crate::node::defaults;
+
+/// The plan of one `init`.
+#[derive(Debug, Clone)]
+pub(super) struct Plan {
+    /// Completed and valid.
+    pub(super) init: InitConfiguration,
+    /// Completed and valid.
+    pub(super) cluster: ClusterConfiguration,
+    /// What a person wants of the kubelets.
+    pub(super) kubelet: Option<Value>,
+    /// What a person wants of kube-proxy.
+    pub(super) kube_proxy: Option<Value>,
+    /// Whether a person gave bootstrap tokens; else one that is there may serve.
+    pub(super) tokens_given: bool,
+    /// The host's own name, lower case.
+    pub(super) hostname: String,
+    /// The version that is made.
+    pub(super) version: Version,
+    /// What is special about it.
+    pub(super) release: &'static Release,
+}
+
+/// Phases that can be left out; a cluster remembers that they were (kubeadm.md section 16.3).
+const COREDNS_PHASES: &[&str] = &["addon", "addon/coredns", "addon/all"];
+const KUBE_PROXY_PHASES: &[&str] = &["addon", "addon/kube-proxy", "addon/all"];
+
+impl Plan {
+    /// Reads an order.
+    ///
+    /// # Errors
+    /// Kind `Configuration` for what the documents say; kind `Preflight` when the host has no address to announce.
+    pub(super) fn load(host: &dyn Host, facts: &Facts, order: &InitOrder, events: &Events) -> Result<Self> {
+        let documents = configuration::load(order.configuration.expose())?;
+        for warning in &documents.warnings {
+            events.warn(warning.clone());
+        }
+        if documents.init.is_none() && documents.cluster.is_none() {
+            return Err(Failure::new(Kind::Configuration, "there is neither an InitConfiguration nor a ClusterConfiguration"));
+        }
+        let mut init = documents.init.unwrap_or_default();
+        let mut cluster = documents.cluster.unwrap_or_default();
+        let tokens_given = !init.bootstrap_tokens.is_empty();
+        init.complete(&defaults::of(host, facts)?)?;
+        cluster.complete(init.local_api_endpoint.bind_port)?;
+        for skipped in &init.skip_phases {
+            let skipped = skipped.as_str();
+            cluster.dns.disabled |= COREDNS_PHASES.contains(&skipped);
+            cluster.proxy.disabled |= KUBE_PROXY_PHASES.contains(&skipped);
+            if !COREDNS_PHASES.contains(&skipped) && !KUBE_PROXY_PHASES.contains(&skipped) {
+                events.warn(format!("phase {skipped} is not left out: only the phases of add-ons can be"));
+            }
+        }
+        init.validate()?;
+        cluster.validate()?;
+        if init.dry_run {
+            return Err(Failure::new(Kind::Configuration, "InitConfiguration asks for a dry run")
+                .advise("use `clusterctl plan` to see what would be done"));
+        }
+        let version = version::parse(&cluster.kubernetes_version)?;
+        let release = Release::of(&version)?;
+        Ok(Self {
+            init,
+            cluster,
+            kubelet: documents.kubelet,
+            kube_proxy: documents.kube_proxy,
+            tokens_given,
+            hostname: facts.hostname.clone(),
+            version,
+            release,
+        })
+    }
+
+    /// Name of the Node.
+    pub(super) fn node_name(&self) -> &str {
+        &self.init.node_registration.name
+    }
+
+    /// A path below certificatesDir.
+    pub(super) fn pki(&self, path: &str) -> PathBuf {
+        Path::new(&self.cluster.certificates_dir).join(path)
+    }
+
+    /// Addresses whose families this node must forward: its own, and those of pods and services.
+    pub(super) fn addresses(&self) -> Vec<IpAddr> {
+        let networks = [&self.cluster.networking.service_subnet, &self.cluster.networking.pod_subnet];
+        let networks = networks.into_iter().filter_map(|list| subnets(list).ok()).flat_map(|networks| networks.into_iter());
+        let own = self.init.local_api_endpoint.advertise_address.parse().ok();
+        networks.map(|network| network.addr()).chain(own).collect()
+    }
+}
+
+#[cfg(test)]
+pub(in crate::node) mod tests {
+    use super::Plan;
+    use crate::event::Events;
+    use crate::fact::{Facts, LinkAddress, Route};
+    use crate::host::fake::FakeHost;
+    use crate::message::InitOrder;
+    use crate::secret::Secret;
+
+    pub(in crate::node) fn facts() -> Facts {
+        Facts {
+            hostname: "cp1".into(),
+            addresses: vec![LinkAddress { link: "eth0".into(), address: "10.0.0.11/24".parse().unwrap() }],
+            routes: vec![Route {
+                destination: "0.0.0.0/0".parse().unwrap(),
+                via: Some("10.0.0.1".parse().unwrap()),
+                link: "eth0".into(),
+            }],
+            ..Facts::default()
+        }
+    }
+
+    pub(in crate::node) fn order(more: &str) -> InitOrder {
+        let configuration = Secret::new(format!(
+            "apiVersion: kubeadm.k8s.io/v1beta4\nkind: ClusterConfiguration\nkubernetesVersion: 1.36.3\n\
+             encryptionAlgorithm: ECDSA-P256\nnetworking: {{podSubnet: 10.244.0.0/16}}\n{more}"
+        ));
+        InitOrder { configuration }
+    }
+
+    /// A plan with quick keys for the host cp1.
+    pub(in crate::node::init) fn plan(more: &str) -> Plan {
+        Plan::load(&FakeHost::new(), &facts(), &order(more), &Events::nowhere()).unwrap()
+    }
+
+    #[test]
+    fn an_order_is_completed_by_what_the_host_is() {
+        let plan = plan("");
+        assert_eq!(plan.node_name(), "cp1");
+        assert_eq!(plan.init.local_api_endpoint.url(), "https://10.0.0.11:6443");
+        assert!(!plan.tokens_given);
+        assert_eq!(plan.pki("ca.crt").to_str(), Some("/etc/kubernetes/pki/ca.crt"));
+    }
+
+    #[test]
+    fn add_ons_that_are_left_out_are_remembered_in_the_cluster() {
+        let skip = "---\napiVersion: kubeadm.k8s.io/v1beta4\nkind: InitConfiguration\nskipPhases: [addon/kube-proxy]\n";
+        let plan = plan(skip);
+        assert!(plan.cluster.proxy.disabled && !plan.cluster.dns.disabled);
+    }
+
+    #[test]
+    fn an_order_without_documents_is_refused() {
+        let order = InitOrder { configuration: Secret::new("") };
+        let failure = Plan::load(&FakeHost::new(), &facts(), &order, &Events::nowhere()).unwrap_err();
+        assert!(failure.sentence.starts_with("there is neither"), "{failure}");
+    }
+}

@@ -1,0 +1,160 @@
+//! Phase wait-control-plane: from a started kubelet to an API server that takes our objects (kubeadm.md sections 3.3
+//! and 6.1).
+
+use std::time::Duration;
+
+use super::kubeconfigs;
+use super::plan::Plan;
+use crate::api::wait::{Look, Wait};
+use crate::api::Client;
+use crate::failure::{Failure, Kind, Result};
+use crate::host::Host;
+use crate::kubernetes::configuration::{ApiEndpoint, Arg};
+use crate::kubernetes::kubeconfig::{ADMIN, SUPER_ADMIN};
+use crate::kubernetes::rbac;
+use crate::node::diagnosis;
+use crate::node::health::Probe;
+use crate::node::phase::Changes;
+
+/// Waits until the API server takes objects from the administrator, whose rights are made on the way: the binding that
+/// gives them is written with admin.conf where it is there already, else with super-admin.conf.
+///
+/// Writing the first object is the test: it succeeds earlier than the health path, which waits for work in the
+/// background to end.
+///
+/// # Errors
+/// Kind `Cluster` with the last lines of API server, etcd and kubelet.
+pub(super) async fn api_server(host: &dyn Host, plan: &Plan) -> Result<(Changes, Client)> {
+    let admin = Client::from_kubeconfig(&kubeconfigs::local(host, plan, &ADMIN)?).await?;
+    let super_admin = match kubeconfigs::local(host, plan, &SUPER_ADMIN) {
+        Ok(text) => Some(Client::from_kubeconfig(&text).await?),
+        Err(_) => None,
+    };
+    let limit = plan.init.timeouts.control_plane_component_health_check.0;
+    match administrators(&admin, super_admin.as_ref(), limit).await {
+        Ok(created) => {
+            let change = created.then(|| format!("ClusterRoleBinding {} created", rbac::ADMINISTRATORS));
+            Ok((change.into_iter().collect(), admin))
+        }
+        Err(failure) => Err(diagnosis::explain(host, failure, &["kube-apiserver", "etcd"]).await),
+    }
+}
+
+/// Makes the binding of the administrators; `true` when it was not there.
+async fn administrators(admin: &Client, super_admin: Option<&Client>, limit: Duration) -> Result<bool> {
+    let binding = rbac::cluster_admins();
+    let admin = admin.clone().hurried(Duration::from_secs(5));
+    let wait = Wait::new("the API server", "take objects", limit).every(Duration::from_millis(50));
+    wait.until(async || {
+        let refused = match admin.create(&binding).await {
+            Ok(_) => return Ok(Look::There(true)),
+            Err(problem) if problem.is_already_there() => return Ok(Look::There(false)),
+            Err(problem) => problem,
+        };
+        if !refused.is_forbidden() {
+            return if refused.is_unauthorized() {
+                Err(refused.failure(format!("{} does not accept admin.conf", admin.server())))
+            } else {
+                Ok(Look::NotYet(refused.to_string()))
+            };
+        }
+        let Some(super_admin) = super_admin else {
+            let failure = Failure::new(Kind::Cluster, "the administrator of admin.conf has no rights yet");
+            return Err(failure.advise("put super-admin.conf back into /etc/kubernetes: it is needed to give them"));
+        };
+        match super_admin.create(&binding).await {
+            Ok(_) => Ok(Look::There(true)),
+            Err(problem) if problem.is_already_there() => Ok(Look::There(false)),
+            Err(problem) => Ok(Look::NotYet(problem.to_string())),
+        }
+    })
+    .await
+}
+
+/// Waits until all three components are healthy.
+///
+/// # Errors
+/// Kind `Cluster` with the last lines of the component that is not.
+pub(super) async fn components(host: &dyn Host, plan: &Plan) -> Result<(Changes, ())> {
+    let limit = plan.init.timeouts.control_plane_component_health_check.0;
+    let waits = probes(plan).into_iter().map(|probe| async move {
+        match probe.wait(limit).await {
+            Ok(()) => Ok(()),
+            Err(failure) => Err(diagnosis::explain(host, failure, &[&probe.component]).await),
+        }
+    });
+    futures::future::join_all(waits).await.into_iter().collect::<Result<Vec<()>>>()?;
+    Ok((Vec::new(), ()))
+}
+
+/// The health paths of the components, where their arguments put them.
+fn probes(plan: &Plan) -> [Probe; 3] {
+    let cluster = &plan.cluster;
+    let probe = |component: &str, path: &str, arguments: &[Arg], local: &ApiEndpoint| {
+        let address = value(arguments, "bind-address").unwrap_or(&local.advertise_address);
+        let address = match address {
+            "0.0.0.0" | "" => "127.0.0.1".to_owned(),
+            "::" => "[::1]".to_owned(),
+            address if address.contains(':') => format!("[{address}]"),
+            address => address.to_owned(),
+        };
+        let port = value(arguments, "secure-port").and_then(|port| port.parse().ok()).unwrap_or(local.bind_port);
+        Probe { component: component.to_owned(), server: format!("https://{address}:{port}"), path: path.to_owned() }
+    };
+    let loopback = |port| ApiEndpoint { advertise_address: "127.0.0.1".to_owned(), bind_port: port };
+    let api_server = probe("kube-apiserver", "/livez", &[], &plan.init.local_api_endpoint);
+    let controllers = &cluster.controller_manager.extra_args;
+    [
+        api_server,
+        probe("kube-controller-manager", "/healthz", controllers, &loopback(10257)),
+        probe("kube-scheduler", "/livez", &cluster.scheduler.extra_args, &loopback(10259)),
+    ]
+}
+
+fn value<'a>(arguments: &'a [Arg], name: &str) -> Option<&'a str> {
+    arguments.iter().rev().find(|argument| argument.name == name).map(|argument| argument.value.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{administrators, probes};
+    use crate::api::fake::FakeApi;
+    use crate::node::init::plan::tests::plan;
+
+    #[tokio::test]
+    async fn rights_are_made_once() {
+        let api = FakeApi::start().await;
+        let client = api.client().await;
+        assert_eq!(administrators(&client, None, Duration::from_secs(1)).await, Ok(true));
+        assert_eq!(administrators(&client, None, Duration::from_secs(1)).await, Ok(false));
+    }
+
+    #[tokio::test]
+    async fn the_super_administrator_gives_rights_to_an_administrator_who_has_none() {
+        let api = FakeApi::start().await;
+        api.refuse_next(1, 403, "Forbidden");
+        let client = api.client().await;
+        assert_eq!(administrators(&client, Some(&client), Duration::from_secs(1)).await, Ok(true));
+        assert_eq!(api.requests().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn without_the_super_administrator_it_fails_at_once() {
+        let api = FakeApi::start().await;
+        api.refuse_next(1, 403, "Forbidden");
+        let failure = administrators(&api.client().await, None, Duration::from_secs(60)).await.unwrap_err();
+        assert!(failure.advice.unwrap().contains("super-admin.conf"));
+    }
+
+    #[test]
+    fn health_is_looked_for_where_the_arguments_put_it() {
+        let plan = plan(
+            "controllerManager: {extraArgs: [{name: bind-address, value: '::'}]}\n\
+             scheduler: {extraArgs: [{name: bind-address, value: 0.0.0.0}, {name: secure-port, value: '1'}]}\n",
+        );
+        let servers = probes(&plan).map(|probe| probe.server);
+        assert_eq!(servers, ["https://10.0.0.11:6443", "https://[::1]:10257", "https://127.0.0.1:1"]);
+    }
+}

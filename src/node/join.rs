@@ -1,0 +1,344 @@
+//! `join`: a host becomes a node of a cluster, by kubeadm's phases under kubeadm's names (kubeadm.md section 10).
+//!
+//! Workers take the phases preflight, kubelet-start and kubelet-wait-bootstrap; the phases between, which make a control
+//! plane, are refused for now. Every phase may be run again, and a host that is a node of this cluster already is left
+//! as it is.
+
+mod cluster;
+mod discovery;
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::json;
+
+use self::discovery::Found;
+use super::init::SOCKET_ANNOTATION;
+use super::phase::{Changes, phase};
+use super::{defaults, diagnosis, files, kubelet, preflight};
+use crate::api::wait::{Look, Wait};
+use crate::api::{Access, Client, Identity, Trust};
+use crate::event::Events;
+use crate::fact::Facts;
+use crate::failure::{Failure, Kind, Result};
+use crate::host::Host;
+use crate::kubernetes::configuration::{self, JoinConfiguration};
+use crate::kubernetes::kubeconfig::Kubeconfig;
+use crate::message::{JoinOrder, Joined};
+use crate::secret::Secret;
+
+/// The kubeconfig a kubelet asks for its certificate with.
+const BOOTSTRAP_KUBECONFIG: &str = "/etc/kubernetes/bootstrap-kubelet.conf";
+
+/// The kubeconfig the kubelet writes when it has its certificate.
+const KUBECONFIG: &str = "/etc/kubernetes/kubelet.conf";
+
+/// Makes this host a node of the cluster the order names; answers with the Node's name.
+///
+/// # Errors
+/// Kind `Configuration` for what the documents say; `Preflight` for a host that does not fit; `Cluster` for a cluster
+/// that does not answer, does not prove itself or does not take the node, with the kubelet's last lines.
+pub async fn join(host: &dyn Host, facts: &Facts, order: &JoinOrder, events: &Events) -> Result<Joined> {
+    let configuration = load(host, facts, order, events)?;
+    let discovery = discover(host, &configuration);
+    let (_, found) = phase(events, "discovery", "Find the cluster", discovery).await?;
+    let bootstrap = bootstrap_client(&configuration, &found).await?;
+    let limit = configuration.timeouts.kubernetes_api_call.0;
+    let (settings, member) =
+        tokio::try_join!(cluster::read(&bootstrap, limit, events), membership(host, &configuration, &bootstrap, &found))?;
+
+    let node = &configuration.node_registration;
+    let addresses: Vec<_> = facts.addresses.iter().map(|link| link.address.addr()).filter(std::net::IpAddr::is_ipv4).collect();
+    let findings =
+        preflight::prepared(host, Some(&settings.version), &node.cri_socket, &addresses, &node.ignore_preflight_errors);
+    preflight::judge(&findings.await?, events)?;
+
+    let kubelet_settings = kubelet::Settings {
+        cluster: &settings.cluster,
+        release: settings.release,
+        node,
+        hostname: &facts.hostname,
+        shared: &settings.kubelet,
+        joining_worker: true,
+    };
+    let started = async {
+        let mut changes = trust(host, &configuration, &settings.cluster.cluster_name, &found, member)?;
+        let restart = !changes.is_empty();
+        changes.extend(kubelet::start(host, &kubelet_settings, restart).await?);
+        Ok((changes, ()))
+    };
+    let (started, ()) = phase(events, "kubelet-start", "Start the kubelet", started).await?;
+
+    let waited = async {
+        let waited = wait_bootstrap(host, &configuration, &settings, &bootstrap).await;
+        // In every case (kubeadm.md section 10.3): the token in it must not stay on the disk.
+        let removed = host.remove(Path::new(BOOTSTRAP_KUBECONFIG));
+        let changes = waited?;
+        removed.map(|()| (changes, ()))
+    };
+    let (registered, ()) =
+        phase(events, "kubelet-wait-bootstrap", "Wait for the kubelet's certificate and its Node", waited).await?;
+    Ok(Joined { node: node.name.clone(), changes: started + registered })
+}
+
+fn load(host: &dyn Host, facts: &Facts, order: &JoinOrder, events: &Events) -> Result<JoinConfiguration> {
+    let documents = configuration::load(order.configuration.expose())?;
+    for warning in &documents.warnings {
+        events.warn(warning.clone());
+    }
+    let mut configuration =
+        documents.join.ok_or_else(|| Failure::new(Kind::Configuration, "there is no JoinConfiguration"))?;
+    configuration.complete(&defaults::of(host, facts)?)?;
+    configuration.validate()?;
+    if configuration.control_plane.is_some() {
+        return Err(Failure::new(Kind::Configuration, "a second control plane cannot be joined yet")
+            .advise("make the host a worker, or join it with `kubeadm join --control-plane`"));
+    }
+    if configuration.dry_run {
+        return Err(Failure::new(Kind::Configuration, "JoinConfiguration asks for a dry run")
+            .advise("use `clusterctl plan` to see what would be done"));
+    }
+    Ok(configuration)
+}
+
+async fn discover(host: &dyn Host, configuration: &JoinConfiguration) -> Result<(Changes, Found)> {
+    let limit = configuration.timeouts.discovery.0;
+    Ok((Vec::new(), discovery::discover(host, &configuration.discovery, limit).await?))
+}
+
+/// A client with the bootstrap token.
+async fn bootstrap_client(configuration: &JoinConfiguration, found: &Found) -> Result<Client> {
+    let identity = Identity::Token(bootstrap_token(configuration)?);
+    Client::new(&Access { server: found.server.clone(), trust: Trust::Authority(found.ca_pem.clone()), identity }).await
+}
+
+fn bootstrap_token(configuration: &JoinConfiguration) -> Result<Secret> {
+    configuration.discovery.tls_bootstrap_token.clone().ok_or_else(|| {
+        Failure::new(Kind::Configuration, "there is no token that the kubelet could get its certificate with")
+            .advise("set discovery.tlsBootstrapToken")
+    })
+}
+
+/// What this host is to the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Membership {
+    /// Nothing yet, or a join broke off before the kubelet had its certificate.
+    None,
+    /// Its kubelet has a certificate of this cluster.
+    Member,
+}
+
+/// Looks whether the host is a node of this cluster already, and refuses one of another cluster or a name that is taken.
+async fn membership(host: &dyn Host, configuration: &JoinConfiguration, bootstrap: &Client, found: &Found) -> Result<Membership> {
+    if let Some(text) = files::text(host, Path::new(KUBECONFIG))? {
+        let kubeconfig = Kubeconfig::parse(&text).unwrap_or_default();
+        let there = kubeconfig.current_cluster().map(|cluster| (cluster.server.clone(), cluster.ca_pem().unwrap_or_default()));
+        return match there {
+            Some((_, ca)) if ca.trim() == found.ca_pem.trim() => Ok(Membership::Member),
+            there => {
+                let server = there.map(|(server, _)| server).unwrap_or_default();
+                Err(Failure::new(
+                    Kind::Preflight,
+                    format!("FileAvailable--etc-kubernetes-kubelet.conf: the host is a node of another cluster ({server})"),
+                )
+                .advise("take the host out of that cluster first: `clusterctl down` with its inventory, or `kubeadm reset`"))
+            }
+        };
+    }
+    let name = &configuration.node_registration.name;
+    let node = bootstrap.get("Node", None, name).await;
+    let node = node.map_err(|problem| problem.failure(format!("the cluster does not say whether there is a Node {name}")))?;
+    match node {
+        Some(node) if is_ready(&node) => Err(Failure::new(
+            Kind::Preflight,
+            format!("the cluster has a Node {name} that is ready: two hosts cannot have one name"),
+        )
+        .advise("give the host another name in the inventory, or remove the Node")),
+        _ => Ok(Membership::None),
+    }
+}
+
+fn is_ready(node: &serde_json::Value) -> bool {
+    let conditions = node.pointer("/status/conditions").and_then(|conditions| conditions.as_array());
+    conditions.into_iter().flatten().any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
+}
+
+/// Writes what the kubelet trusts and, unless it has its certificate, what it asks for it with.
+fn trust(
+    host: &dyn Host,
+    configuration: &JoinConfiguration,
+    cluster_name: &str,
+    found: &Found,
+    member: Membership,
+) -> Result<Changes> {
+    let mut changes = Vec::new();
+    if member == Membership::None {
+        let token = bootstrap_token(configuration)?;
+        let kubeconfig = Kubeconfig::bootstrap(&found.server, cluster_name, &found.ca_pem, &token).to_text();
+        if files::ensure(host, Path::new(BOOTSTRAP_KUBECONFIG), kubeconfig.expose().as_bytes(), 0o600)? {
+            changes.push(format!("{BOOTSTRAP_KUBECONFIG} written"));
+        }
+    }
+    let ca = Path::new(&configuration.ca_cert_path);
+    match files::text(host, ca)? {
+        Some(there) if there.trim() == found.ca_pem.trim() => {}
+        Some(_) => {
+            return Err(Failure::new(
+                Kind::Preflight,
+                format!("FileAvailable-{}: it is of another cluster", configuration.ca_cert_path.replace('/', "-")),
+            )
+            .advise(format!("remove {} if the cluster it belongs to is gone", ca.display())));
+        }
+        None => {
+            files::ensure(host, ca, found.ca_pem.as_bytes(), 0o644)?;
+            changes.push(format!("{} written", ca.display()));
+        }
+    }
+    Ok(changes)
+}
+
+/// Waits for the kubelet, its certificate and its Node.
+async fn wait_bootstrap(
+    host: &dyn Host,
+    configuration: &JoinConfiguration,
+    settings: &cluster::Settings,
+    bootstrap: &Client,
+) -> Result<Changes> {
+    let timeouts = &configuration.timeouts;
+    let bootstrapped = async {
+        let kubeconfig = kubeconfig(host, timeouts.tls_bootstrap.0).await?;
+        registered(configuration, settings, bootstrap, &kubeconfig).await
+    };
+    let healthy = kubelet::wait(host, &settings.kubelet, timeouts.kubelet_health_check.0);
+    match tokio::try_join!(bootstrapped, healthy) {
+        Ok((changes, ())) => Ok(changes),
+        Err(failure) if failure.detail.is_some() => Err(failure),
+        Err(failure) => Err(diagnosis::explain(host, failure, &[]).await),
+    }
+}
+
+/// Waits until the kubelet has written a kubeconfig that can be used.
+async fn kubeconfig(host: &dyn Host, limit: Duration) -> Result<Secret> {
+    let wait = Wait::new("the kubelet", "get its certificate", limit);
+    wait.until(async || {
+        let Some(text) = files::text(host, Path::new(KUBECONFIG))? else {
+            return Ok(Look::NotYet("the cluster has not signed its request".to_owned()));
+        };
+        let text = Secret::new(text);
+        match Client::from_kubeconfig(&text).await {
+            Ok(_) => Ok(Look::There(text)),
+            Err(failure) => Ok(Look::NotYet(failure.to_string())),
+        }
+    })
+    .await
+}
+
+/// Waits until the Node is there; where the release wants it, the socket of the runtime is noted on it.
+async fn registered(
+    configuration: &JoinConfiguration,
+    settings: &cluster::Settings,
+    bootstrap: &Client,
+    kubeconfig: &Secret,
+) -> Result<Changes> {
+    let node = &configuration.node_registration;
+    let wait = Wait::new(format!("Node {}", node.name), "appear", configuration.timeouts.tls_bootstrap.0);
+    let there = wait
+        .until(async || match bootstrap.get("Node", None, &node.name).await {
+            Ok(Some(node)) => Ok(Look::There(node)),
+            Ok(None) => Ok(Look::NotYet("the kubelet has not registered it".to_owned())),
+            Err(problem) => Ok(Look::NotYet(problem.to_string())),
+        })
+        .await?;
+    if settings.release.uses_instance_config(&settings.cluster)
+        || there["metadata"]["annotations"][SOCKET_ANNOTATION] == node.cri_socket.as_str()
+    {
+        return Ok(Vec::new());
+    }
+    let own = Client::from_kubeconfig(kubeconfig).await?;
+    let annotation = json!({ "metadata": { "annotations": { SOCKET_ANNOTATION: node.cri_socket } } });
+    let annotated = own.merge("Node", None, &node.name, &annotation).await;
+    annotated.map_err(|problem| problem.failure(format!("Node {} cannot be annotated", node.name)))?;
+    Ok(vec![format!("Node {} annotated", node.name)])
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use serde_json::json;
+
+    use super::{Found, Membership, load, membership, trust};
+    use crate::api::fake::FakeApi;
+    use crate::event::Events;
+    use crate::failure::Kind;
+    use crate::host::fake::FakeHost;
+    use crate::kubernetes::configuration::JoinConfiguration;
+    use crate::kubernetes::kubeconfig::Kubeconfig;
+    use crate::message::JoinOrder;
+    use crate::node::init::tests::facts;
+    use crate::secret::Secret;
+
+    fn order(more: &str) -> JoinOrder {
+        let text = format!(
+            "apiVersion: kubeadm.k8s.io/v1beta4\nkind: JoinConfiguration\ndiscovery:\n  bootstrapToken:\n    \
+             token: abcdef.0123456789abcdef\n    apiServerEndpoint: 10.0.0.11:6443\n    \
+             caCertHashes: ['sha256:{}']\n{more}",
+            "0".repeat(64)
+        );
+        JoinOrder { configuration: Secret::new(text) }
+    }
+
+    fn configuration() -> JoinConfiguration {
+        load(&FakeHost::new(), &facts(), &order(""), &Events::nowhere()).unwrap()
+    }
+
+    fn found() -> Found {
+        Found { server: "https://10.0.0.11:6443".into(), ca_pem: "CA\n".into() }
+    }
+
+    fn kubelet_conf(ca: &str) -> FakeHost {
+        let text = Kubeconfig::bootstrap("https://x:6443", "c", ca, &Secret::new("t")).to_text();
+        FakeHost::new().file("/etc/kubernetes/kubelet.conf", text.expose())
+    }
+
+    #[rstest]
+    #[case("controlPlane: {}\n", "a second control plane cannot be joined yet")]
+    #[case("dryRun: true\n", "JoinConfiguration asks for a dry run")]
+    fn orders_that_are_not_for_us(#[case] more: &str, #[case] sentence: &str) {
+        let failure = load(&FakeHost::new(), &facts(), &order(more), &Events::nowhere()).unwrap_err();
+        assert_eq!((failure.kind, failure.sentence.as_str()), (Kind::Configuration, sentence));
+    }
+
+    #[tokio::test]
+    async fn a_member_stays_and_a_stranger_is_refused() {
+        let client = FakeApi::start().await.client().await;
+        let configuration = configuration();
+        let member = membership(&kubelet_conf("CA\n"), &configuration, &client, &found()).await;
+        assert_eq!(member, Ok(Membership::Member));
+        let stranger = membership(&kubelet_conf("OTHER\n"), &configuration, &client, &found()).await.unwrap_err();
+        assert!(stranger.sentence.contains("node of another cluster (https://x:6443)"), "{stranger}");
+        assert_eq!(membership(&FakeHost::new(), &configuration, &client, &found()).await, Ok(Membership::None));
+    }
+
+    #[rstest]
+    #[case("True", false)]
+    #[case("False", true)]
+    #[tokio::test]
+    async fn a_name_that_is_taken_by_a_living_node_is_refused(#[case] ready: &str, #[case] free: bool) {
+        let api = FakeApi::start().await;
+        api.put(json!({"kind": "Node", "metadata": {"name": "cp1"},
+            "status": {"conditions": [{"type": "Ready", "status": ready}]}}));
+        let member = membership(&FakeHost::new(), &configuration(), &api.client().await, &found()).await;
+        assert_eq!(member.is_ok(), free);
+    }
+
+    #[test]
+    fn what_a_kubelet_trusts_is_written_once() {
+        let host = FakeHost::new();
+        let configuration = configuration();
+        assert_eq!(trust(&host, &configuration, "kubernetes", &found(), Membership::None).unwrap().len(), 2);
+        assert_eq!(trust(&host, &configuration, "kubernetes", &found(), Membership::None).unwrap().len(), 0);
+        assert!(host.text("/etc/kubernetes/bootstrap-kubelet.conf").unwrap().contains("token: abcdef.0123456789abcdef"));
+        let other = FakeHost::new().file("/etc/kubernetes/pki/ca.crt", "OTHER\n");
+        assert_eq!(trust(&other, &configuration, "c", &found(), Membership::Member).unwrap_err().kind, Kind::Preflight);
+    }
+}

@@ -1,0 +1,175 @@
+//! Phase kubelet-start, for init and join alike (kubeadm.md sections 5 and 5.6): the kubelet's files, then the kubelet.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::health::Probe;
+use super::phase::Changes;
+use super::{diagnosis, files, unit};
+use crate::api::wait::{Look, Wait};
+use crate::failure::{Failure, Kind, Result};
+use crate::host::{Command, Host, systemd};
+use crate::kubernetes::configuration::{ClusterConfiguration, NodeRegistrationOptions};
+use crate::kubernetes::kubelet;
+use crate::kubernetes::version::Release;
+
+/// The kubelet's unit.
+pub(super) const UNIT: &str = "kubelet";
+
+/// What a kubelet is started with.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Settings<'a> {
+    pub(super) cluster: &'a ClusterConfiguration,
+    pub(super) release: &'static Release,
+    pub(super) node: &'a NodeRegistrationOptions,
+    /// The host's own name, lower case.
+    pub(super) hostname: &'a str,
+    /// The KubeletConfiguration that all nodes of the cluster share.
+    pub(super) shared: &'a Value,
+    /// Whether it joins as a worker, which registers its taints itself.
+    pub(super) joining_worker: bool,
+}
+
+/// Writes the kubelet's files and (re)starts it; a kubelet that runs with these files already goes on undisturbed.
+pub(super) async fn start(host: &dyn Host, settings: &Settings<'_>, other_changes: bool) -> Result<Changes> {
+    let mut changes = write(host, settings).await?;
+    if !changes.is_empty() || other_changes || !systemd::is_active(host, UNIT).await? {
+        unit::restart(host, UNIT).await?;
+        changes.push("kubelet started".to_owned());
+    }
+    Ok(changes)
+}
+
+async fn write(host: &dyn Host, settings: &Settings<'_>) -> Result<Changes> {
+    let resolved = systemd::is_active(host, "systemd-resolved").await?;
+    let socket = Some(settings.node.cri_socket.as_str()).filter(|_| settings.release.uses_instance_config(settings.cluster));
+    let document = kubelet::node_configuration(settings.shared, resolved, socket);
+    let flags = kubelet::flags_text(settings.cluster, settings.node, settings.hostname, settings.joining_worker)?;
+    let mut wanted = vec![(kubelet::FLAGS_PATH, flags)];
+    // Before config.yaml (kubeadm.md section 5.3).
+    wanted.extend(socket.map(|socket| (kubelet::INSTANCE_CONFIGURATION_PATH, kubelet::instance_configuration_text(socket))));
+    wanted.push((kubelet::CONFIGURATION_PATH, kubelet::configuration_text(&document)));
+    let mut changes = Vec::new();
+    for (path, text) in wanted {
+        if files::ensure(host, Path::new(path), text.as_bytes(), 0o644)? {
+            changes.push(format!("{path} written"));
+        }
+    }
+    Ok(changes)
+}
+
+/// The kubelet's health path by its configuration; `None` where a person turned it off.
+fn probe(shared: &Value) -> Option<Probe> {
+    let port = shared["healthzPort"].as_u64().unwrap_or(10248);
+    let address = match shared["healthzBindAddress"].as_str().unwrap_or_default() {
+        "" | "0.0.0.0" => "127.0.0.1".to_owned(),
+        "::" => "[::1]".to_owned(),
+        address if address.contains(':') => format!("[{address}]"),
+        address => address.to_owned(),
+    };
+    let server = format!("http://{address}:{port}");
+    (port != 0).then(|| Probe { component: "the kubelet".to_owned(), server, path: "/healthz".to_owned() })
+}
+
+/// How often a kubelet may end by itself before waiting is given up: it is started again every 10 s, so a passing cause
+/// has had its chance.
+const RESTARTS: u32 = 2;
+
+/// Time between two looks at that.
+const WATCH: Duration = Duration::from_secs(1);
+
+/// Waits until the kubelet is healthy; gives up early on one that ends again and again.
+///
+/// # Errors
+/// Kind `Cluster`, with the kubelet's last lines.
+pub(super) async fn wait(host: &dyn Host, shared: &Value, limit: Duration) -> Result<()> {
+    let Some(probe) = probe(shared) else { return Ok(()) };
+    let waited = tokio::select! {
+        waited = probe.wait(limit) => waited,
+        failure = keeps_ending(host, limit, WATCH) => Err(failure),
+    };
+    match waited {
+        Ok(()) => Ok(()),
+        Err(failure) => Err(diagnosis::explain(host, failure, &[]).await),
+    }
+}
+
+/// Watches how often systemd had to start the kubelet again; ends only with the failure that it was too often.
+async fn keeps_ending(host: &dyn Host, limit: Duration, every: Duration) -> Failure {
+    let mut first = None;
+    let wait = Wait::new("the kubelet", "become healthy", limit).every(every);
+    let watched = wait
+        .until(async || {
+            let shown = host.run(Command::new("systemctl", &["show", "-p", "NRestarts", "--value", UNIT])).await?;
+            let Ok(count) = shown.text().trim().parse::<u32>() else { return Ok(Look::NotYet(String::new())) };
+            let first = *first.get_or_insert(count);
+            if count.saturating_sub(first) < RESTARTS {
+                return Ok(Look::NotYet(String::new()));
+            }
+            Err(Failure::new(Kind::Cluster, "the kubelet ends again and again right after it is started"))
+        })
+        .await;
+    match watched {
+        Ok(()) => Failure::new(Kind::Internal, "watching the kubelet ended"),
+        Err(failure) => failure,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rstest::rstest;
+    use serde_json::json;
+
+    use super::{Settings, keeps_ending, probe, start};
+    use crate::host::Output;
+    use crate::host::fake::FakeHost;
+    use crate::kubernetes::configuration::{ClusterConfiguration, NodeRegistrationOptions};
+    use crate::kubernetes::version::Release;
+
+    #[rstest]
+    #[case(json!({}), Some("http://127.0.0.1:10248"))]
+    #[case(json!({"healthzBindAddress": "::", "healthzPort": 1}), Some("http://[::1]:1"))]
+    #[case(json!({"healthzPort": 0}), None)]
+    fn the_health_path_follows_the_configuration(#[case] shared: serde_json::Value, #[case] server: Option<&str>) {
+        assert_eq!(probe(&shared).map(|probe| probe.server).as_deref(), server);
+    }
+
+    #[tokio::test]
+    async fn a_kubelet_with_these_files_goes_on() {
+        let cluster = ClusterConfiguration { kubernetes_version: "v1.36.3".into(), ..Default::default() };
+        let node = NodeRegistrationOptions {
+            name: "w1".into(),
+            cri_socket: "unix:///run/containerd/containerd.sock".into(),
+            ..Default::default()
+        };
+        let release = Release::of(&semver::Version::new(1, 36, 3)).unwrap();
+        let shared = json!({"kind": "KubeletConfiguration"});
+        let settings = Settings { cluster: &cluster, release, node: &node, hostname: "w1", shared: &shared, joining_worker: true };
+        let host = FakeHost::new().answer(&["systemctl"], 0, "").answer(
+            &["systemctl", "show"],
+            0,
+            "LoadState=loaded\nActiveState=active\nUnitFileState=enabled\n",
+        );
+        assert_eq!(start(&host, &settings, false).await.unwrap().len(), 4);
+        assert!(host.done().contains(&"run systemctl restart kubelet".to_owned()));
+        assert!(host.text("/var/lib/kubelet/config.yaml").unwrap().contains("containerRuntimeEndpoint"));
+        host.forget();
+        assert!(start(&host, &settings, false).await.unwrap().is_empty());
+        assert!(!host.done().contains(&"run systemctl restart kubelet".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn a_kubelet_that_keeps_ending_is_given_up_early() {
+        let starts = std::sync::atomic::AtomicU32::new(3);
+        let host = FakeHost::new().answer_with(&["systemctl", "show", "-p", "NRestarts"], move |_, _| {
+            let count = starts.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            Ok(Output { stdout: count.to_string().into_bytes(), ..Output::default() })
+        });
+        let failure = keeps_ending(&host, Duration::from_secs(240), Duration::from_millis(1)).await;
+        assert!(failure.sentence.starts_with("the kubelet ends again and again"), "{failure}");
+    }
+}

@@ -1,0 +1,462 @@
+//! kubeadm's preflight checks, under kubeadm's names (kubeadm.md section 1).
+//!
+//! [`preflight`] judges what was observed before a host is touched, so it leaves out what host preparation brings: the
+//! runtime, the kubelet, forwarding. [`prepared`] checks those on the host itself, right before `init` and `join`.
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use semver::Version;
+
+use crate::event::Events;
+use crate::fact::Facts;
+use crate::failure::{Failure, Kind, Result};
+use crate::host::{Command, Host};
+
+/// What a host is to become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// The first control plane.
+    Init,
+    /// Another control plane.
+    JoinControlPlane,
+    /// A worker.
+    JoinWorker,
+}
+
+/// What checks depend on besides the host.
+#[derive(Debug, Clone)]
+pub struct Plan<'a> {
+    /// What the host is to become.
+    pub purpose: Purpose,
+    /// The cluster's name; what its own earlier run left on a host is no finding.
+    pub cluster: &'a str,
+    /// The version that will run.
+    pub kubernetes: &'a Version,
+    /// The API server's port.
+    pub bind_port: u16,
+    /// Whether the control plane brings its etcd.
+    pub local_etcd: bool,
+    /// Names of checks whose errors are only warnings; `all`.
+    pub ignore: &'a [String],
+}
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Worth knowing.
+    Warning,
+    /// Stops everything before anything is touched.
+    Error,
+}
+
+/// What a check found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// kubeadm's name of the check.
+    pub name: String,
+    /// How bad it is.
+    pub severity: Severity,
+    /// One sentence without a full stop.
+    pub message: String,
+}
+
+/// Least RAM of a control plane (kubeadm.md section 1.2).
+const LEAST_MEMORY_BYTES: u64 = 1700 << 20;
+
+/// Least number of CPUs of a control plane.
+const LEAST_CPUS: u32 = 2;
+
+/// Programs that must be there (kubeadm.md section 1.5).
+const PROGRAMS: &[&str] = &["mount", "losetup", "cp"];
+
+const MANIFESTS: &[&str] = &["kube-apiserver", "kube-controller-manager", "kube-scheduler", "etcd"];
+
+/// Judges a host by its facts, before anything is done to it. Pure.
+pub fn preflight(facts: &Facts, plan: &Plan<'_>) -> Vec<Finding> {
+    let mut found = Found::default();
+    let control_plane = plan.purpose != Purpose::JoinWorker;
+    system(facts, plan, &mut found);
+    if control_plane {
+        if facts.cpus < LEAST_CPUS {
+            let message = format!("the host has {} CPU, a control plane needs {LEAST_CPUS}", facts.cpus);
+            found.error("NumCPU", message);
+        }
+        if facts.memory_bytes < LEAST_MEMORY_BYTES {
+            let megabytes = facts.memory_bytes >> 20;
+            found.error("Mem", format!("the host has {megabytes} MB of memory, a control plane needs 1700 MB"));
+        }
+    }
+    let ports = ports(plan, control_plane);
+    if facts.services.get("firewalld").is_some_and(|service| service.active) {
+        found.warning("Firewalld", format!("firewalld is active; ports {} must be open", listed(&ports)));
+    }
+    if facts.kubernetes.journal_cluster.as_deref() != Some(plan.cluster) {
+        for port in ports {
+            port_free(facts, port, &mut found);
+        }
+        untouched(facts, plan, control_plane, &mut found);
+    }
+    found.downgrade(plan.ignore)
+}
+
+fn ports(plan: &Plan<'_>, control_plane: bool) -> Vec<u16> {
+    let mut ports = vec![10250];
+    if control_plane {
+        ports.extend([plan.bind_port, 10259, 10257]);
+        if plan.local_etcd {
+            ports.extend([2379, 2380]);
+        }
+    }
+    ports
+}
+
+fn listed(ports: &[u16]) -> String {
+    ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// Checks of the operating system, for every role.
+fn system(facts: &Facts, plan: &Plan<'_>, found: &mut Found) {
+    if !facts.systemd {
+        found.error("Service-kubelet", "the host does not run systemd, which starts the kubelet");
+    }
+    match facts.cgroup_version {
+        0 => found.error("SystemVerification", "no control groups are mounted"),
+        1 if plan.kubernetes.minor >= 35 => found.error(
+            "SystemVerification",
+            "the host runs cgroup v1, which kubelets from 1.35 on refuse; boot it with cgroup v2, or ignore \
+             SystemVerification and set `failCgroupV1: false` in the KubeletConfiguration",
+        ),
+        1 => found.warning("SystemVerification", "the host runs cgroup v1, which Kubernetes will drop"),
+        _ => {}
+    }
+    if !kernel_is_known(&facts.kernel) {
+        found.warning(
+            "SystemVerification",
+            format!("kernel {} is not among those Kubernetes is tested with", facts.kernel),
+        );
+    }
+    for program in PROGRAMS.iter().filter(|program| !facts.programs.iter().any(|there| there == *program)) {
+        found.error(format!("FileExisting-{program}"), format!("the program {program} is not on the host's PATH"));
+    }
+    if !facts.swap.is_empty() {
+        let message = format!("swap is on ({}); kubelets refuse to start unless told otherwise", facts.swap.join(", "));
+        found.warning("Swap", message);
+    }
+    if !is_name(&facts.hostname) {
+        found.warning("Hostname", format!("the host's name {:?} is not a name a node can have", facts.hostname));
+    }
+}
+
+/// Kernels of the validator (kubeadm.md section 1.6): 5.4, 5.10, 5.15, and all from 6 on.
+fn kernel_is_known(release: &str) -> bool {
+    let mut numbers = release.split(|one: char| !one.is_ascii_digit()).map(|number| number.parse::<u32>().unwrap_or(0));
+    let (major, minor) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    major >= 6 || (major == 5 && matches!(minor, 4 | 10 | 15))
+}
+
+/// RFC 1123.
+fn is_name(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() <= 253
+        && name.split('.').all(|label| {
+            !label.is_empty()
+                && label.len() <= 63
+                && label.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+        })
+}
+
+fn port_free(facts: &Facts, port: u16, found: &mut Found) {
+    if let Some(listening) = facts.listening.iter().find(|listening| listening.port == port) {
+        let who = listening.process.as_deref().unwrap_or("another program");
+        found.error(format!("Port-{port}"), format!("{who} listens on {} port {port}", listening.address));
+    }
+}
+
+/// Checks that no other cluster has left something on the host.
+fn untouched(facts: &Facts, plan: &Plan<'_>, control_plane: bool, found: &mut Found) {
+    let there = &facts.kubernetes;
+    let mut file = |path: &str| {
+        let owner = match (&there.journal_cluster, &there.server) {
+            (Some(cluster), _) => format!(": the host belongs to the cluster {cluster:?}"),
+            (None, Some(server)) => format!(": the host is a node of the cluster at {server}"),
+            (None, None) => String::new(),
+        };
+        found.error(format!("FileAvailable-{}", path.replace('/', "-")), format!("{path} is there already{owner}"));
+    };
+    if control_plane {
+        for name in MANIFESTS.iter().map(|name| format!("{name}.yaml")) {
+            if there.manifests.contains(&name) {
+                file(&format!("/etc/kubernetes/manifests/{name}"));
+            }
+        }
+    }
+    if plan.purpose != Purpose::Init || (there.kubelet_conf && there.manifests.is_empty()) {
+        if there.kubelet_conf {
+            file("/etc/kubernetes/kubelet.conf");
+        }
+        if there.bootstrap_kubelet_conf {
+            file("/etc/kubernetes/bootstrap-kubelet.conf");
+        }
+    }
+    if plan.purpose == Purpose::JoinWorker && there.ca_hash.is_some() {
+        file("/etc/kubernetes/pki/ca.crt");
+    }
+    if control_plane && plan.local_etcd && there.etcd_data {
+        found.error("DirAvailable--var-lib-etcd", "/var/lib/etcd is not empty");
+    }
+}
+
+/// Checks, on the host itself, of what host preparation brings: forwarding, the runtime, the kubelet.
+pub(super) async fn prepared(
+    host: &dyn Host,
+    kubernetes: Option<&Version>,
+    socket: &str,
+    addresses: &[IpAddr],
+    ignore: &[String],
+) -> Result<Vec<Finding>> {
+    let mut found = Found::default();
+    for (name, path, wanted) in [
+        (
+            "FileContent--proc-sys-net-ipv4-ip_forward",
+            "/proc/sys/net/ipv4/ip_forward",
+            addresses.iter().any(IpAddr::is_ipv4),
+        ),
+        (
+            "FileContent--proc-sys-net-ipv6-conf-default-forwarding",
+            "/proc/sys/net/ipv6/conf/default/forwarding",
+            addresses.iter().any(IpAddr::is_ipv6),
+        ),
+    ] {
+        let content = if wanted { host.read(Path::new(path))? } else { None };
+        if wanted && content.is_none_or(|content| content.first() != Some(&b'1')) {
+            found.error(name, format!("{path} does not say 1: the host does not forward packets"));
+        }
+    }
+    let path = socket.strip_prefix("unix://").unwrap_or(socket);
+    if host.entry(Path::new(path))?.is_none() {
+        found.error("CRI", format!("there is no container runtime at {path}"));
+    }
+    kubelet_version(host, kubernetes, &mut found).await;
+    Ok(found.downgrade(ignore))
+}
+
+async fn kubelet_version(host: &dyn Host, kubernetes: Option<&Version>, found: &mut Found) {
+    let printed = match host.run(Command::new("kubelet", &["--version"])).await {
+        Ok(output) if output.success() => output.text(),
+        Ok(output) => return found.error("KubeletVersion", format!("`kubelet --version` ends with {}", output.status)),
+        Err(failure) => return found.error("KubeletVersion", failure.to_string()),
+    };
+    let version = printed.trim().rsplit(' ').next().and_then(|word| Version::parse(word.strip_prefix('v')?).ok());
+    let Some(kubelet) = version else {
+        return found.error("KubeletVersion", format!("`kubelet --version` says {:?}", printed.trim()));
+    };
+    let Some(kubernetes) = kubernetes else { return };
+    if (kubelet.major, kubelet.minor) > (kubernetes.major, kubernetes.minor) || kubelet.minor + 3 < kubernetes.minor {
+        found.error("KubeletVersion", format!("the kubelet is of version {kubelet}, which does not suit {kubernetes}"));
+    }
+}
+
+/// Turns findings into events for warnings and one failure for errors.
+///
+/// # Errors
+/// Kind `Preflight` when there is an error among them.
+pub(super) fn judge(findings: &[Finding], events: &Events) -> Result<()> {
+    let line = |finding: &Finding| format!("{}: {}", finding.name, finding.message);
+    for finding in findings.iter().filter(|finding| finding.severity == Severity::Warning) {
+        events.warn(line(finding));
+    }
+    let errors: Vec<String> = findings.iter().filter(|finding| finding.severity == Severity::Error).map(line).collect();
+    match errors.as_slice() {
+        [] => Ok(()),
+        [one] => Err(Failure::new(Kind::Preflight, one.clone())),
+        more => {
+            Err(Failure::new(Kind::Preflight, format!("{} preflight checks failed", more.len()))
+                .detailed(more.join("\n")))
+        }
+    }
+    .map_err(|failure: Failure| {
+        failure
+            .advise("correct it, or name the check in nodeRegistration.ignorePreflightErrors of the kubeadm documents")
+    })
+}
+
+/// Findings while they are collected.
+#[derive(Default)]
+struct Found(Vec<Finding>);
+
+impl Found {
+    fn error(&mut self, name: impl Into<String>, message: impl Into<String>) {
+        self.0.push(Finding { name: name.into(), severity: Severity::Error, message: message.into() });
+    }
+
+    fn warning(&mut self, name: impl Into<String>, message: impl Into<String>) {
+        self.0.push(Finding { name: name.into(), severity: Severity::Warning, message: message.into() });
+    }
+
+    /// Errors that a person chose to ignore become warnings.
+    fn downgrade(mut self, ignore: &[String]) -> Vec<Finding> {
+        for finding in &mut self.0 {
+            let ignored = |name: &String| name.eq_ignore_ascii_case("all") || name.eq_ignore_ascii_case(&finding.name);
+            if ignore.iter().any(ignored) {
+                finding.severity = Severity::Warning;
+            }
+        }
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use semver::Version;
+
+    use super::{Finding, Plan, Purpose, Severity, judge, preflight, prepared};
+    use crate::event::Events;
+    use crate::fact::{Facts, Listening, Service};
+    use crate::failure::Kind;
+    use crate::host::fake::FakeHost;
+
+    fn good() -> Facts {
+        Facts {
+            kernel: "6.12.0-1-amd64".into(),
+            systemd: true,
+            cgroup_version: 2,
+            cpus: 2,
+            memory_bytes: 4 << 30,
+            hostname: "cp1".into(),
+            programs: ["mount", "losetup", "cp"].map(str::to_owned).to_vec(),
+            ..Facts::default()
+        }
+    }
+
+    fn findings(facts: &Facts, purpose: Purpose, ignore: &[&str]) -> Vec<String> {
+        let ignore: Vec<String> = ignore.iter().map(|name| (*name).to_owned()).collect();
+        let kubernetes = Version::new(1, 36, 3);
+        let plan = Plan {
+            purpose,
+            cluster: "demo",
+            kubernetes: &kubernetes,
+            bind_port: 6443,
+            local_etcd: true,
+            ignore: &ignore,
+        };
+        let short = |finding: Finding| match finding.severity {
+            Severity::Error => format!("E {}", finding.name),
+            Severity::Warning => format!("W {}", finding.name),
+        };
+        preflight(facts, &plan).into_iter().map(short).collect()
+    }
+
+    #[test]
+    fn a_good_host_has_no_findings() {
+        assert!(findings(&good(), Purpose::Init, &[]).is_empty());
+    }
+
+    type Change = fn(&mut Facts);
+
+    #[rstest]
+    #[case(|facts: &mut Facts| facts.cpus = 1, Purpose::Init, &["E NumCPU"])]
+    #[case(|facts: &mut Facts| facts.cpus = 1, Purpose::JoinWorker, &[])]
+    #[case(|facts: &mut Facts| facts.memory_bytes = 1 << 30, Purpose::JoinControlPlane, &["E Mem"])]
+    #[case(|facts: &mut Facts| facts.memory_bytes = 1 << 30, Purpose::JoinWorker, &[])]
+    #[case(|facts: &mut Facts| facts.cgroup_version = 1, Purpose::JoinWorker, &["E SystemVerification"])]
+    #[case(|facts: &mut Facts| facts.kernel = "4.18.0".into(), Purpose::JoinWorker, &["W SystemVerification"])]
+    #[case(|facts: &mut Facts| facts.kernel = "5.15.9".into(), Purpose::JoinWorker, &[])]
+    #[case(|facts: &mut Facts| facts.systemd = false, Purpose::JoinWorker, &["E Service-kubelet"])]
+    #[case(|facts: &mut Facts| { facts.programs.remove(0); }, Purpose::JoinWorker, &["E FileExisting-mount"])]
+    #[case(|facts: &mut Facts| facts.swap.push("/dev/sda2".into()), Purpose::JoinWorker, &["W Swap"])]
+    #[case(|facts: &mut Facts| facts.hostname = "my_host".into(), Purpose::JoinWorker, &["W Hostname"])]
+    #[case(
+        |facts: &mut Facts| {
+            facts.services.insert("firewalld".into(), Service { active: true, enabled: true });
+        },
+        Purpose::JoinWorker,
+        &["W Firewalld"]
+    )]
+    #[case(
+        |facts: &mut Facts| facts.listening.push(Listening { address: [0, 0, 0, 0].into(), port: 6443, process: None }),
+        Purpose::Init,
+        &["E Port-6443"]
+    )]
+    #[case(
+        |facts: &mut Facts| facts.listening.push(Listening { address: [0, 0, 0, 0].into(), port: 6443, process: None }),
+        Purpose::JoinWorker,
+        &[]
+    )]
+    #[case(
+        |facts: &mut Facts| facts.kubernetes.manifests.push("etcd.yaml".into()),
+        Purpose::Init,
+        &["E FileAvailable--etc-kubernetes-manifests-etcd.yaml"]
+    )]
+    #[case(
+        |facts: &mut Facts| facts.kubernetes.kubelet_conf = true,
+        Purpose::JoinWorker,
+        &["E FileAvailable--etc-kubernetes-kubelet.conf"]
+    )]
+    #[case(|facts: &mut Facts| facts.kubernetes.etcd_data = true, Purpose::Init, &["E DirAvailable--var-lib-etcd"])]
+    #[case(
+        |facts: &mut Facts| {
+            facts.kubernetes.etcd_data = true;
+            facts.kubernetes.manifests.push("etcd.yaml".into());
+            facts.listening.push(Listening { address: [0, 0, 0, 0].into(), port: 6443, process: None });
+            facts.kubernetes.journal_cluster = Some("demo".into());
+        },
+        Purpose::Init,
+        &[]
+    )]
+    fn checks(#[case] change: Change, #[case] purpose: Purpose, #[case] found: &[&str]) {
+        let mut facts = good();
+        change(&mut facts);
+        assert_eq!(findings(&facts, purpose, &[]), found);
+    }
+
+    #[rstest]
+    #[case("systemverification")]
+    #[case("ALL")]
+    fn an_ignored_error_is_a_warning(#[case] ignored: &str) {
+        let facts = Facts { cgroup_version: 1, ..good() };
+        assert_eq!(findings(&facts, Purpose::Init, &[ignored]), ["W SystemVerification"]);
+    }
+
+    #[test]
+    fn a_node_of_another_cluster_says_of_which() {
+        let mut facts = good();
+        facts.kubernetes.kubelet_conf = true;
+        facts.kubernetes.server = Some("https://10.9.9.9:6443".into());
+        let kubernetes = Version::new(1, 36, 3);
+        let plan = Plan {
+            purpose: Purpose::JoinWorker,
+            cluster: "demo",
+            kubernetes: &kubernetes,
+            bind_port: 6443,
+            local_etcd: true,
+            ignore: &[],
+        };
+        let failure = judge(&preflight(&facts, &plan), &Events::nowhere()).unwrap_err();
+        assert_eq!(failure.kind, Kind::Preflight);
+        assert!(failure.sentence.ends_with("the host is a node of the cluster at https://10.9.9.9:6443"), "{failure}");
+    }
+
+    #[rstest]
+    #[case("1", "Kubernetes v1.36.3\n", &[])]
+    #[case("1", "Kubernetes v1.33.0\n", &[])]
+    #[case("0", "Kubernetes v1.36.3\n", &["FileContent--proc-sys-net-ipv4-ip_forward"])]
+    #[case("1", "Kubernetes v1.37.0\n", &["KubeletVersion"])]
+    #[case("1", "Kubernetes v1.32.9\n", &["KubeletVersion"])]
+    #[case("1", "banana\n", &["KubeletVersion"])]
+    #[tokio::test]
+    async fn a_prepared_host_is_checked(#[case] forward: &str, #[case] kubelet: &str, #[case] names: &[&str]) {
+        let host = FakeHost::new()
+            .file("/proc/sys/net/ipv4/ip_forward", forward)
+            .file("/run/containerd/containerd.sock", "")
+            .answer(&["kubelet", "--version"], 0, kubelet);
+        let (kubernetes, addresses) = (Version::new(1, 36, 3), ["10.0.0.1".parse().unwrap()]);
+        let socket = "unix:///run/containerd/containerd.sock";
+        let found = prepared(&host, Some(&kubernetes), socket, &addresses, &[]).await.unwrap();
+        let found: Vec<String> = found.into_iter().map(|finding| finding.name).collect();
+        assert_eq!(found, names);
+    }
+}

@@ -1,0 +1,61 @@
+//! `reset`: takes a node apart (kubeadm.md section 12), and also what kubeadm leaves to the reader of its last lines:
+//! interfaces, firewall chains, CNI state, logs.
+//!
+//! It works by what is there, never by what should be: on half-made nodes, with a dead API server, with a dead runtime,
+//! twice in a row. What resists is remembered, everything else goes on, and the end names what is left.
+
+mod control_groups;
+mod files;
+mod firewall;
+mod links;
+mod mounts;
+mod pods;
+mod sweep;
+
+use std::path::PathBuf;
+
+use self::sweep::Sweep;
+use super::unit;
+use crate::event::Events;
+use crate::failure::Result;
+use crate::host::Host;
+use crate::message::ResetOrder;
+
+/// What the node's own files say about where its parts lie; read before anything is removed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Traces {
+    /// Directory of certificates and keys.
+    certificates: PathBuf,
+    /// etcd's data.
+    etcd_data: PathBuf,
+    /// Bridge of our pod network, if it was set up here.
+    bridge: Option<String>,
+}
+
+/// Takes the node apart; returns how many things were altered.
+///
+/// # Errors
+/// Kind `Host`, naming all that could not be removed, when everything else is done.
+pub async fn reset(host: &dyn Host, order: &ResetOrder, events: &Events) -> Result<u32> {
+    let traces = files::traces(host)?;
+    let mut sweep = Sweep::new(events);
+
+    sweep.begin("kubelet-stop", "Stop the kubelet");
+    sweep.changes_of(unit::stop(host, "kubelet").await, "kubelet stopped");
+
+    sweep.begin("pods", "Stop all pods");
+    pods::remove(host, &mut sweep).await;
+
+    sweep.begin("mounts", "Unmount the pods' volumes");
+    mounts::remove(host, &mut sweep);
+    control_groups::remove(host, &mut sweep);
+
+    sweep.begin("pod-network", "Remove the pod network");
+    links::remove(host, traces.bridge.as_deref(), &mut sweep).await;
+    firewall::remove(host, &mut sweep).await;
+
+    sweep.begin("files", "Remove Kubernetes' files");
+    files::remove(host, &traces, order, &mut sweep).await;
+
+    sweep.finish()
+}

@@ -1,0 +1,220 @@
+//! Files that make a host a node.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::Traces;
+use super::sweep::Sweep;
+use crate::failure::Result;
+use crate::host::{Command, Host};
+use crate::kubernetes::podnetwork::UNIT;
+use crate::message::ResetOrder;
+use crate::node::network;
+
+/// kubeconfigs of a node (kubeadm.md section 12).
+const KUBECONFIGS: &[&str] = &[
+    "/etc/kubernetes/admin.conf",
+    "/etc/kubernetes/super-admin.conf",
+    "/etc/kubernetes/kubelet.conf",
+    "/etc/kubernetes/bootstrap-kubelet.conf",
+    "/etc/kubernetes/controller-manager.conf",
+    "/etc/kubernetes/scheduler.conf",
+];
+
+/// Directories that only Kubernetes fills.
+const DIRECTORIES: &[&str] = &[
+    "/etc/kubernetes/manifests",
+    "/etc/kubernetes/tmp",
+    "/var/lib/kubelet",
+    "/var/lib/cni",
+    "/var/log/pods",
+    "/var/log/containers",
+    "/run/kubernetes",
+    "/run/containerd/io.containerd.grpc.v1.cri/sandboxes",
+];
+
+/// Directories that are removed when nothing else is in them, the inner ones first.
+const DIRECTORIES_IF_EMPTY: &[&str] = &[
+    "/etc/kubernetes",
+    "/usr/libexec/kubernetes/kubelet-plugins/volume/exec",
+    "/usr/libexec/kubernetes/kubelet-plugins/volume",
+    "/usr/libexec/kubernetes/kubelet-plugins",
+    "/usr/libexec/kubernetes",
+];
+
+/// Reads where the parts of this node lie.
+pub(super) fn traces(host: &dyn Host) -> Result<Traces> {
+    let text = |path: &str| -> Result<String> {
+        Ok(String::from_utf8_lossy(&host.read(Path::new(path))?.unwrap_or_default()).into_owned())
+    };
+    let api_server = text("/etc/kubernetes/manifests/kube-apiserver.yaml")?;
+    let etcd = text("/etc/kubernetes/manifests/etcd.yaml")?;
+    let absolute = |found: Option<String>, default: &str| {
+        found.map(PathBuf::from).filter(|path| safe_to_empty(path)).unwrap_or_else(|| PathBuf::from(default))
+    };
+    let certificates =
+        flag(&api_server, "--client-ca-file=").and_then(|file| Some(file.strip_suffix("/ca.crt")?.to_owned()));
+    Ok(Traces {
+        certificates: absolute(certificates, "/etc/kubernetes/pki"),
+        etcd_data: absolute(flag(&etcd, "--data-dir="), "/var/lib/etcd"),
+        bridge: bridge(host)?,
+    })
+}
+
+/// The value of a flag in a manifest's text.
+fn flag(manifest: &str, flag: &str) -> Option<String> {
+    let line = manifest.lines().find(|line| line.trim_start().trim_start_matches("- ").starts_with(flag))?;
+    line.split_once('=').map(|(_, value)| value.trim().trim_matches('"').to_owned())
+}
+
+/// Whether a directory named by a file may be emptied: at least two levels deep and without tricks.
+fn safe_to_empty(path: &Path) -> bool {
+    use std::path::Component;
+    let mut components = path.components();
+    let absolute = components.next() == Some(Component::RootDir);
+    let rest: Vec<Component> = components.collect();
+    absolute && rest.len() >= 2 && rest.iter().all(|component| matches!(component, Component::Normal(_)))
+}
+
+/// The bridge our CNI configuration names.
+fn bridge(host: &dyn Host) -> Result<Option<String>> {
+    let Some(content) = host.read(&network::cni_file())? else { return Ok(None) };
+    let configuration: Value = serde_json::from_slice(&content).unwrap_or_default();
+    let plugins = configuration["plugins"].as_array().into_iter().flatten();
+    Ok(plugins.filter_map(|plugin| plugin["bridge"].as_str()).next().map(str::to_owned))
+}
+
+/// Removes them.
+pub(super) async fn remove(host: &dyn Host, traces: &Traces, order: &ResetOrder, sweep: &mut Sweep) {
+    remove_unit(host, sweep).await;
+    for path in KUBECONFIGS.iter().map(PathBuf::from).chain([network::cni_file()]) {
+        sweep.changes_of(remove_file(host, &path), &format!("{} removed", path.display()));
+    }
+    let mut directories: Vec<PathBuf> = DIRECTORIES.iter().map(PathBuf::from).collect();
+    directories.push(traces.certificates.clone());
+    if !order.keep_data {
+        directories.push(traces.etcd_data.clone());
+    }
+    for directory in directories {
+        sweep.changes_of(remove_directory(host, &directory), &format!("{} removed", directory.display()));
+    }
+    for directory in DIRECTORIES_IF_EMPTY {
+        sweep.changes_of(remove_if_empty(host, Path::new(directory)), &format!("{directory} removed"));
+    }
+}
+
+/// Stops and removes our unit. What it undoes when it is stopped is done here too: it may have failed to start.
+async fn remove_unit(host: &dyn Host, sweep: &mut Sweep) {
+    let path = network::unit_file();
+    let text = match host.read(&path) {
+        Ok(Some(content)) => String::from_utf8_lossy(&content).into_owned(),
+        Ok(None) => return,
+        Err(failure) => return sweep.resisted(failure),
+    };
+    let mut commands = vec![Command::new("systemctl", &["disable", "--now", "--quiet", UNIT])];
+    for arguments in network::teardown(&text) {
+        let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        commands.extend(words.split_first().map(|(program, rest)| Command::new(*program, rest)));
+    }
+    for command in commands {
+        // What is gone already makes them end with another status than 0.
+        if let Err(failure) = host.run(command).await {
+            sweep.resisted(failure);
+        }
+    }
+    sweep.changes_of(remove_file(host, &path), &format!("{} removed", path.display()));
+    if let Err(failure) = host.run(Command::new("systemctl", &["daemon-reload"])).await {
+        sweep.resisted(failure);
+    }
+}
+
+fn remove_file(host: &dyn Host, path: &Path) -> Result<bool> {
+    let there = host.entry(path)?.is_some();
+    host.remove(path)?;
+    Ok(there)
+}
+
+/// Removes a directory with what is in it; one that is a mount point is emptied.
+fn remove_directory(host: &dyn Host, path: &Path) -> Result<bool> {
+    if host.entry(path)?.is_none() {
+        return Ok(false);
+    }
+    let filled = !host.list(path)?.is_empty();
+    host.remove_tree(path)?;
+    Ok(filled || host.entry(path)?.is_none())
+}
+
+fn remove_if_empty(host: &dyn Host, path: &Path) -> Result<bool> {
+    if host.entry(path)?.is_none() || !host.list(path)?.is_empty() {
+        return Ok(false);
+    }
+    host.remove(path)?;
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use rstest::rstest;
+
+    use super::{remove, safe_to_empty, traces};
+    use crate::event::Events;
+    use crate::host::fake::FakeHost;
+    use crate::message::ResetOrder;
+    use crate::node::reset::sweep::Sweep;
+
+    #[rstest]
+    #[case("/var/lib/etcd", true)]
+    #[case("/etc", false)]
+    #[case("/", false)]
+    #[case("/var/lib/../..", false)]
+    #[case("var/lib/etcd", false)]
+    fn only_a_proper_directory_is_emptied(#[case] path: &str, #[case] safe: bool) {
+        assert_eq!(safe_to_empty(Path::new(path)), safe);
+    }
+
+    fn node() -> FakeHost {
+        FakeHost::new()
+            .file("/etc/kubernetes/manifests/etcd.yaml", "    - --data-dir=/data/etcd/member\n")
+            .file(
+                "/etc/kubernetes/manifests/kube-apiserver.yaml",
+                "    - --client-ca-file=/etc/kubernetes/certs/ca.crt\n",
+            )
+            .file("/etc/kubernetes/certs/ca.crt", "")
+            .file("/etc/kubernetes/admin.conf", "")
+            .file("/etc/kubernetes/audit-policy.yaml", "mine")
+            .file("/data/etcd/member/db", "")
+            .file("/var/lib/kubelet/config.yaml", "")
+            .file(super::network::cni_file(), r#"{"plugins": [{"type": "bridge", "bridge": "cni0"}]}"#)
+    }
+
+    #[tokio::test]
+    async fn a_node_leaves_nothing_but_what_a_person_put_there() {
+        let host = node();
+        let traces = traces(&host).unwrap();
+        assert_eq!(traces.etcd_data, PathBuf::from("/data/etcd/member"));
+        assert_eq!(traces.certificates, PathBuf::from("/etc/kubernetes/certs"));
+        assert_eq!(traces.bridge.as_deref(), Some("cni0"));
+        let mut sweep = Sweep::new(&Events::nowhere());
+        remove(&host, &traces, &ResetOrder::default(), &mut sweep).await;
+        assert!(sweep.finish().unwrap() > 4);
+        let files: Vec<_> =
+            host.listing().into_iter().filter(|(_, entry)| entry.0 == crate::host::EntryKind::File).collect();
+        assert_eq!(files.len(), 1);
+        assert_eq!(host.text("/etc/kubernetes/audit-policy.yaml").as_deref(), Some("mine"));
+        let mut again = Sweep::new(&Events::nowhere());
+        remove(&host, &traces, &ResetOrder::default(), &mut again).await;
+        assert_eq!(again.finish(), Ok(0));
+    }
+
+    #[tokio::test]
+    async fn data_can_be_kept() {
+        let host = node();
+        let traces = traces(&host).unwrap();
+        let mut sweep = Sweep::new(&Events::nowhere());
+        remove(&host, &traces, &ResetOrder { keep_data: true }, &mut sweep).await;
+        assert!(host.text("/data/etcd/member/db").is_some());
+    }
+}

@@ -1,0 +1,285 @@
+//! Starting the agent: one command that uploads the program only where it is not there yet.
+//!
+//! The command works in every login shell that knows single quotes (it holds no quote, `!` or line end of its own) and
+//! needs nothing but POSIX tools on the host. What it reads from standard input: lines up to [`BEGIN`] (a password that
+//! sudo did not ask for is dropped there), then, if it asked for the program, its size in bytes and the gzip stream.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::program::{Program, Programs};
+use crate::agent::DIRECTORY;
+use crate::failure::{Failure, Kind, Result};
+use crate::inventory::Become;
+use crate::message::BEGIN;
+use crate::secret::Secret;
+use crate::ssh::{Channel, Chunk, Connection};
+
+/// What the host prints when it lacks the program.
+const NEED: &str = "clusterctl-need";
+
+/// What the host prints when the program did not arrive whole.
+const FAILED: &str = "clusterctl-failed";
+
+/// What sudo prints on standard error when it wants a password.
+const PROMPT: &str = "clusterctl-sudo-password:";
+
+/// Bytes sent at a time.
+const CHUNK_BYTES: usize = 256 << 10;
+
+/// How to become root on a host.
+#[derive(Debug, Clone)]
+pub struct Privilege {
+    /// The way.
+    pub way: Become,
+    /// The password for it, if it is known.
+    pub password: Option<Secret>,
+}
+
+/// Starts agents on one host.
+#[derive(Clone)]
+pub struct Start {
+    /// The host's name in the inventory.
+    pub host: String,
+    /// The connection to it.
+    pub connection: Connection,
+    /// The programs there are to send.
+    pub programs: Programs,
+    /// How to become root.
+    pub privilege: Privilege,
+}
+
+/// An agent's channel after start-up: its output begins with the bytes in `first`.
+pub struct Started {
+    /// The channel.
+    pub channel: Channel,
+    /// What was read of its output already, beyond the start-up lines.
+    pub first: Vec<u8>,
+    /// Bytes of the program that had to be sent; 0 where it was there.
+    pub sent: u64,
+}
+
+/// The command line that starts `clusterctl agent` with this program.
+fn command(program: &Program, way: Become, arguments: &str) -> String {
+    let sha256 = &program.sha256;
+    let file = format!("{DIRECTORY}/bin/clusterctl-{sha256}");
+    let script = format!(
+        r#"while IFS= read -r line; do [ "$line" = {BEGIN} ] && break; done; [ -x {file} ] || {{ echo {NEED} $(uname -s) $(uname -m); read -r size || exit 1; umask 077; mkdir -p {DIRECTORY}/bin && rm -f {DIRECTORY}/bin/clusterctl-* && head -c "$size" | gzip -dc > {file}.part && [ "$(sha256sum < {file}.part | cut -c 1-64)" = {sha256} ] && chmod 0755 {file}.part && sync {file}.part && mv {file}.part {file} || {{ rm -f {file}.part; echo {FAILED}; exit 74; }}; }}; exec {file} agent {arguments}"#
+    );
+    match way {
+        Become::None => format!("sh -c '{script}'"),
+        Become::Sudo => format!("env LC_ALL=C sudo -S -p {PROMPT} sh -c '{script}'"),
+    }
+}
+
+impl Start {
+    /// Starts the agent with these arguments and returns when it runs.
+    ///
+    /// # Errors
+    /// Kinds `Privilege` (no right, wrong password), `Host` (not Linux, no program for it, disk full), `Connection`.
+    pub async fn agent(&self, arguments: &str) -> Result<Started> {
+        let likely = self.programs.likely()?;
+        match self.attempt(&likely, arguments).await? {
+            Attempt::Started(started) => Ok(started),
+            Attempt::Other(program) => match self.attempt(&program, arguments).await? {
+                Attempt::Started(started) => Ok(started),
+                Attempt::Other(_) => {
+                    Err(Failure::new(Kind::Host, "it names another architecture each time it is asked").on(&self.host))
+                }
+            },
+        }
+    }
+
+    async fn attempt(&self, program: &Arc<Program>, arguments: &str) -> Result<Attempt> {
+        let mut channel = self.connection.exec(&command(program, self.privilege.way, arguments)).await?;
+        let mut hello = Vec::new();
+        if self.privilege.way == Become::Sudo
+            && let Some(password) = &self.privilege.password
+        {
+            hello.extend_from_slice(password.expose().as_bytes());
+            hello.push(b'\n');
+        }
+        hello.extend_from_slice(BEGIN.as_bytes());
+        hello.push(b'\n');
+        channel.send(Bytes::from(hello)).await?;
+        let mut seen = Seen::default();
+        let mut sent = 0;
+        loop {
+            match channel.recv().await? {
+                Some(Chunk::Stdout(bytes)) => seen.stdout.extend_from_slice(&bytes),
+                Some(Chunk::Stderr(bytes)) => seen.stderr(&bytes),
+                Some(Chunk::Exit(_)) | None => {
+                    return Err(seen
+                        .refused(self.privilege.password.is_some())
+                        .map_or_else(|| self.ended(&seen), |failure| failure.on(&self.host)));
+                }
+            }
+            if let Some(failure) = seen.refused(self.privilege.password.is_some()) {
+                return Err(failure.on(&self.host));
+            }
+            while let Some(line) = seen.line() {
+                if let Some(rest) = line.strip_prefix(NEED) {
+                    let mut words = rest.split_whitespace();
+                    let (system, machine) = (words.next().unwrap_or("?"), words.next().unwrap_or("?"));
+                    let right = self.programs.for_host(system, machine).map_err(|failure| failure.on(&self.host))?;
+                    if right.sha256 != program.sha256 {
+                        return Ok(Attempt::Other(right));
+                    }
+                    sent = self.upload(&mut channel, program).await?;
+                } else if line == FAILED {
+                    return Err(self.ended(&seen));
+                } else if line.starts_with('{') {
+                    let mut first = line.into_bytes();
+                    first.push(b'\n');
+                    first.append(&mut seen.stdout);
+                    return Ok(Attempt::Started(Started { channel, first, sent }));
+                }
+                // Anything else is a login shell's greeting.
+            }
+            if seen.stdout.len() > MAXIMUM_GREETING_BYTES {
+                return Err(Failure::new(Kind::Host, "its login shell prints without end").on(&self.host));
+            }
+        }
+    }
+
+    async fn upload(&self, channel: &mut Channel, program: &Program) -> Result<u64> {
+        let compressed = program.compressed().await?;
+        channel.send(Bytes::from(format!("{}\n", compressed.len()))).await?;
+        let mut rest = compressed.clone();
+        while !rest.is_empty() {
+            let chunk = rest.split_to(rest.len().min(CHUNK_BYTES));
+            channel.send(chunk).await?;
+        }
+        Ok(compressed.len() as u64)
+    }
+
+    /// Why the command ended before the agent said anything.
+    fn ended(&self, seen: &Seen) -> Failure {
+        let said = String::from_utf8_lossy(&seen.stderr).trim().to_owned();
+        let failure = if said.contains("No space left on device") {
+            Failure::new(Kind::Host, format!("there is no space for the agent below {DIRECTORY}"))
+                .advise("free some space on that filesystem, then run the same command again")
+        } else if said.contains("Read-only file system") {
+            Failure::new(Kind::Host, format!("{DIRECTORY} is on a read-only filesystem"))
+                .advise("remount it writable, then run the same command again")
+        } else if said.contains("sudo: not found")
+            || said.contains("sudo: command not found")
+            || said.contains("sudo’: No such file")
+            || said.contains("sudo': No such file")
+        {
+            Failure::new(Kind::Privilege, "sudo is not installed there")
+                .advise("install sudo, or log in as root with `become: none`")
+        } else {
+            Failure::new(Kind::Host, "the agent did not start").may_pass()
+        };
+        let failure = failure.on(&self.host);
+        if said.is_empty() { failure } else { failure.detailed(said) }
+    }
+}
+
+enum Attempt {
+    Started(Started),
+    Other(Arc<Program>),
+}
+
+/// A login shell may greet with this much, in bytes.
+const MAXIMUM_GREETING_BYTES: usize = 64 << 10;
+
+/// What the command printed so far.
+#[derive(Default)]
+struct Seen {
+    stdout: Vec<u8>,
+    stderr: Vec<u8>,
+}
+
+impl Seen {
+    fn stderr(&mut self, bytes: &[u8]) {
+        let room = MAXIMUM_GREETING_BYTES.saturating_sub(self.stderr.len());
+        self.stderr.extend_from_slice(&bytes[..bytes.len().min(room)]);
+    }
+
+    /// Takes the next whole line of standard output.
+    fn line(&mut self) -> Option<String> {
+        let end = self.stdout.iter().position(|byte| *byte == b'\n')?;
+        let line: Vec<u8> = self.stdout.drain(..=end).collect();
+        Some(String::from_utf8_lossy(&line[..end]).trim_end_matches('\r').to_owned())
+    }
+
+    /// Whether sudo refuses, and why.
+    fn refused(&self, had_password: bool) -> Option<Failure> {
+        let said = String::from_utf8_lossy(&self.stderr);
+        if said.contains("is not in the sudoers file")
+            || said.contains("is not allowed to execute")
+            || said.contains("may not run sudo")
+        {
+            return Some(
+                Failure::new(Kind::Privilege, "the login user has no right to use sudo")
+                    .advise("give the user sudo rights on the host, or set another `ssh.user`"),
+            );
+        }
+        if said.contains("you must have a tty") {
+            return Some(
+                Failure::new(Kind::Privilege, "sudo demands a terminal (requiretty)")
+                    .advise("take `requiretty` out of the host's sudoers for this user"),
+            );
+        }
+        let asked = said.matches(PROMPT).count();
+        if asked > 0 && !had_password {
+            return Some(
+                Failure::new(Kind::Privilege, "sudo asks for a password and there is none")
+                    .advise("set `ssh.become_password` (ask, file or command), or run with --ask-become-password"),
+            );
+        }
+        if asked > 1 || said.contains("Sorry, try again") || said.contains("incorrect password") {
+            return Some(
+                Failure::new(Kind::Privilege, "sudo does not accept the password")
+                    .advise("check `ssh.become_password`; nothing was changed on the host"),
+            );
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{PROMPT, Seen, command};
+    use crate::inventory::Become;
+    use crate::remote::program::Programs;
+
+    #[test]
+    fn the_command_survives_every_login_shell() {
+        let program = Programs::find().unwrap().likely().unwrap();
+        let line = command(&program, Become::Sudo, "");
+        let script = line.split_once('\'').unwrap().1.rsplit_once('\'').unwrap().0;
+        assert!(!script.contains(['\'', '!', '\n']), "{script}");
+    }
+
+    #[test]
+    fn sudo_refusals_are_told_apart() {
+        let refused = |text: &str, had_password| {
+            let mut seen = Seen::default();
+            seen.stderr(text.as_bytes());
+            seen.refused(had_password).map(|failure| failure.sentence)
+        };
+        assert_eq!(refused("", true), None);
+        assert_eq!(refused(PROMPT, true), None);
+        assert_eq!(refused(PROMPT, false).unwrap(), "sudo asks for a password and there is none");
+        assert_eq!(
+            refused(&format!("{PROMPT}Sorry, try again.\n{PROMPT}"), true).unwrap(),
+            "sudo does not accept the password"
+        );
+        assert_eq!(
+            refused("plain is not in the sudoers file.\n", true).unwrap(),
+            "the login user has no right to use sudo"
+        );
+    }
+
+    #[test]
+    fn lines_are_taken_whole() {
+        let mut seen = Seen::default();
+        seen.stdout.extend_from_slice(b"welcome\r\nhalf");
+        assert_eq!(seen.line().as_deref(), Some("welcome"));
+        assert_eq!(seen.line(), None);
+    }
+}

@@ -1,0 +1,109 @@
+//! Private key files: read, and unlocked only when a host has said that it accepts the key.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use russh::keys::{PrivateKey, PublicKey, PublicKeyBase64 as _, decode_secret_key, load_public_key};
+use zeroize::Zeroizing;
+
+use crate::secret::Secret;
+
+/// Larger files are no keys.
+const LARGEST: u64 = 64 << 10;
+
+/// A key file.
+#[derive(Debug)]
+pub(super) struct KeyFile {
+    /// Where it was read from.
+    pub(super) path: PathBuf,
+    /// The public key; unknown for a locked key in an old format without a `.pub` file beside it.
+    pub(super) public: Option<PublicKey>,
+    /// The private key.
+    pub(super) private: Private,
+}
+
+/// The private half of a key file.
+#[derive(Clone)]
+pub(super) enum Private {
+    /// Readable.
+    Open(Arc<PrivateKey>),
+    /// Locked by a passphrase; the file's text.
+    Locked(Arc<Zeroizing<String>>),
+    /// The file holds a public key only: an agent must have the private one.
+    Absent,
+}
+
+impl std::fmt::Debug for Private {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(match self {
+            Self::Open(_) => "Open(***)",
+            Self::Locked(_) => "Locked(***)",
+            Self::Absent => "Absent",
+        })
+    }
+}
+
+impl KeyFile {
+    /// The public key in SSH's encoding, to compare keys without their comments.
+    pub(super) fn blob(&self) -> Option<Vec<u8>> {
+        self.public.as_ref().map(|key| key.public_key_bytes())
+    }
+}
+
+/// Reads a key file; blocks.
+///
+/// # Errors
+/// In words, why the file holds no usable key.
+pub(super) fn load(path: &Path) -> Result<KeyFile, String> {
+    let text = read(path).map_err(|error| error.to_string())?;
+    let path = path.to_owned();
+    if !text.contains("-----BEGIN ") && !text.starts_with("PuTTY-User-Key-File-") {
+        let public = load_public_key(&path).map_err(|_| "the file holds no key".to_owned())?;
+        return Ok(KeyFile { path, public: Some(public), private: Private::Absent });
+    }
+    if text.contains("-----BEGIN OPENSSH PRIVATE KEY-----") {
+        // This format shows the public key of a locked one, so that the host can be asked first.
+        let key = PrivateKey::from_openssh(text.trim_start()).map_err(|error| error.to_string())?;
+        let public = Some(key.public_key().clone());
+        let private = if key.is_encrypted() { Private::Locked(Arc::new(text)) } else { Private::Open(Arc::new(key)) };
+        return Ok(KeyFile { path, public, private });
+    }
+    if is_locked(&text) {
+        let mut beside = path.clone().into_os_string();
+        beside.push(".pub");
+        return Ok(KeyFile { path, public: load_public_key(beside).ok(), private: Private::Locked(Arc::new(text)) });
+    }
+    let key = decode_secret_key(&text, None).map_err(|error| error.to_string())?;
+    Ok(KeyFile { path, public: Some(key.public_key().clone()), private: Private::Open(Arc::new(key)) })
+}
+
+/// Unlocks the text of a key file; blocks, since the key derivation is slow on purpose.
+///
+/// # Errors
+/// In words; a wrong passphrase cannot be told from a damaged file.
+pub(super) fn unlock(text: &str, passphrase: &Secret) -> Result<PrivateKey, String> {
+    decode_secret_key(text, Some(passphrase.expose())).map_err(|_| "the passphrase is wrong".to_owned())
+}
+
+/// Formats older than OpenSSH's own: PKCS#8, PEM's `Proc-Type` header, PuTTY.
+fn is_locked(text: &str) -> bool {
+    text.contains("-----BEGIN ENCRYPTED PRIVATE KEY-----")
+        || text.contains("Proc-Type: 4,ENCRYPTED")
+        || text.lines().any(|line| line.strip_prefix("Encryption: ").is_some_and(|cipher| cipher.trim() != "none"))
+}
+
+fn read(path: &Path) -> std::io::Result<Zeroizing<String>> {
+    let mut text = Zeroizing::new(String::new());
+    std::fs::File::open(path)?.take(LARGEST).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// The files OpenSSH tries when none is named, in our order of preference; those that exist.
+pub(super) fn usual_files(home: &Path) -> Vec<PathBuf> {
+    ["id_ed25519", "id_ecdsa", "id_rsa"]
+        .iter()
+        .map(|name| home.join(".ssh").join(name))
+        .filter(|path| path.is_file())
+        .collect()
+}

@@ -1,0 +1,269 @@
+//! What known_hosts files say about a host's key: pure, in OpenSSH's words (sshd(8), "SSH_KNOWN_HOSTS FILE FORMAT").
+//!
+//! All lines of all files are read before anything is decided: `@revoked` wins wherever it stands, then any line with
+//! the key trusts it. `@cert-authority` lines trust no plain key. Lines that cannot be read are skipped, as OpenSSH does.
+
+use std::path::{Path, PathBuf};
+
+use aws_lc_rs::{digest, hmac};
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
+
+/// A host's public key as it crosses the wire.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct HostKey {
+    /// `ssh-ed25519`, `ecdsa-sha2-nistp256`, `ssh-rsa`...
+    pub(super) algorithm: String,
+    /// The key in SSH's encoding; the algorithm's name is its first field.
+    pub(super) blob: Vec<u8>,
+}
+
+impl HostKey {
+    /// A key from its encoding; `None` if that does not begin with a name.
+    pub(super) fn from_blob(blob: Vec<u8>) -> Option<Self> {
+        let length = u32::from_be_bytes(blob.get(..4)?.try_into().ok()?);
+        let name = blob.get(4..usize::try_from(length).ok()?.checked_add(4)?)?;
+        let algorithm = std::str::from_utf8(name).ok()?.to_owned();
+        Some(Self { algorithm, blob })
+    }
+
+    /// `SHA256:...`, as `ssh-keygen -l` prints it.
+    pub(super) fn fingerprint(&self) -> String {
+        let hash = digest::digest(&digest::SHA256, &self.blob);
+        format!("SHA256:{}", STANDARD_NO_PAD.encode(hash.as_ref()))
+    }
+
+    /// The line that makes a host known by this key, without an end of line.
+    pub(super) fn line(&self, host: &str, port: u16) -> String {
+        format!("{} {} {}", name_of(host, port), self.algorithm, STANDARD.encode(&self.blob))
+    }
+}
+
+/// A known_hosts file that was read.
+#[derive(Debug, Clone)]
+pub(super) struct KnownHosts {
+    /// Where it was read from.
+    pub(super) path: PathBuf,
+    /// What stands in it.
+    pub(super) text: String,
+}
+
+/// A line that speaks about the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    /// The file.
+    pub(super) file: PathBuf,
+    /// The line, counted from 1.
+    pub(super) line: usize,
+    /// The key that stands there.
+    pub(super) key: HostKey,
+}
+
+/// What the files say about a key of a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// A line has this key for the host.
+    Trusted,
+    /// No line speaks about the host, except perhaps a certificate authority's.
+    Unknown {
+        /// The `@cert-authority` line that matches the host.
+        authority: Option<Place>,
+    },
+    /// The host is known, but only by keys of other algorithms. OpenSSH calls that unknown; we do not take a new key
+    /// for a host that is known already.
+    OtherAlgorithm(Vec<Place>),
+    /// The host is known by other keys of the same algorithm.
+    Changed(Vec<Place>),
+    /// A line says that this key must not be trusted.
+    Revoked(Place),
+}
+
+/// How known_hosts writes a host: the bare name for port 22, else `[name]:port`; lower case.
+pub(super) fn name_of(host: &str, port: u16) -> String {
+    let host = host.to_lowercase();
+    if port == 22 { host } else { format!("[{host}]:{port}") }
+}
+
+/// Judges the key that `host` showed on `port`.
+///
+/// A host on another port than 22 is looked up as `[host]:port`; if that is not known, a line for the bare name with
+/// just this key is taken too, as OpenSSH does.
+pub(super) fn verdict(files: &[KnownHosts], host: &str, port: u16, key: &HostKey) -> Verdict {
+    let first = verdict_for_name(files, &name_of(host, port), key);
+    if port == 22 {
+        return first;
+    }
+    match (verdict_for_name(files, &name_of(host, 22), key), first) {
+        (Verdict::Revoked(place), _) => Verdict::Revoked(place),
+        (Verdict::Trusted, Verdict::Unknown { .. }) => Verdict::Trusted,
+        (_, first) => first,
+    }
+}
+
+/// The algorithms of the keys that the files have for a host, without repetition.
+pub(super) fn algorithms(files: &[KnownHosts], host: &str, port: u16) -> Vec<String> {
+    let mut found: Vec<String> = Vec::new();
+    let mut names = vec![name_of(host, port)];
+    if port != 22 {
+        names.push(name_of(host, 22));
+    }
+    for (name, file) in names.iter().flat_map(|name| files.iter().map(move |file| (name, file))) {
+        for (_, line) in lines(&file.text) {
+            if line.marker == Marker::None && !found.contains(&line.key.algorithm) && matches(line.hosts, name) {
+                found.push(line.key.algorithm);
+            }
+        }
+    }
+    found
+}
+
+fn verdict_for_name(files: &[KnownHosts], name: &str, key: &HostKey) -> Verdict {
+    let (mut trusted, mut authority) = (false, None);
+    let (mut same_algorithm, mut other_algorithm) = (Vec::new(), Vec::new());
+    for file in files {
+        for (number, line) in lines(&file.text) {
+            if !matches(line.hosts, name) {
+                continue;
+            }
+            let place = |key| Place { file: file.path.clone(), line: number, key };
+            match line.marker {
+                Marker::Revoked if line.key.blob == key.blob => return Verdict::Revoked(place(line.key)),
+                Marker::Revoked => {}
+                Marker::CertificateAuthority => authority = authority.or_else(|| Some(place(line.key))),
+                Marker::None if line.key.blob == key.blob => trusted = true,
+                Marker::None if line.key.algorithm == key.algorithm => same_algorithm.push(place(line.key)),
+                Marker::None => other_algorithm.push(place(line.key)),
+            }
+        }
+    }
+    if trusted {
+        Verdict::Trusted
+    } else if !same_algorithm.is_empty() {
+        Verdict::Changed(same_algorithm)
+    } else if !other_algorithm.is_empty() {
+        Verdict::OtherAlgorithm(other_algorithm)
+    } else {
+        Verdict::Unknown { authority }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Marker {
+    None,
+    CertificateAuthority,
+    Revoked,
+}
+
+#[derive(Debug)]
+struct Line<'a> {
+    marker: Marker,
+    hosts: &'a str,
+    key: HostKey,
+}
+
+/// The readable lines of a file with their numbers, counted from 1 over all lines.
+fn lines(text: &str) -> impl Iterator<Item = (usize, Line<'_>)> {
+    text.lines().enumerate().filter_map(|(index, line)| Some((index + 1, parse(line)?)))
+}
+
+/// `[@marker] hosts algorithm base64 [comment]`, separated by blanks or tabs; `None` for what OpenSSH skips.
+fn parse(line: &str) -> Option<Line<'_>> {
+    let mut fields = line.split([' ', '\t']).filter(|field| !field.is_empty());
+    let first = fields.next().filter(|field| !field.starts_with('#'))?;
+    let (marker, hosts) = match first {
+        "@revoked" => (Marker::Revoked, fields.next()?),
+        "@cert-authority" => (Marker::CertificateAuthority, fields.next()?),
+        unknown if unknown.starts_with('@') => return None,
+        hosts => (Marker::None, hosts),
+    };
+    let (algorithm, blob) = (fields.next()?, fields.next()?);
+    let key = HostKey::from_blob(STANDARD.decode(blob.trim_end()).ok()?)?;
+    (key.algorithm == algorithm).then_some(Line { marker, hosts, key })
+}
+
+/// Whether the hosts field of a line means `name` (lower case): a hashed name, or patterns separated by commas of which
+/// one matches and no negated one does.
+fn matches(hosts: &str, name: &str) -> bool {
+    if let Some(hashed) = hosts.strip_prefix("|1|") {
+        return matches_hash(hashed, name).unwrap_or(false);
+    }
+    let mut found = false;
+    for pattern in hosts.split(',') {
+        let (negated, pattern) = match pattern.strip_prefix('!') {
+            Some(rest) => (true, rest),
+            None => (false, pattern),
+        };
+        if matches_pattern(pattern.to_lowercase().as_bytes(), name.as_bytes()) {
+            if negated {
+                return false;
+            }
+            found = true;
+        }
+    }
+    found
+}
+
+/// `SALT|HASH`: HMAC-SHA1 of the name with the salt as key, both in base64.
+fn matches_hash(hashed: &str, name: &str) -> Option<bool> {
+    let (salt, hash) = hashed.split_once('|')?;
+    let (salt, hash) = (STANDARD.decode(salt).ok()?, STANDARD.decode(hash).ok()?);
+    let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &salt);
+    Some(hmac::verify(&key, name.as_bytes(), &hash).is_ok())
+}
+
+/// `*` is any text, `?` any one byte; linear in time for any pattern (one place to come back to).
+fn matches_pattern(pattern: &[u8], text: &[u8]) -> bool {
+    let (mut p, mut t) = (0, 0);
+    let mut star: Option<(usize, usize)> = None;
+    while t < text.len() {
+        match pattern.get(p) {
+            Some(b'*') => {
+                star = Some((p, t));
+                p += 1;
+            }
+            Some(&c) if c == b'?' || c == text[t] => {
+                p += 1;
+                t += 1;
+            }
+            _ => match star {
+                Some((at, from)) => {
+                    star = Some((at, from + 1));
+                    p = at + 1;
+                    t = from + 1;
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern[p..].iter().all(|&c| c == b'*')
+}
+
+/// Reads the files that exist, at most 8 MiB of each; a file that is missing is empty.
+///
+/// # Errors
+/// A file that is there but cannot be read: trusting without it could overlook a revoked key.
+pub(super) fn read(paths: &[PathBuf]) -> Result<Vec<KnownHosts>, (PathBuf, std::io::Error)> {
+    let mut files = Vec::new();
+    for path in paths {
+        match read_file(path) {
+            Ok(text) => files.push(KnownHosts { path: path.clone(), text }),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err((path.clone(), error)),
+        }
+    }
+    Ok(files)
+}
+
+fn read_file(path: &Path) -> std::io::Result<String> {
+    use std::io::Read as _;
+    const LARGEST: u64 = 8 << 20;
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(LARGEST + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LARGEST {
+        return Err(std::io::Error::other("the file is larger than 8 MiB"));
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,417 @@
+//! Logs in: keys in the order that `authentication` decides, then the password, each network wait inside the deadline.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use russh::client::{AuthResult, Handle, KeyboardInteractiveAuthResponse};
+use russh::keys::agent::AgentIdentity;
+use russh::keys::agent::client::AgentClient;
+use russh::keys::{Algorithm, HashAlg, PrivateKey, PrivateKeyWithHashAlg, PublicKey, PublicKeyBase64 as _};
+use russh::{AgentAuthError, MethodKind, MethodSet, SendError, Signer};
+use tokio::net::UnixStream;
+
+use crate::failure::{Failure, Kind};
+use crate::secret::Secret;
+
+use super::authentication::{Attempts, Choice, FileKey, arrange, refused};
+use super::deadline::Deadline;
+use super::dial::{Dialled, Refusal};
+use super::identity::{self, KeyFile, Private};
+use super::known_hosts::HostKey;
+use super::target::{Prompt, Target};
+use super::watcher::{LostReceiver, Watcher};
+
+/// An agent that does not answer must not stop a login.
+const AGENT_LIMIT: Duration = Duration::from_secs(5);
+/// Rounds of questions in one keyboard-interactive login.
+const ROUNDS: usize = 8;
+
+/// Where keys may come from besides the target.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Sources {
+    /// The agent's socket.
+    pub(super) agent: Option<PathBuf>,
+    /// The folder with `.ssh`.
+    pub(super) home: Option<PathBuf>,
+}
+
+impl Sources {
+    /// Those of this process: `SSH_AUTH_SOCK` and the home folder.
+    pub(super) fn of_environment() -> Self {
+        let agent = std::env::var_os("SSH_AUTH_SOCK").filter(|socket| !socket.is_empty()).map(PathBuf::from);
+        Self { agent, home: std::env::home_dir() }
+    }
+}
+
+type Agent = AgentClient<UnixStream>;
+
+/// The end of a login that cannot go on.
+enum End {
+    /// The connection ended.
+    Lost,
+    /// The deadline passed.
+    Late,
+}
+
+/// What the host said to one attempt.
+enum Answer {
+    In,
+    No,
+}
+
+struct Login<'a> {
+    handle: &'a mut Handle<Watcher>,
+    lost: &'a LostReceiver,
+    target: &'a Target,
+    prompts: &'a dyn Prompt,
+    deadline: &'a mut Deadline,
+    attempts: Attempts,
+    rsa: Option<Option<HashAlg>>,
+    asked: bool,
+}
+
+/// Logs in on a dialled connection.
+pub(super) async fn log_in(
+    dialled: &mut Dialled,
+    target: &Target,
+    prompts: &dyn Prompt,
+    deadline: &mut Deadline,
+    sources: &Sources,
+) -> Result<(), Refusal> {
+    let (handle, lost) = (&mut dialled.handle, &dialled.lost);
+    let attempts = Attempts::default();
+    let mut login = Login { handle, lost, target, prompts, deadline, attempts, rsa: None, asked: false };
+    let result = login.run(sources).await;
+    login.attempts.banner = dialled.banner.text();
+    match result {
+        Ok(Answer::In) => Ok(()),
+        Ok(Answer::No) => Err(Refusal::Final(refused(target, &login.attempts))),
+        Err(End::Late) => Err(Refusal::Final(
+            login
+                .broken(format!(
+                    "logging in to {} took longer than {} s",
+                    target.place(),
+                    login.deadline.limit().as_secs()
+                ))
+                .advise("check the load of the host and its name service, or raise the connect limit"),
+        )),
+        Err(End::Lost) => Err(login.lost_connection()),
+    }
+}
+
+impl Login<'_> {
+    async fn run(&mut self, sources: &Sources) -> Result<Answer, End> {
+        let (files, mut agent, held) = self.gather(sources).await;
+        let file_keys: Vec<FileKey> = files
+            .iter()
+            .map(|file| FileKey { blob: file.blob(), private: !matches!(file.private, Private::Absent) })
+            .collect();
+        let blobs: Vec<Vec<u8>> = held.iter().map(|key| key.public_key().public_key_bytes()).collect();
+        let order = arrange(&file_keys, &blobs, !self.target.identities.is_empty());
+        if order.is_empty() {
+            // Says what the host allows; costs no attempt (RFC 4252 section 5.2).
+            let asked = self.deadline.within(self.handle.authenticate_none(self.target.user.as_str())).await;
+            if let Answer::In = self.note(asked, None)? {
+                return Ok(Answer::In);
+            }
+        }
+        for choice in order {
+            if !self.allows(MethodKind::PublicKey) {
+                break;
+            }
+            let answer = match (choice, agent.as_mut()) {
+                (Choice::File(index), _) => self.offer_file(&files[index]).await?,
+                (Choice::Agent(index), Some(agent)) => self.offer_agent(agent, &held[index]).await?,
+                (Choice::Agent(_), None) => Answer::No,
+            };
+            if let Answer::In = answer {
+                return Ok(Answer::In);
+            }
+        }
+        self.offer_password().await
+    }
+
+    /// Reads the key files and asks the agent what it holds; what fails is noted and left out.
+    async fn gather(&mut self, sources: &Sources) -> (Vec<KeyFile>, Option<Agent>, Vec<AgentIdentity>) {
+        let named = !self.target.identities.is_empty();
+        let (paths, home) = (self.target.identities.clone(), sources.home.clone());
+        let loading = tokio::task::spawn_blocking(move || {
+            let paths = if named { paths } else { home.map(|home| identity::usual_files(&home)).unwrap_or_default() };
+            paths.into_iter().map(|path| identity::load(&path).map_err(|why| (path, why))).collect::<Vec<_>>()
+        });
+        let mut files = Vec::new();
+        for loaded in loading.await.unwrap_or_default() {
+            match loaded {
+                Ok(file) => files.push(file),
+                Err((path, why)) => self.attempts.tried.push(format!("key {}: {why}", path.display())),
+            }
+        }
+        let (mut agent, mut held) = (None, Vec::new());
+        if let Some(socket) = sources.agent.as_deref().filter(|_| self.target.agent) {
+            match tokio::time::timeout(AGENT_LIMIT, open_agent(socket, self.handle)).await {
+                Ok(Ok((client, keys))) => (agent, held) = (Some(client), keys),
+                Ok(Err(error)) => self.attempts.tried.push(format!("agent at {}: {error}", socket.display())),
+                Err(_) => self.attempts.tried.push(format!("agent at {}: no answer", socket.display())),
+            }
+        }
+        for file in files.iter().filter(|file| matches!(file.private, Private::Absent)) {
+            if !held.iter().any(|key| Some(key.public_key().public_key_bytes()) == file.blob()) {
+                self.attempts.tried.push(format!("key {}: a public key that no agent holds", file.path.display()));
+            }
+        }
+        (files, agent, held)
+    }
+
+    fn allows(&self, method: MethodKind) -> bool {
+        self.attempts.allowed.as_ref().is_none_or(|allowed| allowed.contains(&method))
+    }
+
+    /// Takes the host's answer in; a refusal of `what` is noted.
+    fn note(&mut self, answered: Option<Result<AuthResult, russh::Error>>, what: Option<&str>) -> Result<Answer, End> {
+        let (remaining, partly) = match answered.ok_or(End::Late)? {
+            Ok(AuthResult::Success) => return Ok(Answer::In),
+            Ok(AuthResult::Failure { remaining_methods, partial_success }) => (remaining_methods, partial_success),
+            Err(_) => return Err(End::Lost),
+        };
+        if let Some(what) = what {
+            let said = if partly { "accepted, but it is not enough" } else { "refused" };
+            self.attempts.tried.push(format!("{what}: {said}"));
+        }
+        // russh answers with an empty list when the connection has ended; only then is the reason set.
+        if remaining.is_empty() && (self.handle.is_closed() || self.lost.borrow().is_some()) {
+            return Err(End::Lost);
+        }
+        self.update(&remaining, partly);
+        Ok(Answer::No)
+    }
+
+    fn update(&mut self, remaining: &MethodSet, partly: bool) {
+        self.attempts.partly |= partly;
+        self.attempts.allowed = Some(remaining.to_vec());
+    }
+
+    /// The hash to sign with for an RSA key; none for other keys.
+    async fn hash(&mut self, algorithm: &Algorithm) -> Result<Option<HashAlg>, End> {
+        if !matches!(algorithm, Algorithm::Rsa { .. }) {
+            return Ok(None);
+        }
+        if let Some(known) = self.rsa {
+            return Ok(known);
+        }
+        let asked = self.deadline.within(self.handle.best_supported_rsa_hash()).await.ok_or(End::Late)?;
+        // A server that does not tell: every one since 2016 takes SHA-512.
+        let hash = asked.map_err(|_| End::Lost)?.unwrap_or(Some(HashAlg::Sha512));
+        self.rsa = Some(hash);
+        Ok(hash)
+    }
+
+    async fn offer_file(&mut self, file: &KeyFile) -> Result<Answer, End> {
+        let name = format!("key {}", file.path.display());
+        let key = match &file.private {
+            Private::Open(key) => Arc::clone(key),
+            Private::Absent => return Ok(Answer::No),
+            Private::Locked(text) => {
+                if let Some(public) = &file.public
+                    && !self.would_accept(public, &describe(&name, public)).await?
+                {
+                    return Ok(Answer::No);
+                }
+                self.asked = true;
+                let Some(passphrase) = self.deadline.ask(self.prompts, |prompts| prompts.passphrase(&file.path)) else {
+                    self.attempts.tried.push(format!("{name}: locked, and no passphrase was given"));
+                    return Ok(Answer::No);
+                };
+                let text = Arc::clone(text);
+                let unlocking = tokio::task::spawn_blocking(move || identity::unlock(&text, &passphrase)).await;
+                match unlocking.unwrap_or_else(|defect| Err(defect.to_string())) {
+                    Ok(key) => Arc::new(key),
+                    Err(why) => {
+                        self.attempts.tried.push(format!("{name}: {why}"));
+                        return Ok(Answer::No);
+                    }
+                }
+            }
+        };
+        self.offer_key(key, &name).await
+    }
+
+    async fn offer_key(&mut self, key: Arc<PrivateKey>, name: &str) -> Result<Answer, End> {
+        let what = describe(name, key.public_key());
+        let hash = self.hash(&key.algorithm()).await?;
+        let key = PrivateKeyWithHashAlg::new(key, hash);
+        let offering = self.handle.authenticate_publickey(self.target.user.as_str(), key);
+        let answered = self.deadline.within(offering).await;
+        self.note(answered, Some(&what))
+    }
+
+    /// Asks the host whether it would accept a key, without the private half.
+    async fn would_accept(&mut self, public: &PublicKey, what: &str) -> Result<bool, End> {
+        let hash = self.hash(&public.algorithm()).await?;
+        let user = self.target.user.as_str();
+        let mut question = Question;
+        let asking = self.handle.authenticate_publickey_with(user, public.clone(), hash, &mut question);
+        let answered = match self.deadline.within(asking).await {
+            Some(Err(Asked::Yes)) => return Ok(true),
+            Some(Err(Asked::Lost)) => return Err(End::Lost),
+            Some(Ok(result)) => Some(Ok(result)),
+            None => None,
+        };
+        self.note(answered, Some(what))?;
+        Ok(false)
+    }
+
+    async fn offer_agent(&mut self, agent: &mut Agent, identity: &AgentIdentity) -> Result<Answer, End> {
+        let public = identity.public_key().into_owned();
+        let what = describe(&format!("agent key {}", printable(identity.comment())), &public);
+        let hash = self.hash(&public.algorithm()).await?;
+        let user = self.target.user.as_str();
+        let answered = match identity {
+            AgentIdentity::PublicKey { key, .. } => {
+                let offering = self.handle.authenticate_publickey_with(user, key.clone(), hash, agent);
+                self.deadline.within(offering).await
+            }
+            AgentIdentity::Certificate { certificate, .. } => {
+                let offering = self.handle.authenticate_certificate_with(user, certificate.clone(), hash, agent);
+                self.deadline.within(offering).await
+            }
+        };
+        match answered {
+            Some(Err(AgentAuthError::Key(error))) => {
+                self.attempts.tried.push(format!("{what}: the agent did not sign: {error}"));
+                Ok(Answer::No)
+            }
+            Some(Err(AgentAuthError::Send(_))) => Err(End::Lost),
+            Some(Ok(result)) => self.note(Some(Ok(result)), Some(&what)),
+            None => Err(End::Late),
+        }
+    }
+
+    async fn offer_password(&mut self) -> Result<Answer, End> {
+        let (plain, interactive) = (self.allows(MethodKind::Password), self.allows(MethodKind::KeyboardInteractive));
+        if !plain && !interactive {
+            return Ok(Answer::No);
+        }
+        let password = match self.target.password.clone() {
+            Some(password) => password,
+            None => {
+                self.asked = true;
+                let (user, host) = (&self.target.user, &self.target.name);
+                match self.deadline.ask(self.prompts, |prompts| prompts.password(user, host)) {
+                    Some(password) => password,
+                    None => return Ok(Answer::No),
+                }
+            }
+        };
+        if plain {
+            let user = self.target.user.as_str();
+            let offering = self.handle.authenticate_password(user, password.expose());
+            let answered = self.deadline.within(offering).await;
+            // A wrong password is not offered a second time by another way: it would count twice.
+            return self.note(answered, Some("password"));
+        }
+        self.offer_interactively(&password).await
+    }
+
+    async fn offer_interactively(&mut self, password: &Secret) -> Result<Answer, End> {
+        let user = self.target.user.as_str();
+        let starting = self.handle.authenticate_keyboard_interactive_start(user, None::<String>);
+        let mut response = self.deadline.within(starting).await.ok_or(End::Late)?.map_err(|_| End::Lost)?;
+        let mut given = false;
+        for _ in 0..ROUNDS {
+            let questions = match response {
+                KeyboardInteractiveAuthResponse::Success => return Ok(Answer::In),
+                KeyboardInteractiveAuthResponse::Failure { remaining_methods, partial_success } => {
+                    let result = AuthResult::Failure { remaining_methods, partial_success };
+                    return self.note(Some(Ok(result)), Some("password (keyboard-interactive)"));
+                }
+                KeyboardInteractiveAuthResponse::InfoRequest { prompts, .. } => prompts,
+            };
+            // The password answers the first hidden question; whatever else is asked, we do not know.
+            let mut answers = Vec::with_capacity(questions.len());
+            for question in &questions {
+                let is_password = !question.echo && !given;
+                given |= is_password;
+                answers.push(if is_password { password.expose().to_owned() } else { String::new() });
+            }
+            let answering = self.handle.authenticate_keyboard_interactive_respond(answers);
+            response = self.deadline.within(answering).await.ok_or(End::Late)?.map_err(|_| End::Lost)?;
+        }
+        self.attempts.tried.push("password (keyboard-interactive): the host does not stop asking".to_owned());
+        Ok(Answer::No)
+    }
+
+    fn lost_connection(&self) -> Refusal {
+        let place = self.target.place();
+        let reason =
+            self.lost.borrow().as_ref().map_or_else(|| "the connection was closed".to_owned(), |lost| lost.0.clone());
+        if reason.contains("Too many authentication failures") || reason.contains("No supported authentication") {
+            return Refusal::Final(refused(self.target, &self.attempts).caused_by(reason));
+        }
+        let failure = self
+            .broken(format!("the connection to {place} broke while logging in"))
+            .caused_by(reason)
+            .advise("read sshd's log on the host (journalctl -u ssh)");
+        // sshd's LoginGraceTime runs while a person types; the answer is remembered by whoever asked.
+        if self.asked { Refusal::Busy(failure) } else { Refusal::Final(failure) }
+    }
+
+    fn broken(&self, sentence: String) -> Failure {
+        let failure = Failure::new(Kind::Connection, sentence).on(&self.target.name).may_pass();
+        self.attempts.tried.iter().fold(failure, Failure::caused_by)
+    }
+}
+
+async fn open_agent(
+    socket: &Path,
+    handle: &Handle<Watcher>,
+) -> Result<(Agent, Vec<AgentIdentity>), russh::keys::Error> {
+    let mut agent = Agent::connect_uds(socket).await?;
+    if let Some(binding) = handle.agent_session_binding() {
+        // Needed only for keys that are bound to destinations; agents before OpenSSH 8.9 refuse it.
+        let _ = agent.bind_session(binding, false).await;
+    }
+    let keys = agent.request_identities().await?;
+    Ok((agent, keys))
+}
+
+/// `key /home/ops/.ssh/id_ed25519 (ssh-ed25519 SHA256:...)`.
+fn describe(name: &str, key: &PublicKey) -> String {
+    match HostKey::from_blob(key.public_key_bytes()) {
+        Some(key) => format!("{name} ({} {})", key.algorithm, key.fingerprint()),
+        None => name.to_owned(),
+    }
+}
+
+fn printable(comment: &str) -> String {
+    comment.chars().filter(|c| !c.is_control()).take(80).collect()
+}
+
+/// A signer that never signs: when russh asks it to, the host has accepted the public key. The attempt is abandoned
+/// then, which the host does not count, and repeated with the unlocked key.
+struct Question;
+
+/// How the question ended.
+enum Asked {
+    Yes,
+    Lost,
+}
+
+impl From<SendError> for Asked {
+    fn from(_: SendError) -> Self {
+        Self::Lost
+    }
+}
+
+impl Signer for Question {
+    type Error = Asked;
+
+    async fn auth_sign(
+        &mut self,
+        _key: &AgentIdentity,
+        _hash: Option<HashAlg>,
+        _to_sign: Vec<u8>,
+    ) -> Result<Vec<u8>, Asked> {
+        Err(Asked::Yes)
+    }
+}

@@ -1,0 +1,227 @@
+//! What goes wrong before or while a cluster is made: each a sentence with the host and what to do, its exit code,
+//! nothing half-made, other hosts not disturbed.
+
+use std::path::{Path, PathBuf};
+
+use crate::bed::{Bed, bed};
+use crate::program::{Finished, bundle, call, run, up};
+
+/// Fails unless the run ended with this code and said all of these words to the person.
+#[track_caller]
+fn refused(finished: &Finished, code: i32, words: &[&str]) {
+    assert_eq!(finished.code, code, "{}\n{}", finished.stdout, finished.stderr);
+    for word in words {
+        assert!(finished.stderr.contains(word), "no «{word}» in:\n{}", finished.stderr);
+    }
+    assert!(finished.stderr.contains("hint:"), "no advice in:\n{}", finished.stderr);
+}
+
+/// Nothing of a node may be on a host that was refused.
+#[track_caller]
+fn untouched(bed: &Bed) {
+    for host in &bed.hosts {
+        let found = bed.sh(&host.name, "ls -d /etc/kubernetes /etc/containerd /usr/local/bin/kubelet /etc/sysctl.d/*clusterctl* 2>/dev/null || true");
+        assert_eq!(found.trim(), "", "{} was touched", host.name);
+    }
+}
+
+fn replaced(text: &str, from: &str, to: &str) -> String {
+    assert!(text.contains(from), "no {from} in {text}");
+    text.replace(from, to)
+}
+
+#[test]
+fn hosts_that_cannot_be_reached_are_all_named_and_the_others_left_alone() {
+    let bed = Bed::bare(3);
+    let text = bed.inventory_text("root");
+    let text = replaced(&text, &format!("address: {}", bed.hosts[1].address), "address: 172.29.251.251");
+    let text = replaced(
+        &text,
+        &format!("address: {}", bed.hosts[2].address),
+        &format!("address: \"{}:2\"", bed.hosts[2].address),
+    );
+    let text = replaced(&text, "ssh: {", "ssh: {connect_limit: 4, ");
+    let finished = up(&bed.write_inventory(&text));
+    refused(&finished, 4, &[&bed.hosts[1].name, "172.29.251.251", &bed.hosts[2].name, "refused"]);
+    untouched(&bed);
+}
+
+#[test]
+fn a_key_that_the_host_does_not_know_is_refused_with_what_was_tried() {
+    let bed = Bed::bare(1);
+    let key = bed.folder.path().join("other");
+    let made =
+        call(Path::new("/usr/bin/ssh-keygen"), &["-q", "-t", "ed25519", "-N", "", "-f", key.to_str().unwrap()], &[]);
+    assert_eq!(made.code, 0);
+    let text = replaced(&bed.inventory_text("root"), bed.key.to_str().unwrap(), key.to_str().unwrap());
+    let finished = up(&bed.write_inventory(&text));
+    refused(&finished, 5, &[&bed.hosts[0].name, "root", "other"]);
+    untouched(&bed);
+}
+
+/// The bed's known_hosts file of an inventory, replaced by one of the test.
+fn with_known_hosts(bed: &Bed, edit: impl Fn(&str) -> String) -> (PathBuf, PathBuf) {
+    let text = bed.inventory_text("root");
+    let file =
+        text.split("known_hosts: ").nth(1).and_then(|rest| rest.split([',', '}']).next()).unwrap().trim().to_owned();
+    let own = bed.folder.path().join("known_hosts");
+    std::fs::write(&own, edit(&std::fs::read_to_string(&file).unwrap())).unwrap();
+    (bed.write_inventory(&replaced(&text, &file, own.to_str().unwrap())), own)
+}
+
+#[test]
+fn an_unknown_host_key_is_refused_until_a_person_accepts_it() {
+    let bed = Bed::bare(1);
+    let (inventory, known_hosts) = with_known_hosts(&bed, |_| String::new());
+    let finished = up(&inventory);
+    refused(&finished, 6, &[&bed.hosts[0].name, "SHA256:"]);
+    assert_eq!(std::fs::read_to_string(&known_hosts).unwrap(), "");
+    untouched(&bed);
+    let accepted = run("status", &inventory, &["--accept-new-host-keys"]);
+    assert_eq!(accepted.code, 0, "{}", accepted.stderr);
+    assert!(std::fs::read_to_string(&known_hosts).unwrap().contains(&bed.hosts[0].address));
+    let now_known = run("status", &inventory, &[]);
+    assert_eq!(now_known.code, 0, "{}", now_known.stderr);
+}
+
+#[test]
+fn a_changed_host_key_stops_that_host_even_when_new_keys_are_accepted() {
+    let bed = Bed::bare(2);
+    let other = bed.hosts[1].address.clone();
+    // The first host's address with the second host's key.
+    let (inventory, _) = with_known_hosts(&bed, |text| {
+        let key = text.lines().find(|line| line.starts_with(&other)).unwrap();
+        let wrong = key.replacen(&other, &bed.hosts[0].address, 1);
+        format!("{wrong}\n{key}\n")
+    });
+    let finished = run("up", &inventory, &["--yes", "--accept-new-host-keys", "--bundle", bundle().to_str().unwrap()]);
+    refused(&finished, 6, &[&bed.hosts[0].name, "SHA256:", "known_hosts:1", "ssh-keygen -R"]);
+    untouched(&bed);
+}
+
+#[test]
+fn a_host_that_runs_no_linux_or_an_unknown_architecture_is_refused() {
+    let bed = Bed::bare(2);
+    let pretend = |host: usize, script: &str| {
+        let command =
+            format!("printf '#!/bin/sh\\n{script}\\n' > /usr/local/bin/uname && chmod +x /usr/local/bin/uname");
+        bed.sh(&bed.hosts[host].name, &command);
+    };
+    pretend(0, "[ \"$1\" = -s ] \\&\\& echo Darwin || exec /usr/bin/uname \"$@\"");
+    pretend(1, "[ \"$1\" = -m ] \\&\\& echo riscv64 || exec /usr/bin/uname \"$@\"");
+    let finished = up(&bed.inventory());
+    refused(&finished, 10, &[&bed.hosts[0].name, "Darwin", &bed.hosts[1].name, "riscv64"]);
+    untouched(&bed);
+}
+
+#[test]
+fn preflight_findings_of_all_hosts_arrive_together_and_nothing_is_touched() {
+    let bed = Bed::bare(3);
+    let [first, second, third] = [0, 1, 2].map(|index| bed.hosts[index].name.clone());
+    bed.sh(&first, "systemd-run --quiet --unit squatter --socket-property ListenStream=6443 /bin/cat");
+    bed.sh(&second, "mkdir -p /etc/foreign && mv /run/systemd/system /run/systemd/system.away");
+    bed.sh(&third, "cat /etc/machine-id");
+    let id = bed.sh(&first, "cat /etc/machine-id");
+    bed.sh(&third, &format!("echo {} > /etc/machine-id", id.trim()));
+    let finished = up(&bed.inventory());
+    refused(&finished, 8, &[&first, "6443", &second, "systemd", &third, "machine-id"]);
+    bed.sh(&second, "mv /run/systemd/system.away /run/systemd/system");
+    untouched(&bed);
+}
+
+#[test]
+fn a_node_of_another_cluster_is_not_taken_over_by_up_or_down() {
+    let bed = Bed::bare(2);
+    let foreign = &bed.hosts[1].name;
+    let kubeconfig =
+        "apiVersion: v1\\nkind: Config\\nclusters:\\n- name: k\\n  cluster: {server: https://192.0.2.7:6443}\\n";
+    bed.sh(foreign, &format!("mkdir -p /etc/kubernetes && printf '{kubeconfig}' > /etc/kubernetes/kubelet.conf"));
+    let inventory = bed.inventory();
+    let finished = up(&inventory);
+    refused(&finished, 8, &[foreign, "another cluster", "192.0.2.7"]);
+    let finished = run("down", &inventory, &["--yes"]);
+    refused(&finished, 8, &[foreign, "did not make"]);
+    assert!(bed.sh(foreign, "cat /etc/kubernetes/kubelet.conf").contains("192.0.2.7"));
+}
+
+#[test]
+fn a_bundle_of_another_version_or_that_is_missing_or_cut_is_refused() {
+    let bed = Bed::bare(1);
+    let inventory =
+        bed.write_inventory(&replaced(&bed.inventory_text("root"), "kubernetes: 1.36.3", "kubernetes: 1.35.4"));
+    refused(&up(&inventory), 9, &["1.36.3", "1.35.4"]);
+    let inventory = bed.inventory();
+    let absent = bed.folder.path().join("absent.bundle");
+    refused(&run("up", &inventory, &["--yes", "--bundle", absent.to_str().unwrap()]), 9, &["absent.bundle"]);
+    let cut = bed.folder.path().join("cut.bundle");
+    let mut source = std::fs::File::open(bundle()).unwrap();
+    std::io::copy(&mut std::io::Read::take(&mut source, 64 << 20), &mut std::fs::File::create(&cut).unwrap()).unwrap();
+    refused(&run("up", &inventory, &["--yes", "--bundle", cut.to_str().unwrap()]), 9, &["cut.bundle", "damaged"]);
+    untouched(&bed);
+}
+
+#[test]
+fn a_corrupt_blob_is_noticed_on_the_host_before_it_is_used() {
+    use std::os::unix::fs::FileExt as _;
+    let bed = Bed::bare(1);
+    let corrupt = bed.folder.path().join("corrupt.bundle");
+    std::fs::copy(bundle(), &corrupt).unwrap();
+    let file = std::fs::OpenOptions::new().read(true).write(true).open(&corrupt).unwrap();
+    // Somewhere inside the first blobs: behind the manifest, far before the images.
+    let offset = 4 << 20;
+    let mut bytes = [0_u8; 16];
+    file.read_exact_at(&mut bytes, offset).unwrap();
+    file.write_all_at(&bytes.map(|byte| !byte), offset).unwrap();
+    let inventory = bed.inventory();
+    let finished = run("up", &inventory, &["--yes", "--bundle", corrupt.to_str().unwrap()]);
+    refused(&finished, 9, &[&bed.hosts[0].name, "sha256"]);
+    let left = bed.sh(
+        &bed.hosts[0].name,
+        "find /var/lib/clusterctl/incoming /usr/local/bin -type f | grep -v /blobs/ | xargs -r ls -l",
+    );
+    assert!(!left.contains("kubelet"), "{left}");
+    let mended = up(&inventory);
+    assert_eq!(mended.code, 0, "{}\n{}", mended.stdout, mended.stderr);
+}
+
+#[test]
+fn a_disk_that_fills_up_while_bytes_arrive_is_a_sentence_and_the_next_run_goes_on() {
+    let bed = Bed::bare(2);
+    let full = &bed.hosts[1].name;
+    bed_fill(full, "/var/lib", Some("60M"));
+    let inventory = bed.inventory();
+    let finished = up(&inventory);
+    refused(&finished, 10, &[full, "space"]);
+    bed_fill(full, "/var/lib", None);
+    let mended = up(&inventory);
+    assert_eq!(mended.code, 0, "{}\n{}", mended.stdout, mended.stderr);
+}
+
+fn bed_fill(host: &str, path: &str, free: Option<&str>) {
+    match free {
+        Some(free) => bed(&["host", "fill", host, path, free]),
+        None => bed(&["host", "unfill", host, path]),
+    };
+}
+
+#[test]
+fn mistakes_in_the_inventory_arrive_together_with_their_places() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("inventory.yaml");
+    let text = "cluster:\n  name: demo\n  kubernets: 1.36.3\n  kubernetes: 1.36\n  network: {pods: 10.96.0.0/16, services: 10.96.0.0/12}\nhosts:\n  a: {address: 192.0.2.1}\n  b: {address: 192.0.2.1, role: wroker}\n";
+    std::fs::write(&path, text).unwrap();
+    let finished = run("up", &path, &["--yes"]);
+    assert_eq!(finished.code, 3, "{}", finished.stderr);
+    for words in [
+        "inventory.yaml:3:3",
+        "kubernetes",
+        "inventory.yaml:4:",
+        "inventory.yaml:5:",
+        "overlap",
+        "inventory.yaml:8:",
+        "worker",
+        "192.0.2.1",
+    ] {
+        assert!(finished.stderr.contains(words), "no «{words}» in:\n{}", finished.stderr);
+    }
+}

@@ -1,0 +1,9 @@
+//! The real program against real hosts. `make test-hosts` says where the program and the bundle are.
+
+mod bad_input;
+mod bed;
+mod interruption;
+mod lifecycle;
+mod playbooks;
+mod privileges;
+mod program;

@@ -1,0 +1,145 @@
+//! Runs the real program, with a limit, and keeps what it printed.
+#![expect(clippy::disallowed_methods, reason = "tests start the program as a person would")]
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// No run of the program takes longer; one that does is ended and fails its test.
+const LIMIT: Duration = Duration::from_secs(600);
+
+/// What a program left behind.
+#[derive(Debug)]
+pub struct Finished {
+    /// Exit code; 128 + signal when it was killed.
+    pub code: i32,
+    /// What it printed.
+    pub stdout: String,
+    /// What it said.
+    pub stderr: String,
+    /// How long it took.
+    pub elapsed: Duration,
+}
+
+/// The program under test.
+pub fn clusterctl() -> PathBuf {
+    from_environment("CLUSTERCTL")
+}
+
+/// The bundle of the test bed.
+pub fn bundle() -> PathBuf {
+    from_environment("CLUSTERCTL_BUNDLE")
+}
+
+fn from_environment(name: &str) -> PathBuf {
+    PathBuf::from(std::env::var_os(name).unwrap_or_else(|| panic!("{name} is not set: run `make test-hosts`")))
+}
+
+/// Runs a verb of the program with an inventory; nothing on standard input, no terminal.
+pub fn run(verb: &str, inventory: &Path, arguments: &[&str]) -> Finished {
+    run_with(verb, inventory, arguments, &[])
+}
+
+/// Runs a verb with variables in its environment.
+pub fn run_with(verb: &str, inventory: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Finished {
+    let inventory = inventory.to_str().unwrap();
+    let mut words = vec![verb, "-i", inventory];
+    words.extend_from_slice(arguments);
+    call(&clusterctl(), &words, environment)
+}
+
+/// `up` with the bed's bundle.
+pub fn up(inventory: &Path) -> Finished {
+    let bundle = bundle();
+    run("up", inventory, &["--yes", "--bundle", bundle.to_str().unwrap()])
+}
+
+/// `down` without a question.
+pub fn down(inventory: &Path) -> Finished {
+    run("down", inventory, &["--yes"])
+}
+
+/// kubectl of the cluster; it must succeed.
+pub fn kubectl(inventory: &Path, arguments: &[&str]) -> String {
+    let mut words = vec!["--"];
+    words.extend_from_slice(arguments);
+    let finished = run("kubectl", inventory, &words);
+    assert_eq!(finished.code, 0, "kubectl {arguments:?}:\n{}\n{}", finished.stdout, finished.stderr);
+    finished.stdout
+}
+
+/// Runs any program to its end.
+pub fn call(program: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Finished {
+    let mut running = Running::start(program, arguments, environment);
+    running.finish()
+}
+
+/// A program under way.
+pub struct Running {
+    child: Child,
+    started: Instant,
+    stdout: Option<std::thread::JoinHandle<String>>,
+    stderr: Option<std::thread::JoinHandle<String>>,
+}
+
+fn collect(mut pipe: impl std::io::Read + Send + 'static) -> std::thread::JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let _ = pipe.read_to_end(&mut bytes);
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
+}
+
+impl Running {
+    /// Starts a program.
+    pub fn start(program: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let mut child = Command::new(program)
+            .args(arguments)
+            .envs(environment.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot start {}: {error}", program.display()));
+        let stdout = child.stdout.take().map(collect);
+        let stderr = child.stderr.take().map(collect);
+        Self { child, started: Instant::now(), stdout, stderr }
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, name: &str) {
+        let id = self.id().to_string();
+        let status = Command::new("kill").args(["-s", name, &id]).status().unwrap();
+        assert!(status.success(), "kill -s {name} {id}");
+    }
+
+    /// Waits for its end.
+    pub fn finish(&mut self) -> Finished {
+        use std::os::unix::process::ExitStatusExt as _;
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            if self.started.elapsed() > LIMIT {
+                let _ = self.child.kill();
+                panic!("it ran longer than {LIMIT:?}");
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        let text = |thread: &mut Option<std::thread::JoinHandle<String>>| {
+            thread.take().map(|thread| thread.join().unwrap_or_default()).unwrap_or_default()
+        };
+        Finished {
+            code: status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)),
+            stdout: text(&mut self.stdout),
+            stderr: text(&mut self.stderr),
+            elapsed: self.started.elapsed(),
+        }
+    }
+}
