@@ -7,9 +7,8 @@
 mod lock;
 mod receive;
 
-use std::sync::Arc;
-
-use futures::FutureExt as _;
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use serde::Serialize;
 use serde_json::Value;
 use tokio::io::{
@@ -44,7 +43,10 @@ struct Agent {
 ///
 /// # Errors
 /// Kind `Internal` when the input is no message; then nothing more can be understood.
-pub async fn serve(input: impl AsyncRead + Unpin, output: impl AsyncWrite + Unpin + Send + 'static) -> Result<()> {
+pub async fn serve(
+    input: impl AsyncRead + Unpin + Send + 'static,
+    output: impl AsyncWrite + Unpin + Send + 'static,
+) -> Result<()> {
     let (events, mut happened) = Events::channel();
     let (replies, pending) = mpsc::unbounded_channel::<Reply>();
     let writer = tokio::spawn(write_replies(output, pending));
@@ -54,32 +56,51 @@ pub async fn serve(input: impl AsyncRead + Unpin, output: impl AsyncWrite + Unpi
             let _ = forward.send(Reply::Event(event.what));
         }
     });
-    let agent = Arc::new(Agent {
-        machine: Machine,
-        facts: OnceCell::new(),
-        lock: Mutex::new(None),
-        journal: Mutex::new(None),
-        events,
-    });
+    let agent =
+        Agent { machine: Machine, facts: OnceCell::new(), lock: Mutex::new(None), journal: Mutex::new(None), events };
     let _ = replies.send(Reply::Ready);
-    let mut input = BufReader::new(input);
-    let mut work = tokio::task::JoinSet::new();
-    while let Some(line) = read_line(&mut input).await? {
-        let envelope: Envelope = serde_json::from_slice(&line).map_err(|error| {
-            Failure::new(Kind::Internal, "the agent got a message it does not know").because(&error)
-        })?;
-        let (agent, replies) = (agent.clone(), replies.clone());
-        work.spawn(async move {
-            let result = agent.answer(envelope.request).await;
-            let _ = replies.send(Reply::Answer { id: envelope.id, result });
-        });
-    }
-    // The connection is gone: nobody waits for what is still under way. Dropping the set stops it at its next wait, and
-    // the children of stopped commands are killed with them.
-    work.shutdown().await;
-    drop((agent, replies));
+    let mut lines = read_ahead(input);
+    // Requests are worked on side by side in this one task; commands and API calls are what they wait for.
+    let mut work = FuturesUnordered::new();
+    let ended = loop {
+        tokio::select! {
+            line = lines.recv() => match line {
+                Some(Ok(line)) => match serde_json::from_slice::<Envelope>(&line) {
+                    Ok(envelope) => work.push(agent.numbered(envelope)),
+                    Err(error) => {
+                        let failure = Failure::new(Kind::Internal, "the agent got a message it does not know");
+                        break Err(failure.because(&error));
+                    }
+                },
+                Some(Err(failure)) => break Err(failure),
+                None => break Ok(()),
+            },
+            Some(reply) = work.next() => {
+                let _ = replies.send(reply);
+            }
+        }
+    };
+    // The connection is gone: nobody waits for what is still under way. Dropped here, it stops at its next wait, and the
+    // children of stopped commands are killed with it.
+    drop(work);
     writer.abort();
-    Ok(())
+    agent.leave_no_trace();
+    ended
+}
+
+/// Reads lines in a task of its own: a line that is half read must not be lost when an answer is ready.
+fn read_ahead(input: impl AsyncRead + Unpin + Send + 'static) -> mpsc::Receiver<Result<Vec<u8>>> {
+    let (sender, receiver) = mpsc::channel(4);
+    tokio::spawn(async move {
+        let mut input = BufReader::new(input);
+        while let Some(line) = read_line(&mut input).await.transpose() {
+            let broken = line.is_err();
+            if sender.send(line).await.is_err() || broken {
+                return;
+            }
+        }
+    });
+    receiver
 }
 
 async fn write_replies(mut output: impl AsyncWrite + Unpin, mut pending: mpsc::UnboundedReceiver<Reply>) {
@@ -117,6 +138,18 @@ pub(crate) async fn read_line(input: &mut (impl AsyncBufRead + Unpin)) -> Result
 }
 
 impl Agent {
+    async fn numbered(&self, envelope: Envelope) -> Reply {
+        Reply::Answer { id: envelope.id, result: self.answer(envelope.request).await }
+    }
+
+    /// A run that only looked, or was refused before it changed anything, leaves the host as it was: without a journal
+    /// there is nothing to put back, and the program is not kept either.
+    fn leave_no_trace(&self) {
+        if matches!(host::journal::cluster_of(&self.machine), Ok(None)) {
+            let _ = self.machine.remove_tree(std::path::Path::new(DIRECTORY));
+        }
+    }
+
     async fn answer(&self, request: Request) -> Result<Value> {
         match request {
             Request::Facts => document(&self.observe().await?),
@@ -161,7 +194,7 @@ impl Agent {
 
     /// What was observed first; steps that alter the host do not depend on facts they alter.
     async fn facts(&self) -> Result<&Facts> {
-        self.facts.get_or_try_init(|| self.observe().boxed()).await
+        self.facts.get_or_try_init(|| self.observe()).await
     }
 
     async fn observe(&self) -> Result<Facts> {

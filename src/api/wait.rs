@@ -44,7 +44,10 @@ impl Wait {
     ///
     /// # Errors
     /// What a look fails with at once; after the limit a failure of kind `Cluster` that says what the last look saw.
-    pub async fn until<T>(&self, mut look: impl AsyncFnMut() -> Result<Look<T>>) -> Result<T> {
+    pub async fn until<T, F>(&self, look: impl Fn() -> F) -> Result<T>
+    where
+        F: Future<Output = Result<Look<T>>>,
+    {
         let deadline = Instant::now() + self.limit;
         let mut looks = interval(self.every.max(Duration::from_millis(1)));
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -78,17 +81,18 @@ fn spoken(duration: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
     use std::time::Duration;
 
     use super::{Look, Wait};
 
     #[tokio::test]
     async fn a_state_that_comes_is_returned() {
-        let mut looks = 0;
+        let looks = AtomicU32::new(0);
         let wait = Wait::new("it", "come", Duration::from_secs(5)).every(Duration::from_millis(1));
         let seen = wait
             .until(async || {
-                looks += 1;
+                let looks = looks.fetch_add(1, Ordering::Relaxed) + 1;
                 Ok(if looks == 3 { Look::There(looks) } else { Look::NotYet("too early".into()) })
             })
             .await;

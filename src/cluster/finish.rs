@@ -51,7 +51,7 @@ pub async fn settle(
     let step = events.step("ready", "wait until ready");
     let started = std::time::Instant::now();
     let mut interval = tokio::time::interval(POLL);
-    let mut last = Failure::new(Kind::Cluster, "the API server does not answer").may_pass();
+    let mut last;
     let result = loop {
         interval.tick().await;
         if let Err(failure) = cancel.check() {

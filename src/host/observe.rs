@@ -131,7 +131,7 @@ pub async fn facts(host: &dyn Host) -> Result<Facts> {
         hostname: text("/proc/sys/kernel/hostname")?.trim().to_lowercase(),
         machine_id: text("/etc/machine-id")?.trim().to_owned(),
         swap: kernel::swap(&text("/proc/swaps")?),
-        modules: kernel::modules(host, &release)?,
+        modules: kernel::modules(host)?,
         kernel: release,
         sysctls: sysctls(host)?,
         services,

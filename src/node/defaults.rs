@@ -10,7 +10,8 @@ use crate::host::{EntryKind, Host};
 use crate::kubernetes::configuration::HostDefaults;
 
 /// Sockets that are looked for, in kubeadm's order (kubeadm.md section 5.5).
-const SOCKETS: &[&str] = &["/var/run/containerd/containerd.sock", "/var/run/crio/crio.sock", "/var/run/cri-dockerd.sock"];
+const SOCKETS: &[&str] =
+    &["/var/run/containerd/containerd.sock", "/var/run/crio/crio.sock", "/var/run/cri-dockerd.sock"];
 
 /// Reads them.
 ///
@@ -28,7 +29,8 @@ pub(super) fn of(host: &dyn Host, facts: &Facts) -> Result<HostDefaults> {
 /// it is containerd, which is what clusterctl brings.
 fn socket(host: &dyn Host) -> Result<Option<String>> {
     for path in SOCKETS {
-        if host.entry(Path::new(path))?.is_some_and(|entry| matches!(entry.kind, EntryKind::Other | EntryKind::Link(_))) {
+        if host.entry(Path::new(path))?.is_some_and(|entry| matches!(entry.kind, EntryKind::Other | EntryKind::Link(_)))
+        {
             return Ok(Some(format!("unix://{path}")));
         }
     }
@@ -41,9 +43,9 @@ fn default_route_address(facts: &Facts) -> Option<IpAddr> {
     defaults.sort_by_key(|route| route.destination.addr().is_ipv6());
     defaults.iter().find_map(|route| {
         let of_link = facts.addresses.iter().filter(|address| address.link == route.link);
-        of_link.map(|address| address.address.addr()).find(|address| {
-            address.is_ipv4() == route.destination.addr().is_ipv4() && !is_link_local(*address)
-        })
+        of_link
+            .map(|address| address.address.addr())
+            .find(|address| address.is_ipv4() == route.destination.addr().is_ipv4() && !is_link_local(*address))
     })
 }
 

@@ -23,17 +23,17 @@ use crate::failure::Result;
 use crate::host::Host;
 use crate::kubernetes::certificates::public_key_hash;
 use crate::kubernetes::kubelet as kubelet_files;
-use crate::message::{InitOrder, Ticket};
+use crate::message::{InitOrder, Initialised, Joined, Ticket};
 
 #[cfg(test)]
 pub(super) use self::plan::tests;
 
-/// Makes this host the first control plane; answers with what other hosts need to join.
+/// Makes this host the first control plane; answers with its Node and, if it is wanted, what other hosts join with.
 ///
 /// # Errors
 /// Kind `Configuration` for what the documents say or files that are there already; `Preflight` for a host that does not
 /// fit; `Host` for what cannot be written or started; `Cluster`, with log lines, when Kubernetes does not come up.
-pub async fn init(host: &dyn Host, facts: &Facts, order: &InitOrder, events: &Events) -> Result<Ticket> {
+pub async fn init(host: &dyn Host, facts: &Facts, order: &InitOrder, events: &Events) -> Result<Initialised> {
     let plan = Plan::load(host, facts, order, events)?;
     let node = &plan.init.node_registration;
     let (addresses, ignore) = (plan.addresses(), &node.ignore_preflight_errors);
@@ -43,12 +43,13 @@ pub async fn init(host: &dyn Host, facts: &Facts, order: &InitOrder, events: &Ev
     kubelet.warnings.iter().for_each(|warning| events.warn(warning));
 
     let certificates = certificates::make(host, &plan, events);
-    let (_, (authority, keys)) = phase(events, "certs", "Make certificates", certificates).await?;
+    let (certificates, (authority, keys)) = phase(events, "certs", "Make certificates", certificates).await?;
     let ca_hashes = public_key_hash(authority.pem())?;
     let kubeconfigs = async { kubeconfigs::write(host, &plan, &authority, keys, events) };
-    phase(events, "kubeconfig", "Write kubeconfigs", kubeconfigs).await?;
+    let (kubeconfigs, ()) = phase(events, "kubeconfig", "Write kubeconfigs", kubeconfigs).await?;
     let manifests = async { control_plane::write(host, &plan) };
-    phase(events, "control-plane", "Write static pods of etcd and the control plane", manifests).await?;
+    let title = "Write static pods of etcd and the control plane";
+    let (manifests, ()) = phase(events, "control-plane", title, manifests).await?;
     let settings = kubelet::Settings {
         cluster: &plan.cluster,
         release: plan.release,
@@ -58,13 +59,13 @@ pub async fn init(host: &dyn Host, facts: &Facts, order: &InitOrder, events: &Ev
         joining_worker: false,
     };
     let started = async { Ok((kubelet::start(host, &settings, false).await?, ())) };
-    phase(events, "kubelet-start", "Start the kubelet", started).await?;
+    let (started, ()) = phase(events, "kubelet-start", "Start the kubelet", started).await?;
 
     let api_server = async {
         let healthy = kubelet::wait(host, &kubelet.document, plan.init.timeouts.kubelet_health_check.0);
         tokio::try_join!(wait_control_plane::api_server(host, &plan), healthy).map(|(answers, ())| answers)
     };
-    let (_, client) = phase(events, "wait-control-plane", "Wait for the API server", api_server).await?;
+    let (bound, client) = phase(events, "wait-control-plane", "Wait for the API server", api_server).await?;
 
     // What follows needs the API server alone and nothing of each other.
     let marked = async {
@@ -73,7 +74,12 @@ pub async fn init(host: &dyn Host, facts: &Facts, order: &InitOrder, events: &Ev
         Ok((changes, ()))
     };
     let (uploaded, token, deployed, marked, healthy) = tokio::join!(
-        phase(events, "upload-config", "Store the cluster's configuration", upload_config::upload(&client, &plan, &kubelet)),
+        phase(
+            events,
+            "upload-config",
+            "Store the cluster's configuration",
+            upload_config::upload(&client, &plan, &kubelet)
+        ),
         phase(events, "bootstrap-token", "Let nodes join", bootstrap_token::make(host, &client, &plan)),
         phase(events, "addons", "Deploy CoreDNS and kube-proxy", addons::deploy(&client, &plan)),
         phase(events, "mark-control-plane", "Mark the node as control plane", marked),
@@ -81,13 +87,16 @@ pub async fn init(host: &dyn Host, facts: &Facts, order: &InitOrder, events: &Ev
     );
     // The component that is not healthy explains the others.
     healthy?;
-    uploaded?;
-    deployed?;
-    marked?;
-    let (_, token) = token?;
+    let ((uploaded, ()), (deployed, ()), (marked, ())) = (uploaded?, deployed?, marked?);
+    let (issued, token) = token?;
     let endpoint = match plan.cluster.control_plane_endpoint.as_str() {
         "" => plan.init.local_api_endpoint.host_and_port(),
         endpoint => endpoint.to_owned(),
     };
-    Ok(Ticket { endpoint, token: token.text(), ca_hashes, certificate_key: None })
+    let changes =
+        [certificates, kubeconfigs, manifests, started, bound, uploaded, deployed, marked, issued].iter().sum();
+    Ok(Initialised {
+        joined: Joined { node: node.name.clone(), changes },
+        ticket: token.map(|token| Ticket { endpoint, token: token.text(), ca_hashes, certificate_key: None }),
+    })
 }

@@ -44,11 +44,14 @@ pub async fn join(host: &dyn Host, facts: &Facts, order: &JoinOrder, events: &Ev
     let (_, found) = phase(events, "discovery", "Find the cluster", discovery).await?;
     let bootstrap = bootstrap_client(&configuration, &found).await?;
     let limit = configuration.timeouts.kubernetes_api_call.0;
-    let (settings, member) =
-        tokio::try_join!(cluster::read(&bootstrap, limit, events), membership(host, &configuration, &bootstrap, &found))?;
+    let (settings, member) = tokio::try_join!(
+        cluster::read(&bootstrap, limit, events),
+        membership(host, &configuration, &bootstrap, &found)
+    )?;
 
     let node = &configuration.node_registration;
-    let addresses: Vec<_> = facts.addresses.iter().map(|link| link.address.addr()).filter(std::net::IpAddr::is_ipv4).collect();
+    let addresses: Vec<_> =
+        facts.addresses.iter().map(|link| link.address.addr()).filter(std::net::IpAddr::is_ipv4).collect();
     let findings =
         preflight::prepared(host, Some(&settings.version), &node.cri_socket, &addresses, &node.ignore_preflight_errors);
     preflight::judge(&findings.await?, events)?;
@@ -129,25 +132,36 @@ enum Membership {
 }
 
 /// Looks whether the host is a node of this cluster already, and refuses one of another cluster or a name that is taken.
-async fn membership(host: &dyn Host, configuration: &JoinConfiguration, bootstrap: &Client, found: &Found) -> Result<Membership> {
+async fn membership(
+    host: &dyn Host,
+    configuration: &JoinConfiguration,
+    bootstrap: &Client,
+    found: &Found,
+) -> Result<Membership> {
     if let Some(text) = files::text(host, Path::new(KUBECONFIG))? {
         let kubeconfig = Kubeconfig::parse(&text).unwrap_or_default();
-        let there = kubeconfig.current_cluster().map(|cluster| (cluster.server.clone(), cluster.ca_pem().unwrap_or_default()));
+        let there =
+            kubeconfig.current_cluster().map(|cluster| (cluster.server.clone(), cluster.ca_pem().unwrap_or_default()));
         return match there {
             Some((_, ca)) if ca.trim() == found.ca_pem.trim() => Ok(Membership::Member),
             there => {
                 let server = there.map(|(server, _)| server).unwrap_or_default();
                 Err(Failure::new(
                     Kind::Preflight,
-                    format!("FileAvailable--etc-kubernetes-kubelet.conf: the host is a node of another cluster ({server})"),
+                    format!(
+                        "FileAvailable--etc-kubernetes-kubelet.conf: the host is a node of another cluster ({server})"
+                    ),
                 )
-                .advise("take the host out of that cluster first: `clusterctl down` with its inventory, or `kubeadm reset`"))
+                .advise(
+                    "take the host out of that cluster first: `clusterctl down` with its inventory, or `kubeadm reset`",
+                ))
             }
         };
     }
     let name = &configuration.node_registration.name;
     let node = bootstrap.get("Node", None, name).await;
-    let node = node.map_err(|problem| problem.failure(format!("the cluster does not say whether there is a Node {name}")))?;
+    let node =
+        node.map_err(|problem| problem.failure(format!("the cluster does not say whether there is a Node {name}")))?;
     match node {
         Some(node) if is_ready(&node) => Err(Failure::new(
             Kind::Preflight,
@@ -337,7 +351,9 @@ mod tests {
         let configuration = configuration();
         assert_eq!(trust(&host, &configuration, "kubernetes", &found(), Membership::None).unwrap().len(), 2);
         assert_eq!(trust(&host, &configuration, "kubernetes", &found(), Membership::None).unwrap().len(), 0);
-        assert!(host.text("/etc/kubernetes/bootstrap-kubelet.conf").unwrap().contains("token: abcdef.0123456789abcdef"));
+        assert!(
+            host.text("/etc/kubernetes/bootstrap-kubelet.conf").unwrap().contains("token: abcdef.0123456789abcdef")
+        );
         let other = FakeHost::new().file("/etc/kubernetes/pki/ca.crt", "OTHER\n");
         assert_eq!(trust(&other, &configuration, "c", &found(), Membership::Member).unwrap_err().kind, Kind::Preflight);
     }

@@ -1,6 +1,7 @@
 //! Phase kubelet-start, for init and join alike (kubeadm.md sections 5 and 5.6): the kubelet's files, then the kubelet.
 
 use std::path::Path;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -44,12 +45,15 @@ pub(super) async fn start(host: &dyn Host, settings: &Settings<'_>, other_change
 
 async fn write(host: &dyn Host, settings: &Settings<'_>) -> Result<Changes> {
     let resolved = systemd::is_active(host, "systemd-resolved").await?;
-    let socket = Some(settings.node.cri_socket.as_str()).filter(|_| settings.release.uses_instance_config(settings.cluster));
+    let socket =
+        Some(settings.node.cri_socket.as_str()).filter(|_| settings.release.uses_instance_config(settings.cluster));
     let document = kubelet::node_configuration(settings.shared, resolved, socket);
     let flags = kubelet::flags_text(settings.cluster, settings.node, settings.hostname, settings.joining_worker)?;
     let mut wanted = vec![(kubelet::FLAGS_PATH, flags)];
     // Before config.yaml (kubeadm.md section 5.3).
-    wanted.extend(socket.map(|socket| (kubelet::INSTANCE_CONFIGURATION_PATH, kubelet::instance_configuration_text(socket))));
+    wanted.extend(
+        socket.map(|socket| (kubelet::INSTANCE_CONFIGURATION_PATH, kubelet::instance_configuration_text(socket))),
+    );
     wanted.push((kubelet::CONFIGURATION_PATH, kubelet::configuration_text(&document)));
     let mut changes = Vec::new();
     for (path, text) in wanted {
@@ -98,14 +102,13 @@ pub(super) async fn wait(host: &dyn Host, shared: &Value, limit: Duration) -> Re
 
 /// Watches how often systemd had to start the kubelet again; ends only with the failure that it was too often.
 async fn keeps_ending(host: &dyn Host, limit: Duration, every: Duration) -> Failure {
-    let mut first = None;
+    let first = OnceLock::new();
     let wait = Wait::new("the kubelet", "become healthy", limit).every(every);
     let watched = wait
         .until(async || {
             let shown = host.run(Command::new("systemctl", &["show", "-p", "NRestarts", "--value", UNIT])).await?;
             let Ok(count) = shown.text().trim().parse::<u32>() else { return Ok(Look::NotYet(String::new())) };
-            let first = *first.get_or_insert(count);
-            if count.saturating_sub(first) < RESTARTS {
+            if count.saturating_sub(*first.get_or_init(|| count)) < RESTARTS {
                 return Ok(Look::NotYet(String::new()));
             }
             Err(Failure::new(Kind::Cluster, "the kubelet ends again and again right after it is started"))
@@ -148,7 +151,8 @@ mod tests {
         };
         let release = Release::of(&semver::Version::new(1, 36, 3)).unwrap();
         let shared = json!({"kind": "KubeletConfiguration"});
-        let settings = Settings { cluster: &cluster, release, node: &node, hostname: "w1", shared: &shared, joining_worker: true };
+        let settings =
+            Settings { cluster: &cluster, release, node: &node, hostname: "w1", shared: &shared, joining_worker: true };
         let host = FakeHost::new().answer(&["systemctl"], 0, "").answer(
             &["systemctl", "show"],
             0,

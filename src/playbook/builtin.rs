@@ -37,7 +37,7 @@ mod tests {
     #[test]
     fn our_own_plays_are_without_mistakes() {
         for (name, _) in PLAYS {
-            builtin(name).unwrap_or_else(|failure| panic!("{failure}\n{}", failure.detail.unwrap_or_default()));
+            builtin(name).unwrap_or_else(|failure| panic!("{failure}\n{:?}", failure.detail));
         }
     }
 }

@@ -39,7 +39,8 @@ fn plans_are_as_the_tables_say() {
         let cases: Vec<Case> = yaml::typed(&text).unwrap_or_else(|finding| panic!("{}", finding.one_line(&path)));
         assert!(cases.len() >= 2, "{kind} has too few cases");
         for case in cases {
-            let action = Action::read(kind, case.arguments).unwrap_or_else(|reason| panic!("{kind}, {}: {reason}", case.name));
+            let action =
+                Action::read(kind, case.arguments).unwrap_or_else(|reason| panic!("{kind}, {}: {reason}", case.name));
             let content = case.content.map(String::into_bytes);
             let contents = Contents { file: content.clone(), unit: content };
             let changes: Vec<String> =

@@ -27,7 +27,8 @@ impl Renderer {
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         environment.set_fuel(Some(FUEL));
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).keep_trailing_newline(true).build();
-        let syntax = syntax.map_err(|error| Failure::new(Kind::Internal, "the syntax of templates is wrong").because(&error))?;
+        let syntax =
+            syntax.map_err(|error| Failure::new(Kind::Internal, "the syntax of templates is wrong").because(&error))?;
         environment.set_syntax(syntax);
         let mut context = variables.clone();
         let facts = serde_json::to_value(facts)

@@ -15,7 +15,7 @@ use crate::failure::{Failure, Kind};
 
 use super::deadline::Deadline;
 use super::known_hosts;
-use super::link::{Greeting, Link};
+use super::link::{Greeting, Link, acknowledge};
 use super::target::Target;
 use super::watcher::{Banner, LostReceiver, Stop, Watcher};
 
@@ -63,7 +63,7 @@ pub(super) async fn dial(target: &Arc<Target>, deadline: &Deadline) -> Result<Di
         )
     })?;
 
-    let link = Link::new(stream, WRITE_STALL);
+    let link = Link::new(stream, WRITE_STALL, acknowledge);
     let beginning = link.beginning();
     let (watcher, banner, lost) = Watcher::new(Arc::clone(target));
     let config = Arc::new(config(known_algorithms(target).await));

@@ -1,5 +1,7 @@
 //! The TCP stream below russh, with two things russh lacks: what the server said before its greeting, and a limit on a
-//! write that makes no progress (russh waits in the write for ever and then sends no keepalives either).
+//! write that makes no progress (russh waits in the write for ever and then sends no keepalives either). It also answers
+//! the first segments at once: sshd gathers small packets until its first command runs, and would otherwise wait 40 ms
+//! for our delayed acknowledgement before it opens the first channel.
 
 use std::io;
 use std::pin::Pin;
@@ -8,10 +10,14 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::time::Interval;
 
 /// How much of the beginning is kept; a greeting has at most 255 bytes (RFC 4253 section 4.2).
 const KEPT: usize = 1024;
+
+/// How many reads are acknowledged at once: more than a login has, with its first channel.
+const PROMPT_READS: u32 = 64;
 
 /// The first bytes a server sent, shared between the stream and whoever explains a failure.
 #[derive(Debug, Clone, Default)]
@@ -72,6 +78,8 @@ fn printable(text: &str) -> String {
 #[derive(Debug)]
 pub(super) struct Link<S> {
     stream: S,
+    acknowledge: fn(&S),
+    prompt_reads: u32,
     beginning: Beginning,
     listening: bool,
     stall: Interval,
@@ -80,10 +88,13 @@ pub(super) struct Link<S> {
 }
 
 impl<S> Link<S> {
-    /// Wraps a stream; a write without progress fails after `stall_limit`.
-    pub(super) fn new(stream: S, stall_limit: Duration) -> Self {
+    /// Wraps a stream; a write without progress fails after `stall_limit`. `acknowledge` is called after each of the
+    /// first reads.
+    pub(super) fn new(stream: S, stall_limit: Duration, acknowledge: fn(&S)) -> Self {
         Self {
             stream,
+            acknowledge,
+            prompt_reads: PROMPT_READS,
             beginning: Beginning::default(),
             listening: true,
             stall: tokio::time::interval(stall_limit),
@@ -112,6 +123,14 @@ impl<S> Link<S> {
     }
 }
 
+/// Sends the acknowledgement of what was received now instead of in 40 ms, where the system can.
+pub(super) fn acknowledge(stream: &TcpStream) {
+    #[cfg(target_os = "linux")]
+    let _ = rustix::net::sockopt::set_tcp_quickack(stream, true);
+    #[cfg(not(target_os = "linux"))]
+    let _ = stream;
+}
+
 impl<S: AsyncRead + Unpin> AsyncRead for Link<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -120,6 +139,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Link<S> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
+        if self.prompt_reads > 0 {
+            self.prompt_reads -= 1;
+            (self.acknowledge)(&self.stream);
+        }
         if self.listening {
             let room = self.beginning.add(&buffer.filled()[before..]);
             self.listening = room > 0;
@@ -168,7 +191,7 @@ mod tests {
     #[tokio::test]
     async fn a_write_that_stands_still_fails() {
         let (near, _far) = tokio::io::duplex(16);
-        let mut link = Link::new(near, Duration::from_millis(50));
+        let mut link = Link::new(near, Duration::from_millis(50), |_| ());
         let error = link.write_all(&[0; 64]).await.expect_err("nobody reads");
         assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
     }

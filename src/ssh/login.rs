@@ -20,8 +20,10 @@ use super::dial::{Dialled, Refusal};
 use super::identity::{self, KeyFile, Private};
 use super::known_hosts::HostKey;
 use super::target::{Prompt, Target};
-use super::watcher::{LostReceiver, Watcher};
+use super::watcher::{LostReceiver, NOTHING_ALLOWED, Watcher, lost};
 
+/// The reason follows the end of a connection at once.
+const REASON_LIMIT: Duration = Duration::from_secs(1);
 /// An agent that does not answer must not stop a login.
 const AGENT_LIMIT: Duration = Duration::from_secs(5);
 /// Rounds of questions in one keyboard-interactive login.
@@ -112,7 +114,7 @@ impl Login<'_> {
         if order.is_empty() {
             // Says what the host allows; costs no attempt (RFC 4252 section 5.2).
             let asked = self.deadline.within(self.handle.authenticate_none(self.target.user.as_str())).await;
-            if let Answer::In = self.note(asked, None)? {
+            if let Answer::In = self.note(asked, None).await? {
                 return Ok(Answer::In);
             }
         }
@@ -168,7 +170,11 @@ impl Login<'_> {
     }
 
     /// Takes the host's answer in; a refusal of `what` is noted.
-    fn note(&mut self, answered: Option<Result<AuthResult, russh::Error>>, what: Option<&str>) -> Result<Answer, End> {
+    async fn note(
+        &mut self,
+        answered: Option<Result<AuthResult, russh::Error>>,
+        what: Option<&str>,
+    ) -> Result<Answer, End> {
         let (remaining, partly) = match answered.ok_or(End::Late)? {
             Ok(AuthResult::Success) => return Ok(Answer::In),
             Ok(AuthResult::Failure { remaining_methods, partial_success }) => (remaining_methods, partial_success),
@@ -178,9 +184,13 @@ impl Login<'_> {
             let said = if partly { "accepted, but it is not enough" } else { "refused" };
             self.attempts.tried.push(format!("{what}: {said}"));
         }
-        // russh answers with an empty list when the connection has ended; only then is the reason set.
-        if remaining.is_empty() && (self.handle.is_closed() || self.lost.borrow().is_some()) {
-            return Err(End::Lost);
+        // russh answers with an empty list both when the connection has ended and when the host allows nothing more,
+        // and then ends the connection itself: the reason tells the two apart.
+        if remaining.is_empty() {
+            let reason = tokio::time::timeout(REASON_LIMIT, lost(self.lost)).await;
+            if reason.is_ok_and(|reason| reason.0 != NOTHING_ALLOWED) {
+                return Err(End::Lost);
+            }
         }
         self.update(&remaining, partly);
         Ok(Answer::No)
@@ -242,7 +252,7 @@ impl Login<'_> {
         let key = PrivateKeyWithHashAlg::new(key, hash);
         let offering = self.handle.authenticate_publickey(self.target.user.as_str(), key);
         let answered = self.deadline.within(offering).await;
-        self.note(answered, Some(&what))
+        self.note(answered, Some(&what)).await
     }
 
     /// Asks the host whether it would accept a key, without the private half.
@@ -257,7 +267,7 @@ impl Login<'_> {
             Some(Ok(result)) => Some(Ok(result)),
             None => None,
         };
-        self.note(answered, Some(what))?;
+        self.note(answered, Some(what)).await?;
         Ok(false)
     }
 
@@ -282,7 +292,7 @@ impl Login<'_> {
                 Ok(Answer::No)
             }
             Some(Err(AgentAuthError::Send(_))) => Err(End::Lost),
-            Some(Ok(result)) => self.note(Some(Ok(result)), Some(&what)),
+            Some(Ok(result)) => self.note(Some(Ok(result)), Some(&what)).await,
             None => Err(End::Late),
         }
     }
@@ -308,7 +318,7 @@ impl Login<'_> {
             let offering = self.handle.authenticate_password(user, password.expose());
             let answered = self.deadline.within(offering).await;
             // A wrong password is not offered a second time by another way: it would count twice.
-            return self.note(answered, Some("password"));
+            return self.note(answered, Some("password")).await;
         }
         self.offer_interactively(&password).await
     }
@@ -323,7 +333,7 @@ impl Login<'_> {
                 KeyboardInteractiveAuthResponse::Success => return Ok(Answer::In),
                 KeyboardInteractiveAuthResponse::Failure { remaining_methods, partial_success } => {
                     let result = AuthResult::Failure { remaining_methods, partial_success };
-                    return self.note(Some(Ok(result)), Some("password (keyboard-interactive)"));
+                    return self.note(Some(Ok(result)), Some("password (keyboard-interactive)")).await;
                 }
                 KeyboardInteractiveAuthResponse::InfoRequest { prompts, .. } => prompts,
             };

@@ -16,6 +16,9 @@ use super::target::Target;
 /// How much of a server's banner is kept for a failed login.
 const BANNER: usize = 4096;
 
+/// The reason when a host refused a login and names no way that is left.
+pub(super) const NOTHING_ALLOWED: &str = "the host allows no other way to log in";
+
 /// Why a handshake ended: a refusal of ours, or the transport's error.
 #[derive(Debug)]
 pub(super) enum Stop {
@@ -89,6 +92,7 @@ fn reason(error: &russh::Error) -> String {
         russh::Error::IO(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
             "the host closed the connection".to_owned()
         }
+        russh::Error::NoAuthMethod => NOTHING_ALLOWED.to_owned(),
         other => other.to_string(),
     }
 }

@@ -104,6 +104,7 @@ fn a_host_that_brings_its_runtime_keeps_it() {
         path: "/usr/bin/containerd".into(),
         version: "1.7.24".into(),
         ours: false,
+        cri: true,
     };
     facts.get_mut("w1").unwrap().runtime = Some(runtime);
     let plan = plan(&inventory(), &Documents::default(), &facts, &manifest()).unwrap();

@@ -17,7 +17,9 @@ const REPLICAS: u32 = 2;
 pub(super) async fn deploy(client: &Client, plan: &Plan) -> Result<(Changes, ())> {
     let replicas = match client.get("Deployment", Some("kube-system"), "coredns").await {
         // A number that a person chose is kept (kubeadm.md section 11.2).
-        Ok(Some(there)) => there["spec"]["replicas"].as_u64().and_then(|count| u32::try_from(count).ok()).unwrap_or(REPLICAS),
+        Ok(Some(there)) => {
+            there["spec"]["replicas"].as_u64().and_then(|count| u32::try_from(count).ok()).unwrap_or(REPLICAS)
+        }
         _ => REPLICAS,
     };
     let changes =

@@ -18,24 +18,26 @@ use crate::node::{defaults, files};
 /// A token that is there already serves again when it lives at least this long, in seconds: long enough for a run.
 const LEAST_LIFE_SECONDS: u64 = 3600;
 
-/// Makes what joining needs; answers with the token to join with.
-pub(super) async fn make(host: &dyn Host, client: &Client, plan: &Plan) -> Result<(Changes, Token)> {
+/// Makes what joining needs; answers with the token to join with, if hosts are waiting to.
+pub(super) async fn make(host: &dyn Host, client: &Client, plan: &Plan) -> Result<(Changes, Option<Token>)> {
     let limit = plan.init.timeouts.kubernetes_api_call.0;
     let now_seconds = defaults::now_seconds()?;
     let rights = [rbac::bootstrap_token(), rbac::cluster_info()].concat();
-    let (written, tokens) = tokio::join!(create_or_update_all(client, &rights, limit), tokens(client, plan, now_seconds));
+    let (written, tokens) =
+        tokio::join!(create_or_update_all(client, &rights, limit), tokens(client, plan, now_seconds));
     let (mut changes, (tokens_changed, tokens)) = (written?, tokens?);
     changes.extend(tokens_changed);
     let text = cluster_info_text(host, client).await?;
     changes.extend(create_or_update_all(client, &[signed_cluster_info(&text, &tokens)], limit).await?);
-    let first = tokens.into_iter().next();
-    let first = first.ok_or_else(|| Failure::new(Kind::Internal, "init has no bootstrap token"))?;
-    Ok((changes, first))
+    Ok((changes, tokens.into_iter().next()))
 }
 
 /// Writes the tokens of the configuration. Where a person gave none, one of an earlier run serves, so that running twice
 /// changes nothing.
 async fn tokens(client: &Client, plan: &Plan, now_seconds: u64) -> Result<(Changes, Vec<Token>)> {
+    if !plan.issue_ticket {
+        return Ok((Vec::new(), Vec::new()));
+    }
     let there = client.list("Secret", Some("kube-system"), "").await;
     // A server that has just begun may not list yet; then there can be no token either.
     let there: Vec<Value> = there.unwrap_or_default();
@@ -111,7 +113,9 @@ fn lives(secret: &Value, alive: &str) -> bool {
 async fn cluster_info_text(host: &dyn Host, client: &Client) -> Result<String> {
     let path = kubeconfigs::path(&ADMIN);
     let admin = files::text(host, &path)?.unwrap_or_default();
-    let unusable = |failure: Failure| Failure::new(Kind::Configuration, format!("{} cannot be used", path.display())).because(&failure);
+    let unusable = |failure: Failure| {
+        Failure::new(Kind::Configuration, format!("{} cannot be used", path.display())).because(&failure)
+    };
     let admin = Kubeconfig::parse(&admin).map_err(unusable)?;
     let cluster = admin.current_cluster().cloned().unwrap_or_default();
     let wanted = Kubeconfig::cluster_info(&cluster.server, &cluster.ca_pem().map_err(unusable)?);
@@ -162,13 +166,25 @@ mod tests {
         let first = plan("");
         let host = host(&first).await;
         let (changes, token) = make(&host, &client, &first).await.unwrap();
+        let token = token.unwrap();
         assert!(changes.contains(&format!("bootstrap token {} created", token.id)), "{changes:?}");
         let info = api.object("/api/v1/namespaces/kube-public/configmaps/cluster-info").unwrap();
         let signature = info["data"][format!("jws-kubeconfig-{}", token.id)].as_str().unwrap();
         assert!(jws::verify(info["data"]["kubeconfig"].as_str().unwrap(), &token, signature));
 
         let (changes, again) = make(&host, &client, &plan("")).await.unwrap();
-        assert_eq!((changes, again), (vec![], token));
+        assert_eq!((changes, again), (vec![], Some(token)));
+    }
+
+    #[tokio::test]
+    async fn no_token_is_made_when_nobody_waits_for_one() {
+        let api = FakeApi::start().await;
+        let plan = Plan { issue_ticket: false, ..plan("") };
+        let host = host(&plan).await;
+        let (changes, token) = make(&host, &api.client().await, &plan).await.unwrap();
+        assert_eq!(token, None);
+        assert!(changes.iter().all(|change| !change.contains("token ")), "{changes:?}");
+        assert!(api.object("/api/v1/namespaces/kube-public/configmaps/cluster-info").is_some());
     }
 
     #[tokio::test]
@@ -180,7 +196,7 @@ mod tests {
         let plan = plan(given);
         let host = host(&plan).await;
         let (_, token) = make(&host, &client, &plan).await.unwrap();
-        assert_eq!(token.id, "abcdef");
+        assert_eq!(token.unwrap().id, "abcdef");
         let (changes, _) = make(&host, &client, &plan).await.unwrap();
         assert!(changes.is_empty(), "{changes:?}");
         // One that is about to end is renewed.

@@ -50,13 +50,15 @@ pub(super) async fn make(host: &dyn Host, plan: &Plan, events: &Events) -> Resul
         };
         issue(&order, &existing, &mut keys).map(|issued| (issued, keys))
     });
-    let (issued, keys) = work.await.map_err(|error| Failure::new(Kind::Internal, "making certificates broke off").because(&error))??;
+    let (issued, keys) =
+        work.await.map_err(|error| Failure::new(Kind::Internal, "making certificates broke off").because(&error))??;
     for warning in issued.warnings {
         events.warn(warning);
     }
 
     let mut changes = Vec::new();
-    let paths: Vec<String> = issued.files.iter().map(|file| plan.pki(&file.path).to_string_lossy().into_owned()).collect();
+    let paths: Vec<String> =
+        issued.files.iter().map(|file| plan.pki(&file.path).to_string_lossy().into_owned()).collect();
     if !paths.is_empty() {
         files::ensure(host, Path::new(UNDER_WAY), paths.join("\n").as_bytes(), 0o600)?;
     }

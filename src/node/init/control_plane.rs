@@ -21,10 +21,8 @@ pub(super) fn write(host: &dyn Host, plan: &Plan) -> Result<(Changes, ())> {
             ca_directories.push(directory.to_owned());
         }
     }
-    let proxy_environment: Vec<EnvVar> = proxy_environment()
-        .into_iter()
-        .map(|(name, value)| EnvVar { name, value, value_from: None })
-        .collect();
+    let proxy_environment: Vec<EnvVar> =
+        proxy_environment().into_iter().map(|(name, value)| EnvVar { name, value, value_from: None }).collect();
     let order = ManifestOrder {
         cluster: &plan.cluster,
         local: &plan.init.local_api_endpoint,

@@ -67,8 +67,8 @@ pub(super) fn write(
 /// Kind `Host` when it is not there, `Configuration` when it cannot be read.
 pub(super) fn local(host: &dyn Host, plan: &Plan, entry: &Entry) -> Result<Secret> {
     let path = path(entry);
-    let text = files::text(host, &path)?
-        .ok_or_else(|| Failure::new(Kind::Host, format!("there is no {}", path.display())))?;
+    let text =
+        files::text(host, &path)?.ok_or_else(|| Failure::new(Kind::Host, format!("there is no {}", path.display())))?;
     let mut kubeconfig = Kubeconfig::parse(&text).map_err(|failure| {
         Failure::new(Kind::Configuration, format!("{} cannot be used", path.display())).because(&failure)
     })?;

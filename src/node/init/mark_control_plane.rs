@@ -30,7 +30,8 @@ pub(super) async fn mark(client: &Client, plan: &Plan) -> Result<(Changes, ())> 
     let name = plan.node_name();
     let node = &plan.init.node_registration;
     let annotation = (!plan.release.uses_instance_config(&plan.cluster)).then_some(node.cri_socket.as_str());
-    let wait = Wait::new(format!("Node {name}"), "appear and take its labels", plan.init.timeouts.kubernetes_api_call.0);
+    let wait =
+        Wait::new(format!("Node {name}"), "appear and take its labels", plan.init.timeouts.kubernetes_api_call.0);
     let changed = wait
         .until(async || {
             let there = match client.get("Node", None, name).await {
@@ -56,9 +57,11 @@ fn patch(node: &Value, taints: &[Taint], annotation: Option<&str>) -> Option<Val
     let empty = Map::new();
     let object = |pointer: &str| node.pointer(pointer).and_then(Value::as_object).unwrap_or(&empty);
     let labelled = LABELS.iter().all(|label| object("/metadata/labels").get(*label) == Some(&json!("")));
-    let annotated = annotation.is_none_or(|socket| object("/metadata/annotations").get(SOCKET_ANNOTATION) == Some(&json!(socket)));
+    let annotated =
+        annotation.is_none_or(|socket| object("/metadata/annotations").get(SOCKET_ANNOTATION) == Some(&json!(socket)));
     let there = node.pointer("/spec/taints").and_then(Value::as_array).cloned().unwrap_or_default();
-    let is = |taint: &Taint, other: &Value| other["key"] == taint.key.as_str() && other["effect"] == taint.effect.as_str();
+    let is =
+        |taint: &Taint, other: &Value| other["key"] == taint.key.as_str() && other["effect"] == taint.effect.as_str();
     let missing: Vec<Value> = taints
         .iter()
         .filter(|taint| !there.iter().any(|other| is(taint, other)))
@@ -87,7 +90,8 @@ fn patch(node: &Value, taints: &[Taint], annotation: Option<&str>) -> Option<Val
 /// Points kubelet.conf to the certificate that the kubelet rotates, once there is one, and restarts the kubelet.
 pub(super) async fn follow_rotation(host: &dyn Host) -> Result<Changes> {
     let path = kubeconfigs::path(&KUBELET);
-    let Some(text) = files::text(host, &path)?.filter(|_| host.entry(Path::new(ROTATED)).is_ok_and(|it| it.is_some())) else {
+    let Some(text) = files::text(host, &path)?.filter(|_| host.entry(Path::new(ROTATED)).is_ok_and(|it| it.is_some()))
+    else {
         return Ok(Vec::new());
     };
     let Ok(mut kubeconfig) = Kubeconfig::parse(&text) else { return Ok(Vec::new()) };

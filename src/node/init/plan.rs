@@ -28,6 +28,8 @@ pub(super) struct Plan {
     pub(super) kube_proxy: Option<Value>,
     /// Whether a person gave bootstrap tokens; else one that is there may serve.
     pub(super) tokens_given: bool,
+    /// Whether hosts are waiting to join.
+    pub(super) issue_ticket: bool,
     /// The host's own name, lower case.
     pub(super) hostname: String,
     /// The version that is made.
@@ -51,7 +53,10 @@ impl Plan {
             events.warn(warning.clone());
         }
         if documents.init.is_none() && documents.cluster.is_none() {
-            return Err(Failure::new(Kind::Configuration, "there is neither an InitConfiguration nor a ClusterConfiguration"));
+            return Err(Failure::new(
+                Kind::Configuration,
+                "there is neither an InitConfiguration nor a ClusterConfiguration",
+            ));
         }
         let mut init = documents.init.unwrap_or_default();
         let mut cluster = documents.cluster.unwrap_or_default();
@@ -80,6 +85,7 @@ impl Plan {
             kubelet: documents.kubelet,
             kube_proxy: documents.kube_proxy,
             tokens_given,
+            issue_ticket: order.issue_ticket,
             hostname: facts.hostname.clone(),
             version,
             release,
@@ -99,7 +105,8 @@ impl Plan {
     /// Addresses whose families this node must forward: its own, and those of pods and services.
     pub(super) fn addresses(&self) -> Vec<IpAddr> {
         let networks = [&self.cluster.networking.service_subnet, &self.cluster.networking.pod_subnet];
-        let networks = networks.into_iter().filter_map(|list| subnets(list).ok()).flat_map(|networks| networks.into_iter());
+        let networks =
+            networks.into_iter().filter_map(|list| subnets(list).ok()).flat_map(|networks| networks.into_iter());
         let own = self.init.local_api_endpoint.advertise_address.parse().ok();
         networks.map(|network| network.addr()).chain(own).collect()
     }
@@ -132,7 +139,7 @@ pub(in crate::node) mod tests {
             "apiVersion: kubeadm.k8s.io/v1beta4\nkind: ClusterConfiguration\nkubernetesVersion: 1.36.3\n\
              encryptionAlgorithm: ECDSA-P256\nnetworking: {{podSubnet: 10.244.0.0/16}}\n{more}"
         ));
-        InitOrder { configuration }
+        InitOrder { configuration, issue_ticket: true }
     }
 
     /// A plan with quick keys for the host cp1.
@@ -158,7 +165,7 @@ pub(in crate::node) mod tests {
 
     #[test]
     fn an_order_without_documents_is_refused() {
-        let order = InitOrder { configuration: Secret::new("") };
+        let order = InitOrder { configuration: Secret::new(""), issue_ticket: true };
         let failure = Plan::load(&FakeHost::new(), &facts(), &order, &Events::nowhere()).unwrap_err();
         assert!(failure.sentence.starts_with("there is neither"), "{failure}");
     }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::kubeconfigs;
 use super::plan::Plan;
-use crate::api::wait::{Look, Wait};
 use crate::api::Client;
+use crate::api::wait::{Look, Wait};
 use crate::failure::{Failure, Kind, Result};
 use crate::host::Host;
 use crate::kubernetes::configuration::{ApiEndpoint, Arg};

@@ -1,5 +1,6 @@
 //! Discovery: from a token and a pin to a cluster that can be trusted (kubeadm.md section 9).
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use crate::api::wait::{Look, Wait};
@@ -56,18 +57,19 @@ async fn with_token(settings: &BootstrapTokenDiscovery, limit: Duration) -> Resu
     let endpoint = &settings.api_server_endpoint;
     let server = format!("https://{endpoint}");
     let first = fetch(&server, Trust::Unverified, &token, limit).await?;
-    let cluster = verified(&first, &token, &pins).map_err(|failure| Failure {
-        sentence: format!("{}: {}", endpoint, failure.sentence),
-        ..failure
-    })?;
+    let cluster = verified(&first, &token, &pins)
+        .map_err(|failure| Failure { sentence: format!("{}: {}", endpoint, failure.sentence), ..failure })?;
     let ca_pem = ca_of(&cluster)?;
     if pins.is_empty() {
         return Ok(Found { server: cluster.server, ca_pem });
     }
     let second = fetch(&server, Trust::Authority(ca_pem.clone()), &token, limit).await?;
     if second.kubeconfig != first.kubeconfig {
-        return Err(Failure::new(Kind::Cluster, format!("{endpoint} gave another cluster-info over a verified connection"))
-            .advise("see who answers at that address: somebody may stand between this host and the API server"));
+        return Err(Failure::new(
+            Kind::Cluster,
+            format!("{endpoint} gave another cluster-info over a verified connection"),
+        )
+        .advise("see who answers at that address: somebody may stand between this host and the API server"));
     }
     Ok(Found { server: cluster.server, ca_pem })
 }
@@ -85,13 +87,15 @@ struct ClusterInfo {
 async fn fetch(server: &str, trust: Trust, token: &Token, limit: Duration) -> Result<ClusterInfo> {
     let access = Access { server: server.to_owned(), trust, identity: Identity::Anonymous };
     let client = Client::new(&access).await?.limited(CLUSTER_INFO_BYTES);
-    let mut unsigned_since = None;
+    let unsigned_since = OnceLock::new();
     let wait = Wait::new(server, "give its cluster-info", limit).every(EVERY);
     wait.until(async || {
         let object = match client.get("ConfigMap", Some("kube-public"), "cluster-info").await {
             Ok(Some(object)) => object,
             Ok(None) => return Ok(Look::NotYet("there is no ConfigMap kube-public/cluster-info".to_owned())),
-            Err(problem @ Problem::Unreadable(_)) => return Err(problem.failure(format!("{server} is no API server of a cluster"))),
+            Err(problem @ Problem::Unreadable(_)) => {
+                return Err(problem.failure(format!("{server} is no API server of a cluster")));
+            }
             Err(problem) => return Ok(Look::NotYet(problem.to_string())),
         };
         let text = |key: &str| object["data"][key].as_str().map(str::to_owned);
@@ -101,7 +105,7 @@ async fn fetch(server: &str, trust: Trust, token: &Token, limit: Duration) -> Re
         match text(&format!("jws-kubeconfig-{}", token.id)) {
             Some(signature) => Ok(Look::There(ClusterInfo { kubeconfig, signature })),
             None => {
-                let since = *unsigned_since.get_or_insert_with(std::time::Instant::now);
+                let since = unsigned_since.get_or_init(std::time::Instant::now);
                 let sentence = format!("the cluster at {server} does not know the bootstrap token {}", token.id);
                 if since.elapsed() < SIGNATURE_LIMIT {
                     return Ok(Look::NotYet(sentence));
@@ -164,7 +168,9 @@ fn with_file(host: &dyn Host, path: &str) -> Result<Found> {
         return Err(Failure::new(Kind::Configuration, format!("a discovery file is not fetched from {path}"))
             .advise("put the file on the host and name its path"));
     }
-    let unusable = |cause: Failure| Failure::new(Kind::Configuration, format!("{path} cannot be used for discovery")).because(&cause);
+    let unusable = |cause: Failure| {
+        Failure::new(Kind::Configuration, format!("{path} cannot be used for discovery")).because(&cause)
+    };
     let text = files::text(host, std::path::Path::new(path))?
         .ok_or_else(|| Failure::new(Kind::Configuration, format!("there is no discovery file {path}")))?;
     let kubeconfig = Kubeconfig::parse(&text).map_err(unusable)?;
@@ -201,7 +207,8 @@ mod tests {
     fn signed() -> (ClusterInfo, Token, String) {
         let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap();
         let authority = Authority::fresh("kubernetes", key, 1_800_000_000, 3600).unwrap();
-        let kubeconfig = Kubeconfig::cluster_info("https://10.0.0.11:6443", authority.pem()).to_text().expose().to_owned();
+        let kubeconfig =
+            Kubeconfig::cluster_info("https://10.0.0.11:6443", authority.pem()).to_text().expose().to_owned();
         let token = token("abcdef.0123456789abcdef");
         let signature = jws::sign(&kubeconfig, &token);
         (ClusterInfo { kubeconfig, signature }, token, authority.certificates()[0].public_key_hash())

@@ -1,6 +1,7 @@
 //! All pods of this host, with the runtime's help or, where it is dead, without.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::sweep::Sweep;
@@ -38,7 +39,7 @@ struct Process {
 
 /// Kills every process of a pod and the runtime's keepers of them, until none is left.
 async fn kill(host: &dyn Host, sweep: &mut Sweep) {
-    let mut killed = 0;
+    let killed = AtomicBool::new(false);
     // A container that is being started may appear while the others are killed: look again until there is none.
     let wait = Wait::new("the pods' processes", "end", Duration::from_secs(20));
     let ended = wait
@@ -47,7 +48,7 @@ async fn kill(host: &dyn Host, sweep: &mut Sweep) {
             if processes.is_empty() {
                 return Ok(Look::There(()));
             }
-            killed += processes.len();
+            killed.store(true, Ordering::Relaxed);
             for chunk in processes.chunks(NAMES_AT_ONCE) {
                 let mut arguments = vec!["-KILL"];
                 arguments.extend(chunk.iter().map(|process| process.id.as_str()));
@@ -57,7 +58,7 @@ async fn kill(host: &dyn Host, sweep: &mut Sweep) {
             Ok(Look::NotYet(format!("{} ({}) is still there", processes[0].command, processes[0].id)))
         })
         .await;
-    if killed > 0 {
+    if killed.load(Ordering::Relaxed) {
         sweep.changed("all pods' processes ended");
     }
     if let Err(failure) = ended {
