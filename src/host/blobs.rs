@@ -4,7 +4,7 @@ use std::path::Path;
 
 use tokio::io::AsyncRead;
 
-use super::journal::{Entry, Journal};
+use super::journal::{self, Entry, Journal};
 use super::{EntryKind, Host, containerd};
 use crate::failure::{Failure, Kind, Result};
 use crate::message::{Place, Wanted};
@@ -57,7 +57,9 @@ pub fn install_file(host: &dyn Host, journal: &Journal, received: &Path, path: &
     journal.place_file(host, received, path, mode)
 }
 
-/// Imports an archive of images while it arrives, and labels them with the blob they came from.
+/// Imports an archive of images while it arrives, and labels them with the blob they came from. In a containerd that is the
+/// host's own it is recorded first which of them are new, and the pause image gets the name that containerd's own
+/// configuration has for it.
 ///
 /// # Errors
 /// When the runtime refuses the archive, or the stream breaks.
@@ -67,8 +69,30 @@ pub async fn import_images(
     references: &[String],
     sha256: &str,
 ) -> Result<()> {
-    containerd::import(host, Box::new(archive)).await?;
-    containerd::label(host, references, sha256).await
+    let journal = journal_of_foreign_runtime(host)?;
+    if let Some(journal) = &journal {
+        record_images(host, journal, references).await?;
+    }
+    containerd::import(host, Box::new(archive), references, sha256).await?;
+    if let Some(journal) = &journal {
+        let pause = references
+            .iter()
+            .find(|reference| reference.rsplit('/').next().is_some_and(|name| name.starts_with("pause:")));
+        if let Some(pause) = pause {
+            containerd::name_sandbox_image(host, journal, pause).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The journal, if there is one and the container runtime is not of ours: what is imported then has to be taken away one
+/// by one. Another process of ours may have the journal open, too: lines are appended whole, and one more record of the
+/// same thing does no harm.
+fn journal_of_foreign_runtime(host: &dyn Host) -> Result<Option<Journal>> {
+    if journal::is_ours(host, Path::new(containerd::OUR_PROGRAM))? {
+        return Ok(None);
+    }
+    journal::cluster_of(host)?.map(|cluster| Journal::open(host, &cluster)).transpose()
 }
 
 /// Removes images that were imported from a damaged archive; those that are not there are fine.

@@ -14,6 +14,9 @@ pub const BLOB_LABEL: &str = "clusterctl.io/blob";
 /// containerd's own configuration file.
 pub const CONFIGURATION: &str = "/etc/containerd/config.toml";
 
+/// Where the bundle puts containerd.
+pub const OUR_PROGRAM: &str = "/usr/local/bin/containerd";
+
 /// Where containerd listens.
 pub const SOCKET: &str = "/run/containerd/containerd.sock";
 
@@ -67,29 +70,33 @@ pub async fn answers(host: &dyn Host) -> bool {
     host.run(version).await.is_ok_and(|output| output.success())
 }
 
-/// Imports an archive of images while it arrives and unpacks them, so that pods start from them at once.
+/// Imports an archive of images while it arrives, unpacks them, so that pods start from them at once, and labels them with
+/// the blob they came from.
 ///
-/// `--local` has `ctr` itself read the archive into containerd's store; the transfer service, which is the default,
-/// first takes the same stream through another channel of the API.
+/// `--local` has `ctr` itself read the archive into containerd's store, instead of sending it through the transfer service
+/// first. Where `ctr` cannot label while it imports, as before containerd 2, that is done afterwards.
 ///
 /// # Errors
 /// When containerd refuses the archive, or the stream breaks; then references of the archive may or may not be there.
-pub async fn import(host: &dyn Host, archive: Input<'_>) -> Result<()> {
-    let command = ctr(&["images", "import", "--local", "-"]).limit(IMPORT_LIMIT);
-    let output = host.run_fed(command, archive).await?;
-    if output.success() {
+pub async fn import(host: &dyn Host, archive: Input<'_>, references: &[String], sha256: &str) -> Result<()> {
+    let help = host.run(Command::new("ctr", &["images", "import", "--help"])).await?.text();
+    let knows = |option: &str| help.lines().any(|line| line.trim_start().starts_with(option));
+    let label = format!("{BLOB_LABEL}={sha256}");
+    let mut arguments = vec!["images", "import"];
+    if knows("--local") {
+        arguments.push("--local");
+    }
+    if knows("--label") {
+        arguments.extend(["--label", &label]);
+    }
+    arguments.push("-");
+    let output = host.run_fed(ctr(&arguments).limit(IMPORT_LIMIT), archive).await?;
+    if !output.success() {
+        return Err(refused("containerd does not import the images".to_owned(), &output).may_pass());
+    }
+    if knows("--label") {
         return Ok(());
     }
-    // containerd before 2 knows no other way than the local one, and not the word for it.
-    Err(refused("containerd does not import the images".to_owned(), &output).may_pass())
-}
-
-/// Labels images with the blob they came from.
-///
-/// # Errors
-/// When one of the references is not there.
-pub async fn label(host: &dyn Host, references: &[String], sha256: &str) -> Result<()> {
-    let label = format!("{BLOB_LABEL}={sha256}");
     for reference in references {
         let output = host.run(ctr(&["images", "label", reference, &label])).await?;
         if !output.success() {
