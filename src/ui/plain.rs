@@ -11,6 +11,9 @@ use crate::event::{Event, Unit, What};
 /// How often a step that takes long says how far it is.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// A step without changes that took at least this long is said all the same.
+const NOTABLE_MILLISECONDS: u64 = 500;
+
 /// The line that an event is worth, if any; `run` is what was known before the event.
 pub fn line(event: &Event, run: &Run, settings: &Settings, look: Look) -> Option<String> {
     let host = event.host.as_deref();
@@ -21,12 +24,16 @@ pub fn line(event: &Event, run: &Run, settings: &Settings, look: Look) -> Option
             (format!("failed: {}: {}", clean(&run.title(host, step)), clean(&failure.sentence)), Paint::Bad)
         }
         What::Said { sentence } if !settings.quiet => (clean(sentence), Paint::Plain),
-        What::Changed { change, .. } if settings.verbose || steps => (format!("* {}", clean(change)), Paint::Faint),
+        What::Changed { change, .. } if settings.verbose => (format!("* {}", clean(change)), Paint::Faint),
         What::StepStarted { title, .. } if settings.verbose && steps => (format!("{} ...", clean(title)), Paint::Faint),
+        // A step that altered nothing and took no time is not worth a line: a second run is short to read.
+        What::StepFinished { changes: 0, milliseconds, .. } if *milliseconds < NOTABLE_MILLISECONDS && !settings.verbose => {
+            return None;
+        }
         What::StepFinished { step, changes, milliseconds } if steps => {
             let took = duration(Duration::from_millis(*milliseconds));
-            let changes = if *changes == 0 { "no change".to_owned() } else { count(u64::from(*changes), "change") };
-            (format!("{}: {changes} in {took}", clean(&run.title(host, step))), Paint::Plain)
+            let changes = if *changes == 0 { String::new() } else { format!("{} in ", count(u64::from(*changes), "change")) };
+            (format!("{}: {changes}{took}", clean(&run.title(host, step))), Paint::Plain)
         }
         What::HostFinished { state } if steps => (clean(state), Paint::Good),
         What::RunStarted { verb, cluster, hosts } if steps => {
