@@ -9,10 +9,9 @@ use crate::fact::{Disk, Facts, Listening, OperatingSystem, Route, Runtime, Servi
 use crate::failure::Result;
 
 mod kernel;
+pub(crate) use kernel::{Kernel, swap};
 mod kubernetes;
 mod network;
-
-pub(crate) use kernel::{Kernel, swap};
 
 /// Units that matter to Kubernetes or may stand in its way.
 const UNITS: &[&str] = &[

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::health::Probe;
 use super::phase::Changes;
-use super::{diagnosis, files, unit};
+use super::{diagnosis, files, sysctls, unit};
 use crate::api::wait::{Look, Wait};
 use crate::failure::{Failure, Kind, Result};
 use crate::host::{Command, Host, systemd};
@@ -35,6 +35,7 @@ pub(super) struct Settings<'a> {
 
 /// Writes the kubelet's files and (re)starts it; a kubelet that runs with these files already goes on undisturbed.
 pub(super) async fn start(host: &dyn Host, settings: &Settings<'_>, other_changes: bool) -> Result<Changes> {
+    sysctls::note(host)?;
     let mut changes = write(host, settings).await?;
     if !changes.is_empty() || other_changes || !systemd::is_active(host, UNIT).await? {
         unit::restart(host, UNIT).await?;

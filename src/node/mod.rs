@@ -11,6 +11,7 @@ mod network;
 mod phase;
 mod preflight;
 mod reset;
+mod sysctls;
 mod unit;
 
 pub use self::init::init;

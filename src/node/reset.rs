@@ -15,7 +15,7 @@ mod sweep;
 use std::path::PathBuf;
 
 use self::sweep::Sweep;
-use super::unit;
+use super::{sysctls, unit};
 use crate::event::Events;
 use crate::failure::Result;
 use crate::host::Host;
@@ -44,15 +44,22 @@ pub async fn reset(host: &dyn Host, order: &ResetOrder, events: &Events) -> Resu
     sweep.changes_of(unit::stop(host, "kubelet").await, "kubelet stopped");
 
     sweep.begin("pods", "Stop all pods");
-    pods::remove(host, &mut sweep).await;
+    pods::stop(host, &mut sweep).await;
 
     sweep.begin("mounts", "Unmount the pods' volumes");
     mounts::remove(host, &mut sweep);
+    pods::remove_state(host, &mut sweep).await;
     control_groups::remove(host, &mut sweep);
 
     sweep.begin("pod-network", "Remove the pod network");
     links::remove(host, traces.bridge.as_deref(), &mut sweep).await;
     firewall::remove(host, &mut sweep).await;
+
+    sweep.begin("sysctls", "Put kernel settings back");
+    match sysctls::restore(host) {
+        Ok(changes) => changes.into_iter().for_each(|change| sweep.changed(change)),
+        Err(failure) => sweep.resisted(failure),
+    }
 
     sweep.begin("files", "Remove Kubernetes' files");
     files::remove(host, &traces, order, &mut sweep).await;

@@ -222,7 +222,8 @@ impl Reader<'_> {
             }
         }
         let arguments = node.to_value();
-        if self.findings.len() == before {
+        // What an expression will give is not known yet: such arguments are judged when the task runs.
+        if self.findings.len() == before && !has_expression(&arguments) {
             let judged = Action::read(kind, arguments.clone()).and_then(|action| contradiction(&action));
             if let Err(reason) = judged {
                 self.find(Finding::error(node.span, format!("`{kind}`: {reason}")));
@@ -244,6 +245,15 @@ impl Reader<'_> {
                 }
             }
         }
+    }
+}
+
+fn has_expression(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains("{{") || text.contains("{%"),
+        Value::Array(items) => items.iter().any(has_expression),
+        Value::Object(fields) => fields.values().any(has_expression),
+        _ => false,
     }
 }
 

@@ -31,7 +31,6 @@ const DIRECTORIES: &[&str] = &[
     "/var/log/pods",
     "/var/log/containers",
     "/run/kubernetes",
-    "/run/containerd/io.containerd.grpc.v1.cri/sandboxes",
 ];
 
 /// Directories that are removed when nothing else is in them, the inner ones first.

@@ -15,12 +15,22 @@ const CLIENTS: &[&str] = &["/usr/local/bin/ctr", "/usr/bin/ctr"];
 /// containerd's name for what Kubernetes runs.
 const NAMESPACE: &str = "k8s.io";
 
+/// Where containerd keeps the containers of Kubernetes; it does not tidy up after containers that ended without it.
+const LEFT: &[&str] = &[
+    "/run/containerd/io.containerd.runtime.v2.task/k8s.io",
+    "/run/containerd/io.containerd.grpc.v1.cri/containers",
+    "/run/containerd/io.containerd.grpc.v1.cri/sandboxes",
+    "/var/lib/containerd/io.containerd.runtime.v2.task/k8s.io",
+    "/var/lib/containerd/io.containerd.grpc.v1.cri/containers",
+    "/var/lib/containerd/io.containerd.grpc.v1.cri/sandboxes",
+];
+
 /// How many names go into one command line.
 const NAMES_AT_ONCE: usize = 100;
 
 /// Stops and removes all containers of Kubernetes. A runtime that does not answer is passed by: processes are found by
 /// their control group and killed.
-pub(super) async fn remove(host: &dyn Host, sweep: &mut Sweep) {
+pub(super) async fn stop(host: &dyn Host, sweep: &mut Sweep) {
     kill(host, sweep).await;
     for client in CLIENTS {
         match host.entry(Path::new(client)) {
@@ -28,6 +38,28 @@ pub(super) async fn remove(host: &dyn Host, sweep: &mut Sweep) {
             Ok(None) => {}
             Err(failure) => return sweep.resisted(failure),
         }
+    }
+}
+
+/// Removes what containerd keeps on disk of them, once nothing of it is mounted any more, and has it notice: it holds
+/// the names of pods, which the pods of the next cluster may have too.
+pub(super) async fn remove_state(host: &dyn Host, sweep: &mut Sweep) {
+    let mut removed = false;
+    for directory in LEFT.iter().map(Path::new) {
+        match host.list(directory) {
+            Ok(names) if names.is_empty() => continue,
+            Ok(_) => {}
+            Err(failure) => {
+                sweep.resisted(failure);
+                continue;
+            }
+        }
+        removed = true;
+        sweep.changes_of(host.remove_tree(directory).map(|()| true), &format!("{} removed", directory.display()));
+    }
+    if removed {
+        let restarted = host.run(Command::new("systemctl", &["try-restart", "containerd"])).await;
+        sweep.changes_of(restarted.map(|_| false), "");
     }
 }
 
@@ -140,7 +172,7 @@ async fn names(host: &dyn Host, client: &str, kind: &str) -> Option<Vec<String>>
 mod tests {
     use std::path::Path;
 
-    use super::{is_shim, remove};
+    use super::{is_shim, remove_state, stop};
     use crate::event::Events;
     use crate::host::fake::FakeHost;
     use crate::host::{Host as _, Output};
@@ -171,8 +203,27 @@ mod tests {
                 Ok(Output::default())
             });
         let mut sweep = Sweep::new(&Events::nowhere());
-        remove(&host, &mut sweep).await;
+        stop(&host, &mut sweep).await;
         assert_eq!(sweep.finish(), Ok(1));
         assert!(host.done().contains(&"run kill -KILL 77 78".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn what_the_runtime_keeps_goes_and_the_runtime_notices() {
+        let host = FakeHost::new()
+            .file("/var/lib/containerd/io.containerd.grpc.v1.cri/containers/a/status", "")
+            .directory("/var/lib/containerd/io.containerd.runtime.v2.task/moby/b")
+            .answer(&["systemctl", "try-restart", "containerd"], 0, "");
+        let mut sweep = Sweep::new(&Events::nowhere());
+        remove_state(&host, &mut sweep).await;
+        remove_state(&host, &mut sweep).await;
+        assert_eq!(sweep.finish(), Ok(1));
+        assert_eq!(
+            host.done(),
+            [
+                "remove-tree /var/lib/containerd/io.containerd.grpc.v1.cri/containers",
+                "run systemctl try-restart containerd",
+            ]
+        );
     }
 }
