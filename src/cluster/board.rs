@@ -32,6 +32,11 @@ impl<T: Clone> Promise<T> {
         });
     }
 
+    /// Whether waiting returns at once.
+    pub fn is_kept(&self) -> bool {
+        self.sender.borrow().is_some()
+    }
+
     /// Waits for the value, or for the failure of the lane that should have set it.
     pub async fn wait(&self) -> Result<T> {
         let mut receiver = self.sender.subscribe();

@@ -79,7 +79,8 @@ impl Lane<'_> {
         let configuration = self.documents.for_init(self.inventory, &self.session.host, &self.plan.node)?;
         let order = InitOrder { configuration, issue_ticket: self.joins };
         let lacking = self.lacking().await?;
-        let (early, late): (Vec<Blob>, Vec<Blob>) = lacking.into_iter().partition(|blob| !COMPLETES.contains(&blob.name.as_str()));
+        let (early, late): (Vec<Blob>, Vec<Blob>) =
+            lacking.into_iter().partition(|blob| !COMPLETES.contains(&blob.name.as_str()));
         let (files, images) = split(early);
         let mut changes = self.send_files(&files, Some(&self.board.uplink)).await?;
         changes += self.prepare().await?;
@@ -97,7 +98,8 @@ impl Lane<'_> {
 
     async fn send_late(&self, late: Vec<Blob>) -> Result<u32> {
         let (files, images) = split(late);
-        Ok(self.send_files(&files, None).await? + self.transfer("addon-images", "import images of add-ons", &images).await?)
+        Ok(self.send_files(&files, None).await?
+            + self.transfer("addon-images", "import images of add-ons", &images).await?)
     }
 
     /// A worker: everything that needs no cluster first, then the ticket, then join and network.
@@ -108,7 +110,7 @@ impl Lane<'_> {
     }
 
     async fn join_when_possible(&self) -> Result<u32> {
-        self.waiting(self.board.uplink.wait()).await?;
+        self.waiting(&self.board.uplink).await?;
         let (files, images) = split(self.lacking().await?);
         let mut changes = self.send_files(&files, None).await?;
         changes += self.prepare().await?;
@@ -119,9 +121,12 @@ impl Lane<'_> {
     }
 
     /// A wait that a person sees.
-    async fn waiting<T>(&self, what: impl Future<Output = Result<T>>) -> Result<T> {
+    async fn waiting<T: Clone>(&self, promise: &Promise<T>) -> Result<T> {
+        if promise.is_kept() {
+            return promise.wait().await.map_err(|failure| failure.on(&self.plan.name));
+        }
         let step = self.session.events.step("wait", "wait for the first control plane");
-        step.end(what.await.map_err(|failure| failure.on(&self.plan.name)))
+        step.end(promise.wait().await.map_err(|failure| failure.on(&self.plan.name)))
     }
 
     async fn ask<T: serde::de::DeserializeOwned>(&self, request: Request) -> Result<T> {
@@ -218,7 +223,7 @@ impl Lane<'_> {
         if self.plan.member {
             return Ok(0);
         }
-        let ticket = self.waiting(self.board.ticket.wait()).await?;
+        let ticket = self.waiting(&self.board.ticket).await?;
         let ticket = ticket.ok_or_else(|| Failure::new(Kind::Internal, "there is no ticket to join with"))?;
         let configuration = self.documents.for_join(&self.session.host, &self.plan.node, &ticket)?;
         let joined: Joined = self.ask(Request::Join(JoinOrder { configuration })).await?;
