@@ -43,7 +43,8 @@ pub struct Plan {
 /// Plans an `up`.
 ///
 /// # Errors
-/// Every reason on every host why it must not begin; then nothing has been touched.
+/// Every reason on every host why it must not begin; then nothing has been touched. Hosts without facts were not reached:
+/// they have no plan, and their failure is known already.
 pub fn plan(
     inventory: &Inventory,
     documents: &Documents,
@@ -55,12 +56,11 @@ pub fn plan(
     let mut hosts = Vec::new();
     failures.extend(wrong_version(inventory, manifest));
     failures.extend(shared_machine_ids(inventory, facts));
-    let first = inventory.first_control_plane();
-    let cluster_hash = facts.get(&first.name).and_then(|facts| facts.kubernetes.ca_hash.clone());
+    let first = facts.get(&inventory.first_control_plane().name);
     for host in &inventory.hosts {
         let Some(facts) = facts.get(&host.name) else { continue };
         let refuse = |failure: Failure| failure.on(&host.name);
-        let standing = standing(inventory, host, facts, cluster_hash.as_deref());
+        let standing = standing(inventory, host, facts, first);
         let member = match standing {
             Ok(member) => member,
             Err(failure) => {
@@ -122,8 +122,9 @@ fn shared_machine_ids(inventory: &Inventory, facts: &BTreeMap<String, Facts>) ->
 }
 
 /// Whether a host is a member of this cluster; a failure if it is a member of another.
-fn standing(inventory: &Inventory, host: &Host, facts: &Facts, cluster_hash: Option<&str>) -> Result<bool, Failure> {
+fn standing(inventory: &Inventory, host: &Host, facts: &Facts, first: Option<&Facts>) -> Result<bool, Failure> {
     let state = &facts.kubernetes;
+    let cluster_hash = first.and_then(|first| first.kubernetes.ca_hash.as_deref());
     let foreign = |whose: String| {
         Failure::new(Kind::Preflight, format!("it is a node of another cluster already ({whose})"))
             .advise("reset it there first (`clusterctl down` with that cluster's inventory, or `kubeadm reset`), or take it out of this inventory")
@@ -144,9 +145,13 @@ fn standing(inventory: &Inventory, host: &Host, facts: &Facts, cluster_hash: Opt
     {
         return Err(foreign(format!("its CA is {here}, this cluster's is {there}")));
     }
-    let joined_before_its_cluster = host.role == Role::Worker && state.kubelet_conf && cluster_hash.is_none();
-    if joined_before_its_cluster {
-        return Err(foreign("the first control plane has no cluster any more".to_owned()));
+    if host.role == Role::Worker && state.kubelet_conf && first.is_some() && cluster_hash.is_none() {
+        let name = &inventory.first_control_plane().name;
+        return Err(Failure::new(
+            Kind::Preflight,
+            format!("it is a node already, but the first control plane {name} has no cluster (any more)"),
+        )
+        .advise("run `clusterctl down` with this inventory first, then `clusterctl up`"));
     }
     Ok(state.kubelet_conf)
 }
@@ -197,7 +202,8 @@ fn checks(inventory: &Inventory, host: &Host, documents: &Documents, facts: &Fac
         let sentence = format!("[{}] {}", finding.name, finding.message);
         if finding.severity == node::Severity::Error {
             errors.push(Failure::new(Kind::Preflight, sentence).advise(format!(
-                "mend it, or add {} to {kind}.nodeRegistration.ignorePreflightErrors in cluster.kubeadm",
+                "{}, or add {} to {kind}.nodeRegistration.ignorePreflightErrors in cluster.kubeadm",
+                remedy(&finding.name),
                 finding.name
             )));
         } else {
@@ -205,6 +211,17 @@ fn checks(inventory: &Inventory, host: &Host, documents: &Documents, facts: &Fac
         }
     }
     (errors, warnings)
+}
+
+/// What to do about a finding, by kubeadm's name of the check.
+fn remedy(check: &str) -> &'static str {
+    match check.split('-').next().unwrap_or_default() {
+        "Port" => "stop that program",
+        "FileAvailable" | "DirAvailable" => "move it away if nothing needs it any more",
+        "FileExisting" => "install it",
+        "NumCPU" | "Mem" => "take a larger machine",
+        _ => "mend it",
+    }
 }
 
 /// The address a node is known by: the one in the inventory, else that of the default route.

@@ -10,7 +10,7 @@ use super::connect::{Access, Session, Settings, connect};
 use super::documents::Documents;
 use super::finish;
 use super::lane::Lane;
-use super::plan::plan;
+use super::plan::{Plan, plan};
 use crate::bundle::Bundle;
 use crate::event::{What, elapsed_milliseconds};
 use crate::failure::{Failure, Result};
@@ -77,15 +77,18 @@ pub async fn up(inventory: &Inventory, bundle: Arc<Bundle>, settings: &Settings)
         cluster: inventory.cluster.name.clone(),
         hosts: inventory.hosts.iter().map(|host| host.name.clone()).collect(),
     });
-    let documents = Documents::read(inventory).map_err(|failure| vec![failure])?;
-    let (sessions, unreachable) =
-        connect(inventory, settings, Access::Alter("up")).await.map_err(|failure| vec![failure])?;
-    if !unreachable.is_empty() {
-        return Err(unreachable);
-    }
-    let facts: BTreeMap<_, _> =
-        sessions.iter().map(|session| (session.host.name.clone(), session.facts.clone())).collect();
-    let plan = plan(inventory, &documents, &facts, bundle.manifest())?;
+    let (documents, sessions, plan) = match begin(inventory, &bundle, settings).await {
+        Ok(begun) => begun,
+        Err(failures) => {
+            let failed = |name: &str| failures.iter().any(|failure| failure.host.as_deref() == Some(name));
+            for host in inventory.hosts.iter().filter(|host| !failed(&host.name)) {
+                events.of_host(&host.name).send(What::HostFinished { state: "untouched".to_owned() });
+            }
+            let milliseconds = elapsed_milliseconds(started.elapsed());
+            events.send(What::RunFinished { milliseconds, changes: 0, failed: failures.clone() });
+            return Err(failures);
+        }
+    };
     plan.warnings.iter().for_each(|warning| events.warn(warning));
     let first = &inventory.first_control_plane().name;
     let joins = plan.hosts.iter().any(|host| !host.member && host.name != *first);
@@ -127,6 +130,25 @@ pub async fn up(inventory: &Inventory, bundle: Arc<Bundle>, settings: &Settings)
     let outcome = Outcome { hosts, kubeconfig, milliseconds, failures };
     events.send(What::RunFinished { milliseconds, changes: outcome.changes(), failed: outcome.failures.clone() });
     Ok(outcome)
+}
+
+/// Reaches all hosts and judges them. What is wrong with those that were reached is said together with those that were
+/// not.
+async fn begin(
+    inventory: &Inventory,
+    bundle: &Bundle,
+    settings: &Settings,
+) -> Result<(Documents, Vec<Session>, Plan), Vec<Failure>> {
+    let documents = Documents::read(inventory).map_err(|failure| vec![failure])?;
+    let (sessions, unreachable) =
+        connect(inventory, settings, Access::Alter("up")).await.map_err(|failure| vec![failure])?;
+    let facts: BTreeMap<_, _> =
+        sessions.iter().map(|session| (session.host.name.clone(), session.facts.clone())).collect();
+    match plan(inventory, &documents, &facts, bundle.manifest()) {
+        Ok(plan) if unreachable.is_empty() => Ok((documents, sessions, plan)),
+        Ok(_) => Err(unreachable),
+        Err(findings) => Err(unreachable.into_iter().chain(findings).collect()),
+    }
 }
 
 fn outcome(session: &Session, result: Result<u32>, began: Instant) -> HostOutcome {

@@ -169,7 +169,9 @@ fn sentence(findings: &[Finding], path: &Path) -> String {
 }
 
 fn read(path: &Path) -> Result<String> {
-    let refused = |sentence: &str| Failure::new(Kind::Configuration, format!("{} {sentence}", path.display()));
+    const ADVICE: &str = "name a file that you may read with `-i`";
+    let refused =
+        |sentence: &str| Failure::new(Kind::Configuration, format!("{} {sentence}", path.display())).advise(ADVICE);
     let failed = |error: std::io::Error| {
         let failure =
             Failure::new(Kind::Configuration, format!("cannot read the inventory {}", path.display())).because(&error);
@@ -177,7 +179,7 @@ fn read(path: &Path) -> Result<String> {
             std::io::ErrorKind::NotFound => {
                 failure.advise("name it with `-i`, or start one with `clusterctl inventory example > inventory.yaml`")
             }
-            _ => failure,
+            _ => failure.advise(ADVICE),
         }
     };
     let mut bytes = Vec::new();

@@ -117,9 +117,6 @@ fn listed(ports: &[u16]) -> String {
 
 /// Checks of the operating system, for every role.
 fn system(facts: &Facts, plan: &Plan<'_>, found: &mut Found) {
-    if !facts.systemd {
-        found.error("Service-kubelet", "the host does not run systemd, which starts the kubelet");
-    }
     match facts.cgroup_version {
         0 => found.error("SystemVerification", "no control groups are mounted"),
         1 if plan.kubernetes.minor >= 35 => found.error(
@@ -380,7 +377,6 @@ mod tests {
     #[case(|facts: &mut Facts| facts.cgroup_version = 1, Purpose::JoinWorker, &["E SystemVerification"])]
     #[case(|facts: &mut Facts| facts.kernel = "4.18.0".into(), Purpose::JoinWorker, &["W SystemVerification"])]
     #[case(|facts: &mut Facts| facts.kernel = "5.15.9".into(), Purpose::JoinWorker, &[])]
-    #[case(|facts: &mut Facts| facts.systemd = false, Purpose::JoinWorker, &["E Service-kubelet"])]
     #[case(|facts: &mut Facts| { facts.programs.remove(0); }, Purpose::JoinWorker, &["E FileExisting-mount"])]
     #[case(|facts: &mut Facts| facts.runtime = Some(without_cri()), Purpose::JoinWorker, &["E CRI"])]
     #[case(|facts: &mut Facts| facts.swap.push("/dev/sda2".into()), Purpose::JoinWorker, &["W Swap"])]

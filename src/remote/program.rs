@@ -66,18 +66,18 @@ impl Programs {
     /// The program for a host that says `uname -s` and `uname -m`.
     ///
     /// # Errors
-    /// Kind `Host`: not Linux, or an architecture there is no program for.
+    /// Kind `Preflight`: not Linux, or an architecture there is no program for.
     pub fn for_host(&self, system: &str, machine: &str) -> Result<Arc<Program>> {
         if system != "Linux" {
-            return Err(Failure::new(Kind::Host, format!("it runs {system}, and nodes must run Linux"))
+            return Err(Failure::new(Kind::Preflight, format!("it runs {system}, and nodes must run Linux"))
                 .advise("take the host out of the inventory"));
         }
         let name = architecture(machine).ok_or_else(|| {
-            Failure::new(Kind::Host, format!("its architecture {machine} is not supported"))
-                .advise("use hosts with amd64 (x86_64) or arm64 (aarch64)")
+            Failure::new(Kind::Preflight, format!("its architecture {machine} is not supported"))
+                .advise("take the host out of the inventory; nodes can be amd64 (x86_64) or arm64 (aarch64)")
         })?;
         self.by_architecture.get(name).cloned().ok_or_else(|| {
-            Failure::new(Kind::Host, format!("its architecture is {name}, and there is no clusterctl for it here"))
+            Failure::new(Kind::Preflight, format!("its architecture is {name}, and there is no clusterctl for it here"))
                 .advise(format!("put clusterctl-linux-{name} beside this program"))
         })
     }
@@ -144,7 +144,7 @@ mod tests {
         assert!(own.compressed().await.unwrap().starts_with(&[0x1f, 0x8b]));
         for (system, machine) in [("Darwin", "arm64"), ("Linux", "riscv64")] {
             let failure = programs.for_host(system, machine).unwrap_err();
-            assert_eq!(failure.kind, Kind::Host);
+            assert_eq!(failure.kind, Kind::Preflight);
             assert!(failure.advice.is_some());
         }
     }

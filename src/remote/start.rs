@@ -19,8 +19,8 @@ use crate::ssh::{Channel, Chunk, Connection};
 /// What the host prints when it lacks the program.
 const NEED: &str = "clusterctl-need";
 
-/// What the host prints when the program did not arrive whole.
-const FAILED: &str = "clusterctl-failed";
+/// The command's exit code when the program did not arrive whole; why is on its standard error.
+const NOT_WHOLE: u8 = 74;
 
 /// What sudo prints on standard error when it wants a password.
 const PROMPT: &str = "clusterctl-sudo-password:";
@@ -65,10 +65,10 @@ fn command(program: &Program, way: Become, arguments: &str) -> String {
     let sha256 = &program.sha256;
     let file = format!("{DIRECTORY}/bin/clusterctl-{sha256}");
     let script = format!(
-        r#"while IFS= read -r line; do [ "$line" = {BEGIN} ] && break; done; [ -x {file} ] || {{ echo {NEED} $(uname -s) $(uname -m); read -r size || exit 1; umask 077; mkdir -p {DIRECTORY}/bin && rm -f {DIRECTORY}/bin/clusterctl-* && head -c "$size" | gzip -dc > {file}.part && [ "$(sha256sum < {file}.part | cut -c 1-64)" = {sha256} ] && chmod 0755 {file}.part && sync {file}.part && mv {file}.part {file} || {{ rm -f {file}.part; echo {FAILED}; exit 74; }}; }}; exec {file} agent {arguments}"#
+        r#"while IFS= read -r line; do [ "$line" = {BEGIN} ] && break; done; [ -x {file} ] || {{ echo {NEED} $(uname -s) $(uname -m); read -r size || exit 1; umask 077; mkdir -p {DIRECTORY}/bin && rm -f {DIRECTORY}/bin/clusterctl-* && head -c "$size" | gzip -dc > {file}.part && [ "$(sha256sum < {file}.part | cut -c 1-64)" = {sha256} ] && chmod 0755 {file}.part && sync {file}.part && mv {file}.part {file} || {{ rm -f {file}.part; rmdir {DIRECTORY}/bin {DIRECTORY} 2>/dev/null; exit {NOT_WHOLE}; }}; }}; exec {file} agent {arguments}"#
     );
     match way {
-        Become::None => format!("sh -c '{script}'"),
+        Become::None => format!("env LC_ALL=C sh -c '{script}'"),
         Become::Sudo => format!("env LC_ALL=C sudo -S -p {PROMPT} sh -c '{script}'"),
     }
 }
@@ -77,7 +77,8 @@ impl Start {
     /// Starts the agent with these arguments and returns when it runs.
     ///
     /// # Errors
-    /// Kinds `Privilege` (no right, wrong password), `Host` (not Linux, no program for it, disk full), `Connection`.
+    /// Kinds `Privilege` (no right, wrong password), `Preflight` (not Linux, no program for it), `Host` (disk full),
+    /// `Connection`.
     pub async fn agent(&self, arguments: &str) -> Result<Started> {
         let likely = self.programs.likely()?;
         match self.attempt(&likely, arguments).await? {
@@ -126,9 +127,11 @@ impl Start {
                     if right.sha256 != program.sha256 {
                         return Ok(Attempt::Other(right));
                     }
-                    sent = self.upload(&mut channel, program).await?;
-                } else if line == FAILED {
-                    return Err(self.ended(&seen));
+                    sent = match self.upload(&mut channel, program).await {
+                        // The command ended before it read everything; what it says comes with the next chunks.
+                        Err(failure) if failure.kind == Kind::Host => 0,
+                        sent => sent?,
+                    };
                 } else if line.starts_with('{') {
                     let mut first = line.into_bytes();
                     first.push(b'\n');
@@ -171,7 +174,9 @@ impl Start {
             Failure::new(Kind::Privilege, "sudo is not installed there")
                 .advise("install sudo, or log in as root with `become: none`")
         } else {
-            Failure::new(Kind::Host, "the agent did not start").may_pass()
+            Failure::new(Kind::Host, "the agent did not start").may_pass().advise(format!(
+                "see what the host said; root must be able to write and to run programs below {DIRECTORY} there"
+            ))
         };
         let failure = failure.on(&self.host);
         if said.is_empty() { failure } else { failure.detailed(said) }

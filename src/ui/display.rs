@@ -127,7 +127,7 @@ impl Shown {
 #[cfg(test)]
 mod tests {
     use crate::event::{Events, What};
-    use crate::ui::{Output, Screen, Settings, rehearsal};
+    use crate::ui::{Screen, Settings};
 
     #[tokio::test]
     async fn finish_returns_when_senders_are_still_alive() {
@@ -141,29 +141,5 @@ mod tests {
         assert_eq!(run.hosts.len(), 1);
         assert_eq!(run.hosts[0].done.len(), 1);
         drop(events);
-    }
-
-    /// Looks at the real screen: `REHEARSAL=300 cargo test --lib rehearse -- --ignored --nocapture`; `OUTPUT=json` too.
-    #[tokio::test]
-    #[ignore = "for the eye: plays a made-up run in real time"]
-    async fn rehearse() {
-        let variable = |name: &str| std::env::var(name).unwrap_or_default();
-        let output = if variable("OUTPUT") == "json" { Output::Json } else { Output::Human };
-        let screen = Screen::new(Settings { output, ..Settings::default() });
-        let script = match variable("REHEARSAL").parse() {
-            Ok(hosts) => rehearsal::many(hosts),
-            Err(_) => rehearsal::small(),
-        };
-        let (events, receiver) = Events::channel();
-        let display = screen.start(receiver);
-        let started = tokio::time::Instant::now();
-        for (at, event) in script {
-            tokio::time::sleep_until(started + at).await;
-            let place = event.host.map_or_else(|| events.clone(), |host| events.of_host(host));
-            place.send(event.what);
-        }
-        let run = display.finish().await;
-        let inventory = crate::ui::rehearsal::inventory();
-        screen.summary(&crate::ui::Summary::of(&run, &inventory));
     }
 }

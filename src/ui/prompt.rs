@@ -410,19 +410,4 @@ mod tests {
         }
         assert_eq!(std::fs::read_to_string(&log).ok().as_deref(), Some("run\n"));
     }
-
-    /// Looks at real questions: `cargo test --lib ask_a_person -- --ignored --nocapture`.
-    #[tokio::test(flavor = "multi_thread")]
-    #[ignore = "for the eye: asks on the terminal"]
-    async fn ask_a_person() {
-        let cancel = Cancel::new();
-        let prompts = Prompts::new(&Screen::new(Settings::default()), &cancel);
-        let password = prompts.password("ops", "cp1");
-        let again = prompts.password("ops", "w1");
-        let confirmed = prompts.confirm("Remove cluster demo and all its data from 3 hosts?").await;
-        let length = password.as_ref().map(|secret| secret.expose().len());
-        let (same, requested) = (password == again, cancel.requested());
-        let _ = std::io::stderr()
-            .write_all(format!("{length:?} typed, same {same}, {confirmed:?}, cancelled {requested}\n").as_bytes());
-    }
 }

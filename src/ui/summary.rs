@@ -218,25 +218,9 @@ mod tests {
         }
         Summary {
             headline: "Cluster demo is not complete".to_owned(),
-            milliseconds: 26_100,
-            changes: 71,
-            hosts: run
-                .hosts
-                .iter()
-                .zip(["10.0.0.11", "10.0.0.21", "10.0.0.22"])
-                .map(|(lane, address)| SummaryHost {
-                    name: lane.name.clone(),
-                    address: address.to_owned(),
-                    role: "worker".to_owned(),
-                    state: if matches!(lane.state, State::Failed(_)) { "failed" } else { "ready" }.to_owned(),
-                    milliseconds: elapsed_milliseconds(lane.took(Duration::ZERO)),
-                    changes: lane.changes,
-                })
-                .collect(),
-            slowest: slowest(&run),
             kubeconfig: Some("/home/ops/demo.kubeconfig".into()),
             next: Some("kubectl --kubeconfig /home/ops/demo.kubeconfig get nodes".to_owned()),
-            failed: run.ended.map(|ended| ended.failed).unwrap_or_default(),
+            ..Summary::of(&run, &rehearsal::inventory())
         }
     }
 
@@ -247,10 +231,10 @@ mod tests {
 
         Cluster demo is not complete (26 s, 71 changes)
 
-        NAME      ADDRESS    ROLE    STATE   SECONDS  CHANGES
-        cp1       10.0.0.11  worker  ready      19.9       55
-        w1        10.0.0.21  worker  ready      25.9       16
-        worker-2  10.0.0.22  worker  failed      1.9        0
+        NAME      ADDRESS    ROLE           STATE   SECONDS  CHANGES
+        cp1       10.0.0.11  control-plane  ready      19.9       55
+        w1        10.0.0.21  worker         ready      25.9       16
+        worker-2  10.0.0.22  worker         failed      1.9        0
 
         slowest steps
           w1   Join                            14 s  ━━━━━━━━━━━━━━━━━━━━

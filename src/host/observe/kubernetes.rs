@@ -24,10 +24,11 @@ pub(super) fn state(host: &dyn Host) -> Result<KubernetesState> {
     })
 }
 
-/// The first `server:` of a kubeconfig.
+/// The first `server:` of a kubeconfig, in either style of YAML.
 fn server(kubeconfig: &str) -> Option<String> {
-    let line = kubeconfig.lines().find_map(|line| line.trim().trim_start_matches("- ").strip_prefix("server:"))?;
-    Some(line.trim().trim_matches(['"', '\'']).to_owned())
+    let value = kubeconfig.split_once("server:")?.1.trim_start();
+    let end = value.find(['\n', '\r', ' ', ',', '}']).unwrap_or(value.len());
+    Some(value[..end].trim_matches(['"', '\'']).to_owned())
 }
 
 /// `Kubernetes v1.36.3` without the words.
@@ -43,6 +44,7 @@ mod tests {
     fn the_server_of_a_kubeconfig() {
         let text = "apiVersion: v1\nclusters:\n- cluster:\n    server: https://10.0.0.11:6443\n  name: demo\n";
         assert_eq!(server(text).as_deref(), Some("https://10.0.0.11:6443"));
+        assert_eq!(server("- cluster: {server: \"https://cp:6443\", x: y}").as_deref(), Some("https://cp:6443"));
         assert_eq!(server("kind: Config\n"), None);
     }
 
