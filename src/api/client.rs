@@ -129,11 +129,9 @@ impl Client {
 
     fn problem(&self, error: kube::Error) -> Problem {
         match error {
-            kube::Error::Api(status) => Problem::Refused {
-                code: status.code,
-                reason: status.reason.clone(),
-                message: status.message.chars().take(2000).collect(),
-            },
+            kube::Error::Api(status) => {
+                Problem::Refused { code: status.code, reason: status.reason.clone(), message: telling(&status.message) }
+            }
             other => {
                 // The innermost source says it best: "Connection refused", "certificate has expired".
                 let mut innermost: &dyn std::error::Error = &other;
@@ -204,9 +202,28 @@ impl Client {
     }
 }
 
+/// The part of an answer that tells why: of a health path's long list only what fails.
+fn telling(message: &str) -> String {
+    let failing: Vec<&str> = message.lines().filter(|line| line.starts_with("[-]")).collect();
+    let text = if failing.is_empty() { message.trim().to_owned() } else { failing.join(", ") };
+    text.chars().take(2000).collect()
+}
+
 fn percent_encoded(byte: u8) -> String {
     match byte {
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
         other => format!("%{other:02X}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::telling;
+
+    #[test]
+    fn of_a_health_list_only_what_fails_is_told() {
+        let list = "[+]ping ok\n[-]etcd failed: reason withheld\n[+]log ok\nlivez check failed";
+        assert_eq!(telling(list), "[-]etcd failed: reason withheld");
+        assert_eq!(telling("plain\n"), "plain");
     }
 }

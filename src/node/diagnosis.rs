@@ -10,6 +10,9 @@ use crate::host::{Command, Host};
 /// How many lines of a log are worth showing.
 const LINES: usize = 40;
 
+/// How many lines show that all is well, where there is nothing else.
+const CALM_LINES: usize = 5;
+
 /// No line is shown longer than this, in characters.
 const LINE_CHARACTERS: usize = 400;
 
@@ -60,9 +63,10 @@ pub(super) async fn explain(host: &dyn Host, failure: Failure, components: &[&st
             sections.push((format!("last lines of {component}"), lines));
         }
     }
-    let journal = Command::new("journalctl", &["-u", "kubelet", "-n", "40", "--no-pager", "-o", "cat"]);
+    let journal =
+        Command::new("journalctl", &["-u", "kubelet", "-n", "200", "--since", "-5min", "--no-pager", "-o", "cat"]);
     if let Some(lines) = output(host, journal).await {
-        sections.push(("last lines of the kubelet".to_owned(), lines));
+        sections.push(("last lines of the kubelet".to_owned(), telling(lines)));
     }
     if sections.is_empty() {
         return failure;
@@ -87,14 +91,14 @@ fn advice(log: &str) -> Option<&'static str> {
 async fn container_log(host: &dyn Host, component: &str) -> Option<Vec<String>> {
     let mut newest: Option<(String, Vec<String>)> = None;
     for log in logs(host, component) {
-        let lines = output(host, Command::new("tail", &["-n", "40", "--", &log.to_string_lossy()])).await?;
+        let lines = output(host, Command::new("tail", &["-n", "200", "--", &log.to_string_lossy()])).await?;
         // Lines of the runtime begin with their time, so the later log compares greater.
         let last = lines.last().cloned().unwrap_or_default();
         if newest.as_ref().is_none_or(|(time, _)| last > *time) {
             newest = Some((last, lines));
         }
     }
-    newest.map(|(_, lines)| lines.iter().map(|line| message(line).to_owned()).collect())
+    newest.map(|(_, lines)| telling(lines.iter().map(|line| message(line).to_owned()).collect()))
 }
 
 /// The last log file of each pod of this component: `/var/log/pods/<namespace>_<pod>_<uid>/<container>/<restarts>.log`.
@@ -130,15 +134,29 @@ async fn output(host: &dyn Host, command: Command) -> Option<Vec<String>> {
         line.chars().filter(|character| !character.is_control() || *character == '\t').take(LINE_CHARACTERS).collect()
     };
     let lines: Vec<String> = text.lines().map(clean).filter(|line| !line.is_empty()).collect();
-    let skipped = lines.len().saturating_sub(LINES);
-    (output.success() && !lines.is_empty()).then(|| lines[skipped..].to_vec())
+    (output.success() && !lines.is_empty()).then_some(lines)
+}
+
+/// The lines worth showing: what is not said in passing, else the last few of that.
+fn telling(lines: Vec<String>) -> Vec<String> {
+    let last = |lines: &[&String], count: usize| -> Vec<String> {
+        lines.iter().skip(lines.len().saturating_sub(count)).map(|line| (*line).clone()).collect()
+    };
+    let loud: Vec<&String> = lines.iter().filter(|line| !in_passing(line)).collect();
+    if loud.is_empty() { last(&lines.iter().collect::<Vec<_>>(), CALM_LINES) } else { last(&loud, LINES) }
+}
+
+/// Whether a component says a line of itself that nothing is wrong: klog's `I1123 12:56:31`, zap's `"level":"info"`.
+fn in_passing(line: &str) -> bool {
+    let klog = line.strip_prefix('I').is_some_and(|rest| rest.bytes().take(4).filter(u8::is_ascii_digit).count() == 4);
+    klog || line.contains("\"level\":\"info\"") || line.ends_with("evaluates to an empty string: KUBELET_EXTRA_ARGS")
 }
 
 #[cfg(test)]
 mod tests {
     use rstest::rstest;
 
-    use super::{advice, explain, message};
+    use super::{advice, explain, message, telling};
     use crate::failure::{Failure, Kind};
     use crate::host::fake::FakeHost;
 
@@ -159,6 +177,15 @@ mod tests {
         assert_eq!(message(line), plain);
     }
 
+    #[test]
+    fn what_is_said_in_passing_is_shown_only_where_there_is_nothing_else() {
+        let lines = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<String>>();
+        let mixed = lines(&["I1123 12:56:31.6 calm", "E1123 12:56:32.0 broken", "{\"level\":\"info\"}", "Error: x"]);
+        assert_eq!(telling(mixed), ["E1123 12:56:32.0 broken", "Error: x"]);
+        assert_eq!(telling(lines(&["I1123 12:56:31.6 a"; 9])).len(), 5);
+        assert_eq!(telling(vec!["E".to_owned(); 60]).len(), 40);
+    }
+
     #[tokio::test]
     async fn the_newest_container_and_the_kubelet_are_quoted() {
         let pods = "/var/log/pods/kube-system_kube-apiserver-cp1";
@@ -167,12 +194,12 @@ mod tests {
             .file(format!("{pods}_new/kube-apiserver/2.log"), "")
             .file(format!("{pods}_new/kube-apiserver/10.log"), "")
             .answer(
-                &["tail", "-n", "40", "--", &format!("{pods}_old/kube-apiserver/9.log")],
+                &["tail", "-n", "200", "--", &format!("{pods}_old/kube-apiserver/9.log")],
                 0,
                 "2026-01-01 stderr F old\n",
             )
             .answer(
-                &["tail", "-n", "40", "--", &format!("{pods}_new/kube-apiserver/10.log")],
+                &["tail", "-n", "200", "--", &format!("{pods}_new/kube-apiserver/10.log")],
                 0,
                 "2026-02-01T1 stderr F first\n2026-02-01T2 stderr F bind: address already in use\n",
             )

@@ -69,7 +69,7 @@ pub async fn init(host: &dyn Host, facts: &Facts, order: &InitOrder, events: &Ev
 
     // What follows needs the API server alone and nothing of each other.
     let marked = async {
-        let mut changes = mark_control_plane::follow_rotation(host).await?;
+        let mut changes = mark_control_plane::follow_rotation(host, &client, plan.node_name()).await?;
         changes.extend(mark_control_plane::mark(&client, &plan).await?.0);
         Ok((changes, ()))
     };
@@ -83,7 +83,12 @@ pub async fn init(host: &dyn Host, facts: &Facts, order: &InitOrder, events: &Ev
         phase(events, "bootstrap-token", "Let nodes join", bootstrap_token::make(host, &client, &plan)),
         phase(events, "addons", "Deploy CoreDNS and kube-proxy", addons::deploy(&client, &plan)),
         phase(events, "mark-control-plane", "Mark the node as control plane", marked),
-        phase(events, "health", "Wait for all components", wait_control_plane::components(host, &plan)),
+        phase(
+            events,
+            "health",
+            "Wait for controller manager and scheduler",
+            wait_control_plane::components(host, &plan)
+        ),
     );
     // The component that is not healthy explains the others.
     healthy?;

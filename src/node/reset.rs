@@ -44,11 +44,11 @@ pub async fn reset(host: &dyn Host, order: &ResetOrder, events: &Events) -> Resu
     sweep.changes_of(unit::stop(host, "kubelet").await, "kubelet stopped");
 
     sweep.begin("pods", "Stop all pods");
-    pods::stop(host, &mut sweep).await;
+    let had_containers = pods::stop(host, &mut sweep).await;
 
     sweep.begin("mounts", "Unmount the pods' volumes");
     mounts::remove(host, &mut sweep);
-    pods::remove_state(host, &mut sweep).await;
+    pods::remove_state(host, had_containers, &mut sweep).await;
     control_groups::remove(host, &mut sweep);
 
     sweep.begin("pod-network", "Remove the pod network");

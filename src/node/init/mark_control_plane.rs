@@ -87,8 +87,11 @@ fn patch(node: &Value, taints: &[Taint], annotation: Option<&str>) -> Option<Val
     Some(json!({ "metadata": metadata, "spec": { "taints": taints } }))
 }
 
-/// Points kubelet.conf to the certificate that the kubelet rotates, once there is one, and restarts the kubelet.
-pub(super) async fn follow_rotation(host: &dyn Host) -> Result<Changes> {
+/// Points kubelet.conf to the certificate that the kubelet rotates, once there is one.
+///
+/// The kubelet, which holds that certificate already, is restarted only while its Node is not there: it tries to register
+/// at growing intervals while the API server starts, and a fresh one registers at once.
+pub(super) async fn follow_rotation(host: &dyn Host, client: &Client, node: &str) -> Result<Changes> {
     let path = kubeconfigs::path(&KUBELET);
     let Some(text) = files::text(host, &path)?.filter(|_| host.entry(Path::new(ROTATED)).is_ok_and(|it| it.is_some()))
     else {
@@ -99,7 +102,9 @@ pub(super) async fn follow_rotation(host: &dyn Host) -> Result<Changes> {
         return Ok(Vec::new());
     }
     files::ensure(host, &path, kubeconfig.to_text().expose().as_bytes(), 0o600)?;
-    systemd::restart(host, kubelet::UNIT).await?;
+    if !matches!(client.get("Node", None, node).await, Ok(Some(_))) {
+        systemd::restart(host, kubelet::UNIT).await?;
+    }
     Ok(vec![format!("{} follows the rotated certificate", path.display())])
 }
 
@@ -108,10 +113,12 @@ mod tests {
     use rstest::rstest;
     use serde_json::{Value, json};
 
-    use super::{LABELS, mark, patch};
+    use super::{Kubeconfig, LABELS, ROTATED, follow_rotation, mark, patch};
     use crate::api::fake::FakeApi;
+    use crate::host::fake::FakeHost;
     use crate::kubernetes::configuration::control_plane_taint;
     use crate::node::init::plan::tests::plan;
+    use crate::secret::Secret;
 
     #[rstest]
     #[case(json!({"metadata": {"resourceVersion": "7"}, "spec": {"taints": [{"key": "a", "effect": "NoExecute"}]}}), None,
@@ -125,6 +132,27 @@ mod tests {
                                     "annotations": {"kubeadm.alpha.kubernetes.io/cri-socket": "s"}}})))]
     fn only_what_is_missing(#[case] node: Value, #[case] annotation: Option<&str>, #[case] wanted: Option<Value>) {
         assert_eq!(patch(&node, &[control_plane_taint()], annotation), wanted);
+    }
+
+    #[rstest]
+    #[case(false, true)]
+    #[case(true, false)]
+    #[tokio::test]
+    async fn a_kubelet_that_registered_is_not_restarted(#[case] registered: bool, #[case] restarted: bool) {
+        let api = FakeApi::start().await;
+        if registered {
+            api.put(json!({"kind": "Node", "metadata": {"name": "cp1"}}));
+        }
+        let mut kubeconfig = Kubeconfig::bootstrap("https://x:6443", "c", "CA", &Secret::new("t"));
+        kubeconfig.users[0].name = "system:node:cp1".into();
+        let host = FakeHost::new()
+            .file("/etc/kubernetes/kubelet.conf", kubeconfig.to_text().expose())
+            .file(ROTATED, "")
+            .answer(&["systemctl", "restart", "kubelet"], 0, "");
+        let client = api.client().await;
+        assert_eq!(follow_rotation(&host, &client, "cp1").await.unwrap().len(), 1);
+        assert_eq!(host.done().iter().any(|done| done.contains("restart")), restarted);
+        assert!(follow_rotation(&host, &client, "cp1").await.unwrap().is_empty());
     }
 
     #[tokio::test]

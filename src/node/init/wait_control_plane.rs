@@ -9,7 +9,7 @@ use crate::api::Client;
 use crate::api::wait::{Look, Wait};
 use crate::failure::{Failure, Kind, Result};
 use crate::host::Host;
-use crate::kubernetes::configuration::{ApiEndpoint, Arg};
+use crate::kubernetes::configuration::Arg;
 use crate::kubernetes::kubeconfig::{ADMIN, SUPER_ADMIN};
 use crate::kubernetes::rbac;
 use crate::node::diagnosis;
@@ -71,7 +71,8 @@ async fn administrators(admin: &Client, super_admin: Option<&Client>, limit: Dur
     .await
 }
 
-/// Waits until all three components are healthy.
+/// Waits until controller manager and scheduler are healthy. The API server is not asked again: it takes objects, and its
+/// own health path says no for seconds more, until its last work in the background is done.
 ///
 /// # Errors
 /// Kind `Cluster` with the last lines of the component that is not.
@@ -88,26 +89,21 @@ pub(super) async fn components(host: &dyn Host, plan: &Plan) -> Result<(Changes,
 }
 
 /// The health paths of the components, where their arguments put them.
-fn probes(plan: &Plan) -> [Probe; 3] {
+fn probes(plan: &Plan) -> [Probe; 2] {
     let cluster = &plan.cluster;
-    let probe = |component: &str, path: &str, arguments: &[Arg], local: &ApiEndpoint| {
-        let address = value(arguments, "bind-address").unwrap_or(&local.advertise_address);
-        let address = match address {
+    let probe = |component: &str, path: &str, arguments: &[Arg], default_port: u16| {
+        let address = match value(arguments, "bind-address").unwrap_or_default() {
             "0.0.0.0" | "" => "127.0.0.1".to_owned(),
             "::" => "[::1]".to_owned(),
             address if address.contains(':') => format!("[{address}]"),
             address => address.to_owned(),
         };
-        let port = value(arguments, "secure-port").and_then(|port| port.parse().ok()).unwrap_or(local.bind_port);
+        let port = value(arguments, "secure-port").and_then(|port| port.parse().ok()).unwrap_or(default_port);
         Probe { component: component.to_owned(), server: format!("https://{address}:{port}"), path: path.to_owned() }
     };
-    let loopback = |port| ApiEndpoint { advertise_address: "127.0.0.1".to_owned(), bind_port: port };
-    let api_server = probe("kube-apiserver", "/livez", &[], &plan.init.local_api_endpoint);
-    let controllers = &cluster.controller_manager.extra_args;
     [
-        api_server,
-        probe("kube-controller-manager", "/healthz", controllers, &loopback(10257)),
-        probe("kube-scheduler", "/livez", &cluster.scheduler.extra_args, &loopback(10259)),
+        probe("kube-controller-manager", "/healthz", &cluster.controller_manager.extra_args, 10257),
+        probe("kube-scheduler", "/livez", &cluster.scheduler.extra_args, 10259),
     ]
 }
 
@@ -155,6 +151,6 @@ mod tests {
              scheduler: {extraArgs: [{name: bind-address, value: 0.0.0.0}, {name: secure-port, value: '1'}]}\n",
         );
         let servers = probes(&plan).map(|probe| probe.server);
-        assert_eq!(servers, ["https://10.0.0.11:6443", "https://[::1]:10257", "https://127.0.0.1:1"]);
+        assert_eq!(servers, ["https://[::1]:10257", "https://127.0.0.1:1"]);
     }
 }

@@ -30,21 +30,27 @@ const NAMES_AT_ONCE: usize = 100;
 
 /// Stops and removes all containers of Kubernetes. A runtime that does not answer is passed by: processes are found by
 /// their control group and killed.
-pub(super) async fn stop(host: &dyn Host, sweep: &mut Sweep) {
+///
+/// Answers whether a living runtime had containers.
+pub(super) async fn stop(host: &dyn Host, sweep: &mut Sweep) -> bool {
     kill(host, sweep).await;
     for client in CLIENTS {
         match host.entry(Path::new(client)) {
             Ok(Some(_)) => return forget(host, client, sweep).await,
             Ok(None) => {}
-            Err(failure) => return sweep.resisted(failure),
+            Err(failure) => {
+                sweep.resisted(failure);
+                return false;
+            }
         }
     }
+    false
 }
 
 /// Removes what containerd keeps on disk of them, once nothing of it is mounted any more, and has it notice: it holds
-/// the names of pods, which the pods of the next cluster may have too.
-pub(super) async fn remove_state(host: &dyn Host, sweep: &mut Sweep) {
-    let mut removed = false;
+/// the names of pods, which the pods of the next cluster may have too. `had_containers` is what [`stop`] answered.
+pub(super) async fn remove_state(host: &dyn Host, had_containers: bool, sweep: &mut Sweep) {
+    let mut removed = had_containers;
     for directory in LEFT.iter().map(Path::new) {
         match host.list(directory) {
             Ok(names) if names.is_empty() => continue,
@@ -125,13 +131,16 @@ fn is_shim(command: &str) -> bool {
         && command.split(' ').zip(words).any(|(flag, value)| flag == "-namespace" && value == NAMESPACE)
 }
 
-/// Has a living containerd forget its containers of Kubernetes; a dead one has nothing to say.
-async fn forget(host: &dyn Host, client: &str, sweep: &mut Sweep) {
+/// Has a living containerd forget its containers of Kubernetes; a dead one has nothing to say. Answers whether there were
+/// any.
+async fn forget(host: &dyn Host, client: &str, sweep: &mut Sweep) -> bool {
+    let mut any = false;
     // Order matters: a container with a task stays, a sandbox with containers stays.
     let kinds: [(&str, &[&str]); 3] =
         [("tasks", &["rm", "--force"]), ("containers", &["rm"]), ("sandboxes", &["rm", "--force"])];
     for (kind, removal) in kinds {
         let Some(names) = names(host, client, kind).await else { continue };
+        any |= !names.is_empty();
         for chunk in names.chunks(NAMES_AT_ONCE) {
             let mut arguments = vec!["-n", NAMESPACE, kind];
             arguments.extend(removal);
@@ -152,6 +161,7 @@ async fn forget(host: &dyn Host, client: &str, sweep: &mut Sweep) {
             ));
         }
     }
+    any
 }
 
 /// Names of all objects of a kind in Kubernetes' namespace; `None` where containerd does not answer or does not know
@@ -203,7 +213,7 @@ mod tests {
                 Ok(Output::default())
             });
         let mut sweep = Sweep::new(&Events::nowhere());
-        stop(&host, &mut sweep).await;
+        assert!(!stop(&host, &mut sweep).await);
         assert_eq!(sweep.finish(), Ok(1));
         assert!(host.done().contains(&"run kill -KILL 77 78".to_owned()));
     }
@@ -215,8 +225,8 @@ mod tests {
             .directory("/var/lib/containerd/io.containerd.runtime.v2.task/moby/b")
             .answer(&["systemctl", "try-restart", "containerd"], 0, "");
         let mut sweep = Sweep::new(&Events::nowhere());
-        remove_state(&host, &mut sweep).await;
-        remove_state(&host, &mut sweep).await;
+        remove_state(&host, false, &mut sweep).await;
+        remove_state(&host, false, &mut sweep).await;
         assert_eq!(sweep.finish(), Ok(1));
         assert_eq!(
             host.done(),
