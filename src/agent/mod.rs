@@ -180,9 +180,7 @@ impl Agent {
                 document(&())
             }
             Request::Lacking { blobs } => document(&host::blobs::lacking(&self.machine, &blobs).await?),
-            Request::Place { blobs } => {
-                document(&receive::place(&self.machine, &*self.journal().await?, &blobs)?)
-            }
+            Request::Place { blobs } => document(&receive::place(&self.machine, &*self.journal().await?, &blobs)?),
             Request::Play(order) => {
                 let facts = self.facts().await?;
                 let journal = self.journal().await?;
