@@ -14,51 +14,55 @@ fn start(inventory: &Path) -> Running {
     Running::start(&clusterctl(), &arguments, &[])
 }
 
-/// Lets a run get as far as `milliseconds`; the moments are spread over a whole `up`.
-fn after(milliseconds: u64) {
+/// Lets a run get as far as `milliseconds`.
+fn start_and_wait(inventory: &Path, milliseconds: u64) -> Running {
+    let running = start(inventory);
     std::thread::park_timeout(Duration::from_millis(milliseconds));
+    running
 }
 
 fn succeeds(finished: &Finished) {
     assert_eq!(finished.code, 0, "{}\n{}", finished.stdout, finished.stderr);
 }
 
-/// Ctrl-C, a kill and the end of an agent, each further on in the same cluster; then two runs at once; then it is done.
+/// Ctrl-C, the end of an agent, two runs at once, a kill, each further on in the same cluster; then it is done. None of the
+/// moments is so late that a run could have ended before.
 #[test]
 fn whatever_ends_a_run_the_same_command_finishes() {
     let bed = Bed::bare(2);
     let inventory = bed.inventory();
-    for moment in [150, 2_000, 6_000] {
-        let mut interrupted = start(&inventory);
-        after(moment);
-        interrupted.signal("INT");
-        let finished = interrupted.finish();
-        assert_eq!(finished.code, 130, "after {moment} ms:\n{}\n{}", finished.stdout, finished.stderr);
-        assert!(finished.stderr.contains("same command again") || finished.stdout.contains("same command again"));
-    }
-    for moment in [800, 7_000] {
-        let mut killed = start(&inventory);
-        after(moment);
-        killed.signal("KILL");
-        killed.finish();
-    }
     let worker = &bed.hosts[1].name;
-    let mut bereft = start(&inventory);
-    after(3_000);
+
+    interrupt(&mut start_and_wait(&inventory, 150));
+
+    let mut bereft = start_and_wait(&inventory, 3_000);
     bed.sh(worker, "pkill -KILL -f 'bin/clusterctl-[0-9a-f]* agent'");
     let finished = bereft.finish();
     assert_eq!(finished.code, 4, "{}\n{}", finished.stdout, finished.stderr);
     assert!(finished.stderr.contains(worker) || finished.stdout.contains(worker));
 
-    let mut first = start(&inventory);
-    after(2_000);
+    let mut first = start_and_wait(&inventory, 1_000);
     // One that only looks goes beside it, and disturbs nothing when it ends.
     run("status", &inventory, &[]);
     let second = up(&inventory);
     assert_eq!(second.code, 12, "{}\n{}", second.stdout, second.stderr);
     assert!(second.stderr.contains("clusterctl up"), "{}", second.stderr);
-    succeeds(&first.finish());
+    interrupt(&mut first);
+
+    let mut killed = start_and_wait(&inventory, 3_000);
+    killed.signal("KILL");
+    killed.finish();
+
+    succeeds(&up(&inventory));
     assert_eq!(kubectl(&inventory, &["get", "nodes", "--no-headers"]).matches(" Ready ").count(), 2);
+}
+
+/// Ctrl-C ends a run with its code and a word on how to go on.
+fn interrupt(run: &mut Running) {
+    run.signal("INT");
+    let finished = run.finish();
+    assert_eq!(finished.code, 130, "{}\n{}", finished.stdout, finished.stderr);
+    assert!(finished.stderr.contains("same command again") || finished.stdout.contains("same command again"));
 }
 
 #[test]
@@ -74,8 +78,7 @@ fn down_cleans_what_a_killed_run_left() {
         }
     };
     for moment in [1_500, 5_000, 11_000] {
-        let mut killed = start(&inventory);
-        after(moment);
+        let mut killed = start_and_wait(&inventory, moment);
         killed.signal("KILL");
         killed.finish();
         clean(&format!("killed after {moment} ms"));
