@@ -13,22 +13,61 @@ mod plan;
 mod upload_config;
 mod wait_control_plane;
 
+use self::control_plane::Part;
 pub(super) use self::mark_control_plane::SOCKET_ANNOTATION;
 use self::plan::Plan;
 use super::phase::phase;
 use super::{kubelet, preflight};
+use crate::api::Client;
 use crate::event::Events;
 use crate::fact::Facts;
 use crate::failure::Result;
 use crate::host::Host;
-use crate::kubernetes::certificates::public_key_hash;
+use crate::kubernetes::certificates::{Authority, public_key_hash};
+use crate::kubernetes::kubeconfig::ADMIN;
 use crate::kubernetes::kubelet as kubelet_files;
 use crate::message::{InitOrder, Initialised, Joined, Ticket};
 
 #[cfg(test)]
 pub(super) use self::plan::tests;
 
-/// Makes this host the first control plane; answers with its Node and, if it is wanted, what other hosts join with.
+/// Makes the certificates and kubeconfigs of the first control plane. `init` does the same first; asked for before, it
+/// goes on while images still arrive.
+///
+/// # Errors
+/// As [`init`].
+pub async fn certify(host: &dyn Host, facts: &Facts, order: &InitOrder, events: &Events) -> Result<u32> {
+    let plan = Plan::load(host, facts, order, events)?;
+    Ok(credentials(host, &plan, events).await?.0)
+}
+
+/// Phases certs and kubeconfig: how many changes, and the cluster's CA.
+async fn credentials(host: &dyn Host, plan: &Plan, events: &Events) -> Result<(u32, Authority)> {
+    let certificates = certificates::make(host, plan, events);
+    let (certificates, (authority, keys)) = phase(events, "certs", "Make certificates", certificates).await?;
+    let kubeconfigs = async { kubeconfigs::write(host, plan, &authority, keys, events) };
+    let (kubeconfigs, ()) = phase(events, "kubeconfig", "Write kubeconfigs", kubeconfigs).await?;
+    Ok((certificates + kubeconfigs, authority))
+}
+
+/// What is left when the API server runs and all images are there: the add-ons, and the health of all components.
+///
+/// # Errors
+/// As [`init`].
+pub async fn complete(host: &dyn Host, facts: &Facts, order: &InitOrder, events: &Events) -> Result<u32> {
+    let plan = Plan::load(host, facts, order, events)?;
+    let client = Client::from_kubeconfig(&kubeconfigs::local(host, &plan, &ADMIN)?).await?;
+    let title = "Wait for controller manager and scheduler";
+    let (deployed, healthy) = tokio::join!(
+        phase(events, "addons", "Deploy CoreDNS and kube-proxy", addons::deploy(&client, &plan)),
+        phase(events, "health", title, wait_control_plane::components(host, &plan)),
+    );
+    // The component that is not healthy explains the others.
+    healthy?;
+    Ok(deployed?.0)
+}
+
+/// Makes this host the first control plane, until others can join it; [`complete`] does the rest.
 ///
 /// # Errors
 /// Kind `Configuration` for what the documents say or files that are there already; `Preflight` for a host that does not
@@ -42,13 +81,10 @@ pub async fn init(host: &dyn Host, facts: &Facts, order: &InitOrder, events: &Ev
     let kubelet = kubelet_files::configuration(plan.kubelet.as_ref(), &plan.cluster);
     kubelet.warnings.iter().for_each(|warning| events.warn(warning));
 
-    let certificates = certificates::make(host, &plan, events);
-    let (certificates, (authority, keys)) = phase(events, "certs", "Make certificates", certificates).await?;
+    let (credentials, authority) = credentials(host, &plan, events).await?;
     let ca_hashes = public_key_hash(authority.pem())?;
-    let kubeconfigs = async { kubeconfigs::write(host, &plan, &authority, keys, events) };
-    let (kubeconfigs, ()) = phase(events, "kubeconfig", "Write kubeconfigs", kubeconfigs).await?;
-    let manifests = async { control_plane::write(host, &plan) };
-    let title = "Write static pods of etcd and the control plane";
+    let manifests = async { control_plane::write(host, &plan, Part::ApiServer) };
+    let title = "Write static pods of etcd and the API server";
     let (manifests, ()) = phase(events, "control-plane", title, manifests).await?;
     let settings = kubelet::Settings {
         cluster: &plan.cluster,
@@ -67,13 +103,17 @@ pub async fn init(host: &dyn Host, facts: &Facts, order: &InitOrder, events: &Ev
     };
     let (bound, client) = phase(events, "wait-control-plane", "Wait for the API server", api_server).await?;
 
+    let controllers = async { control_plane::write(host, &plan, Part::Controllers) };
+    let title = "Write static pods of controller manager and scheduler";
+    let (controllers, ()) = phase(events, "controllers", title, controllers).await?;
+
     // What follows needs the API server alone and nothing of each other.
     let marked = async {
         let mut changes = mark_control_plane::follow_rotation(host, &client, plan.node_name()).await?;
         changes.extend(mark_control_plane::mark(&client, &plan).await?.0);
         Ok((changes, ()))
     };
-    let (uploaded, token, deployed, marked, healthy) = tokio::join!(
+    let (uploaded, token, marked) = tokio::join!(
         phase(
             events,
             "upload-config",
@@ -81,25 +121,15 @@ pub async fn init(host: &dyn Host, facts: &Facts, order: &InitOrder, events: &Ev
             upload_config::upload(&client, &plan, &kubelet)
         ),
         phase(events, "bootstrap-token", "Let nodes join", bootstrap_token::make(host, &client, &plan)),
-        phase(events, "addons", "Deploy CoreDNS and kube-proxy", addons::deploy(&client, &plan)),
         phase(events, "mark-control-plane", "Mark the node as control plane", marked),
-        phase(
-            events,
-            "health",
-            "Wait for controller manager and scheduler",
-            wait_control_plane::components(host, &plan)
-        ),
     );
-    // The component that is not healthy explains the others.
-    healthy?;
-    let ((uploaded, ()), (deployed, ()), (marked, ())) = (uploaded?, deployed?, marked?);
+    let ((uploaded, ()), (marked, ())) = (uploaded?, marked?);
     let (issued, token) = token?;
     let endpoint = match plan.cluster.control_plane_endpoint.as_str() {
         "" => plan.init.local_api_endpoint.host_and_port(),
         endpoint => endpoint.to_owned(),
     };
-    let changes =
-        [certificates, kubeconfigs, manifests, started, bound, uploaded, deployed, marked, issued].iter().sum();
+    let changes = [credentials, manifests, started, bound, controllers, uploaded, marked, issued].iter().sum();
     Ok(Initialised {
         joined: Joined { node: node.name.clone(), changes },
         ticket: token.map(|token| Ticket { endpoint, token: token.text(), ca_hashes, certificate_key: None }),

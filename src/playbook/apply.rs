@@ -31,6 +31,9 @@ pub async fn apply(host: &dyn Host, journal: &Journal, change: &Change) -> Resul
             journal.record(host, Entry::Sysctl { key: key.clone(), value: from.clone() })?;
             host.poke(&path, format!("{to}\n").as_bytes())
         }
+        Change::Remember { key, value } => {
+            journal.record(host, Entry::Sysctl { key: key.clone(), value: value.clone() })
+        }
         Change::SwapOff { device } => {
             journal.record(host, Entry::SwapOff { device: device.clone() })?;
             run(host, "swapoff", &[device], Duration::from_secs(300)).await

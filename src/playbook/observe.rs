@@ -80,7 +80,7 @@ pub async fn observe(host: &dyn Host, action: &Action, contents: &Contents) -> R
         }
         Action::Sysctl(sysctl) => {
             look(&sysctl.file, &mut seen)?;
-            for key in sysctl.values.keys() {
+            for key in sysctl.values.keys().chain(&sysctl.remember) {
                 if let Some(value) = host.read(&parameter(key)?)? {
                     let value = String::from_utf8_lossy(&value).split_whitespace().collect::<Vec<_>>().join(" ");
                     seen.sysctls.insert(key.clone(), value);

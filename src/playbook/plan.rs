@@ -86,6 +86,13 @@ pub enum Change {
         /// What it gets.
         to: String,
     },
+    /// Take note of a kernel parameter that a program may alter. Alters nothing and counts for nothing.
+    Remember {
+        /// Dotted name.
+        key: String,
+        /// What it is.
+        value: String,
+    },
     /// Stop using a swap device.
     SwapOff {
         /// Which.
@@ -146,7 +153,7 @@ pub enum Turn {
 impl Change {
     /// Whether it alters something: what is only taken note of is no change.
     pub fn counts(&self) -> bool {
-        !matches!(self, Self::Claim { .. })
+        !matches!(self, Self::Claim { .. } | Self::Remember { .. })
     }
 }
 
@@ -163,6 +170,7 @@ impl fmt::Display for Change {
             Self::Unpack { path, .. } => write!(formatter, "unpack {}", path.display()),
             Self::LoadModule { name } => write!(formatter, "load module {name}"),
             Self::SetParameter { key, from, to } => write!(formatter, "set {key} from {from} to {to}"),
+            Self::Remember { key, value } => write!(formatter, "take note of {key}, which is {value}"),
             Self::SwapOff { device } => write!(formatter, "turn off swap on {device}"),
             Self::CommentFstab => write!(formatter, "take swap out of {FSTAB}"),
             Self::Reload { unit } => write!(formatter, "have systemd read {unit}"),
@@ -294,6 +302,8 @@ fn plan_sysctl(sysctl: &Sysctl, seen: &Observation) -> Vec<Change> {
             changes.push(Change::SetParameter { key: key.clone(), from, to });
         }
     }
+    let known = sysctl.remember.iter().filter_map(|key| Some((key.clone(), seen.sysctls.get(key)?.clone())));
+    changes.extend(known.map(|(key, value)| Change::Remember { key, value }));
     changes
 }
 

@@ -13,8 +13,25 @@ use crate::node::phase::Changes;
 /// The kubelet runs what lies here; files under way are made elsewhere and renamed into it.
 const DIRECTORY: &str = "/etc/kubernetes/manifests";
 
-/// Writes the manifests that are missing or differ. etcd's comes first, as the API server needs it first.
-pub(super) fn write(host: &dyn Host, plan: &Plan) -> Result<(Changes, ())> {
+/// Which static pods are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    /// etcd and the API server.
+    ApiServer,
+    /// Controller manager and scheduler. They are started when there is an API server to serve: one that starts before
+    /// tries to become the leader every 2 to 4.4 seconds, and waits that long again after an attempt that came too
+    /// early.
+    Controllers,
+}
+
+impl Part {
+    fn has(self, component: &str) -> bool {
+        (self == Self::ApiServer) == matches!(component, "etcd.yaml" | "kube-apiserver.yaml")
+    }
+}
+
+/// Writes the manifests of a part that are missing or differ. etcd's comes first, as the API server needs it first.
+pub(super) fn write(host: &dyn Host, plan: &Plan, part: Part) -> Result<(Changes, ())> {
     let mut ca_directories = Vec::new();
     for directory in CA_DIRECTORIES {
         if host.entry(Path::new(directory))?.is_some() {
@@ -42,7 +59,7 @@ pub(super) fn write(host: &dyn Host, plan: &Plan) -> Result<(Changes, ())> {
     wanted.extend(manifests::control_plane(&order)?);
     host.create_directory(Path::new(DIRECTORY), 0o700)?;
     let mut changes = Vec::new();
-    for manifest in wanted {
+    for manifest in wanted.into_iter().filter(|manifest| part.has(&manifest.file_name())) {
         let path = Path::new(DIRECTORY).join(manifest.file_name());
         if files::ensure(host, &path, manifest.to_text().as_bytes(), 0o600)? {
             changes.push(format!("{} written", path.display()));
@@ -64,7 +81,7 @@ pub(super) fn proxy_environment() -> Vec<(String, String)> {
 
 #[cfg(test)]
 mod tests {
-    use super::write;
+    use super::{Part, write};
     use crate::host::fake::FakeHost;
     use crate::node::init::plan::tests::plan;
 
@@ -72,9 +89,14 @@ mod tests {
     fn four_pods_once_etcd_first() {
         let host = FakeHost::new();
         let plan = plan("");
-        let (changes, ()) = write(&host, &plan).unwrap();
-        assert_eq!(changes.len(), 4);
-        assert_eq!(changes[0], "/etc/kubernetes/manifests/etcd.yaml written");
-        assert_eq!(write(&host, &plan).unwrap().0, Vec::<String>::new());
+        let (changes, ()) = write(&host, &plan, Part::ApiServer).unwrap();
+        assert_eq!(
+            changes,
+            ["/etc/kubernetes/manifests/etcd.yaml written", "/etc/kubernetes/manifests/kube-apiserver.yaml written"]
+        );
+        assert_eq!(write(&host, &plan, Part::Controllers).unwrap().0.len(), 2);
+        for part in [Part::ApiServer, Part::Controllers] {
+            assert_eq!(write(&host, &plan, part).unwrap().0, Vec::<String>::new());
+        }
     }
 }
