@@ -2,7 +2,8 @@
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -12,6 +13,12 @@ use crate::message::Holder;
 /// The lock file. In /run, so that a reboot clears it; it is only a note, the lock itself is the kernel's.
 const PATH: &str = "/run/clusterctl.lock";
 
+/// How long the end of another run is waited for.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// How often the lock is tried meanwhile.
+const INTERVAL: Duration = Duration::from_millis(100);
+
 /// A note may be this long, in bytes.
 const MAXIMUM_NOTE_BYTES: u64 = 4096;
 
@@ -19,15 +26,39 @@ const MAXIMUM_NOTE_BYTES: u64 = 4096;
 #[derive(Debug)]
 pub struct Lock {
     _file: File,
+    path: PathBuf,
 }
 
 impl Lock {
-    /// Takes the lock.
+    /// Takes the lock. A run that was killed a moment ago may still hold it until its agent notices, so that is waited
+    /// for a little.
     ///
     /// # Errors
     /// Kind `Busy`, saying who holds it, since when and what they do.
-    pub fn take(holder: &Holder) -> Result<Self> {
-        Self::take_at(Path::new(PATH), holder)
+    pub async fn take(holder: &Holder) -> Result<Self> {
+        Self::take_within(Path::new(PATH), holder, PATIENCE).await
+    }
+
+    /// Whether nobody holds the lock.
+    pub fn is_free() -> bool {
+        File::open(PATH).map_or(true, |file| flock(&file, FlockOperation::NonBlockingLockShared).is_ok())
+    }
+
+    async fn take_within(path: &Path, holder: &Holder, patience: Duration) -> Result<Self> {
+        let attempts = async {
+            let mut ticks = tokio::time::interval(INTERVAL);
+            loop {
+                ticks.tick().await;
+                match Self::take_at(path, holder) {
+                    Err(failure) if failure.kind == Kind::Busy => {}
+                    other => return other,
+                }
+            }
+        };
+        match tokio::time::timeout(patience, attempts).await {
+            Ok(taken) => taken,
+            Err(_) => Self::take_at(path, holder),
+        }
     }
 
     fn take_at(path: &Path, holder: &Holder) -> Result<Self> {
@@ -45,14 +76,14 @@ impl Lock {
             }
             let note = serde_json::to_vec(holder).unwrap_or_default();
             file.set_len(0).and_then(|()| file.write_all(&note)).map_err(failed)?;
-            return Ok(Self { _file: file });
+            return Ok(Self { _file: file, path: path.to_owned() });
         }
     }
 }
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(PATH);
+        let _ = std::fs::remove_file(&self.path);
     }
 }
 
@@ -82,6 +113,8 @@ fn busy(file: &mut File) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::Lock;
     use crate::failure::Kind;
     use crate::message::Holder;
@@ -97,5 +130,20 @@ mod tests {
         assert!(failure.sentence.contains("ann@desk is running `clusterctl up`"), "{failure}");
         drop(held);
         Lock::take_at(&path, &holder).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_run_that_ends_in_a_moment_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let holder = Holder { who: "ann@desk".into(), verb: "up".into(), since_seconds: 0, cluster: "demo".into() };
+        let held = Lock::take_at(&path, &holder).unwrap();
+        let ends = async {
+            tokio::task::yield_now().await;
+            drop(held);
+        };
+        let waits = Lock::take_within(&path, &holder, Duration::from_secs(30));
+        let (taken, ()) = tokio::join!(waits, ends);
+        taken.unwrap();
     }
 }

@@ -14,7 +14,7 @@ use serde_json::Value;
 use tokio::io::{
     AsyncBufRead, AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader,
 };
-use tokio::sync::{Mutex, OnceCell, mpsc};
+use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard, OnceCell, mpsc};
 
 pub use self::receive::{Incoming, Received, receive};
 use crate::event::Events;
@@ -34,9 +34,15 @@ pub const DIRECTORY: &str = "/var/lib/clusterctl";
 struct Agent {
     machine: Machine,
     facts: OnceCell<Facts>,
-    lock: Mutex<Option<lock::Lock>>,
+    lock: Mutex<Option<Held>>,
     journal: Mutex<Option<Journal>>,
     events: Events,
+}
+
+/// The host's lock and what for.
+struct Held {
+    _lock: lock::Lock,
+    cluster: String,
 }
 
 /// Serves one connection until `input` ends.
@@ -84,7 +90,7 @@ pub async fn serve(
     // children of stopped commands are killed with it.
     drop(work);
     writer.abort();
-    agent.leave_no_trace();
+    agent.leave_no_trace().await;
     ended
 }
 
@@ -143,11 +149,24 @@ impl Agent {
     }
 
     /// A run that only looked, or was refused before it changed anything, leaves the host as it was: without a journal
-    /// there is nothing to put back, and the program is not kept either.
-    fn leave_no_trace(&self) {
-        if matches!(host::journal::cluster_of(&self.machine), Ok(None)) {
+    /// there is nothing to put back, and the program is not kept either. Not while another run is at work: what it
+    /// received lies there, too, before it writes its journal.
+    async fn leave_no_trace(&self) {
+        let changed = self.machine.entry(std::path::Path::new(host::journal::JOURNAL));
+        if matches!(changed, Ok(None)) && (self.lock.lock().await.is_some() || lock::Lock::is_free()) {
             let _ = self.machine.remove_tree(std::path::Path::new(DIRECTORY));
         }
+    }
+
+    /// The journal, opened when it is first needed: `down` must get by with one that is damaged.
+    async fn journal(&self) -> Result<MappedMutexGuard<'_, Journal>> {
+        let unlocked = || Failure::new(Kind::Internal, "a change was asked for before the lock was taken");
+        let cluster = self.lock.lock().await.as_ref().map(|held| held.cluster.clone()).ok_or_else(unlocked)?;
+        let mut journal = self.journal.lock().await;
+        if journal.is_none() {
+            *journal = Some(Journal::open(&self.machine, &cluster)?);
+        }
+        MutexGuard::try_map(journal, Option::as_mut).map_err(|_| unlocked())
     }
 
     async fn answer(&self, request: Request) -> Result<Value> {
@@ -156,20 +175,16 @@ impl Agent {
             Request::Lock(holder) => {
                 let mut held = self.lock.lock().await;
                 if held.is_none() {
-                    *held = Some(lock::Lock::take(&holder)?);
-                    *self.journal.lock().await = Some(Journal::open(&self.machine, &holder.cluster)?);
+                    *held = Some(Held { _lock: lock::Lock::take(&holder).await?, cluster: holder.cluster });
                 }
                 document(&())
             }
             Request::Lacking { blobs } => document(&host::blobs::lacking(&self.machine, &blobs).await?),
-            Request::Place { blobs } => {
-                let held = self.journal.lock().await;
-                document(&receive::place(&self.machine, journal(&held)?, &blobs)?)
-            }
+            Request::Place { blobs } => document(&receive::place(&self.machine, &*self.journal().await?, &blobs)?),
             Request::Play(order) => {
                 let facts = self.facts().await?;
-                let held = self.journal.lock().await;
-                document(&playbook::run(&self.machine, facts, &order, journal(&held)?, &self.events).await?)
+                let journal = self.journal().await?;
+                document(&playbook::run(&self.machine, facts, &order, &journal, &self.events).await?)
             }
             Request::Certify(order) => {
                 document(&node::certify(&self.machine, self.facts().await?, &order, &self.events).await?)
@@ -227,10 +242,6 @@ impl Agent {
             .map(Secret::new)
             .map_err(|_| Failure::new(Kind::Host, "/etc/kubernetes/admin.conf is not text"))
     }
-}
-
-fn journal(held: &Option<Journal>) -> Result<&Journal> {
-    held.as_ref().ok_or_else(|| Failure::new(Kind::Internal, "a change was asked for before the lock was taken"))
 }
 
 fn document(answer: &impl Serialize) -> Result<Value> {

@@ -10,6 +10,9 @@ use crate::message::{Ran, Request, RunOrder};
 /// A kubectl command may take this long, in seconds.
 const LIMIT_SECONDS: u64 = 3600;
 
+/// What kubectl learned about the API, on the control plane.
+const CACHE: &str = "/var/lib/clusterctl/kubectl";
+
 /// Runs kubectl with the admin's rights on the first control plane that answers.
 ///
 /// # Errors
@@ -32,7 +35,9 @@ pub async fn kubectl(inventory: &Inventory, settings: &Settings, arguments: &[St
         }
         let mut words = vec!["kubectl".to_owned()];
         words.extend_from_slice(arguments);
-        let environment = BTreeMap::from([("KUBECONFIG".to_owned(), "/etc/kubernetes/admin.conf".to_owned())]);
+        // Its cache would stay in root's home after `down`; in our folder it goes with the rest.
+        let environment = [("KUBECONFIG", "/etc/kubernetes/admin.conf"), ("KUBECACHEDIR", CACHE)];
+        let environment = BTreeMap::from(environment.map(|(name, value)| (name.to_owned(), value.to_owned())));
         let order = RunOrder { arguments: words, environment, input, limit_seconds: LIMIT_SECONDS };
         return session.agent.ask(Request::Run(order)).await;
     }

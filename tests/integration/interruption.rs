@@ -1,52 +1,68 @@
-//! Stopped in the middle: by Ctrl-C, by SIGKILL. The same command finishes; `down` cleans a half-made cluster.
+//! Stopped in the middle: by Ctrl-C, by SIGKILL, by the end of an agent. The same command finishes; `down` cleans a
+//! half-made cluster.
 
+use std::path::Path;
 use std::time::Duration;
 
 use crate::bed::{Bed, difference};
-use crate::program::{Running, bundle, clusterctl, down, kubectl, up};
+use crate::program::{Finished, Running, bundle, clusterctl, down, kubectl, run, up};
 
-fn start(inventory: &std::path::Path) -> Running {
+fn start(inventory: &Path) -> Running {
     let bundle = bundle();
     let arguments =
         ["up", "-i", inventory.to_str().unwrap(), "--yes", "--bundle", bundle.to_str().unwrap(), "--output", "json"];
     Running::start(&clusterctl(), &arguments, &[])
 }
 
-/// Lets a run get as far as `milliseconds`; the moments are spread over a whole `up`.
-fn after(milliseconds: u64) {
+/// Lets a run get as far as `milliseconds`.
+fn start_and_wait(inventory: &Path, milliseconds: u64) -> Running {
+    let running = start(inventory);
     std::thread::park_timeout(Duration::from_millis(milliseconds));
+    running
 }
 
+fn succeeds(finished: &Finished) {
+    assert_eq!(finished.code, 0, "{}\n{}", finished.stdout, finished.stderr);
+}
+
+/// Ctrl-C, the end of an agent, two runs at once, a kill, each further on in the same cluster; then it is done. None of the
+/// moments is so late that a run could have ended before.
 #[test]
-fn ctrl_c_ends_with_its_code_and_the_same_command_finishes() {
+fn whatever_ends_a_run_the_same_command_finishes() {
     let bed = Bed::bare(2);
     let inventory = bed.inventory();
-    for moment in [150, 1_500, 4_000, 9_000] {
-        let mut run = start(&inventory);
-        after(moment);
-        run.signal("INT");
-        let finished = run.finish();
-        assert_eq!(finished.code, 130, "after {moment} ms:\n{}\n{}", finished.stdout, finished.stderr);
-        assert!(finished.stderr.contains("same command again") || finished.stdout.contains("same command again"));
-    }
-    let made = up(&inventory);
-    assert_eq!(made.code, 0, "{}\n{}", made.stdout, made.stderr);
+    let worker = &bed.hosts[1].name;
+
+    interrupt(&mut start_and_wait(&inventory, 150));
+
+    let mut bereft = start_and_wait(&inventory, 3_000);
+    bed.sh(worker, "pkill -KILL -f 'bin/clusterctl-[0-9a-f]* agent'");
+    let finished = bereft.finish();
+    assert_eq!(finished.code, 4, "{}\n{}", finished.stdout, finished.stderr);
+    assert!(finished.stderr.contains(worker) || finished.stdout.contains(worker));
+
+    let mut first = start_and_wait(&inventory, 1_000);
+    // One that only looks goes beside it, and disturbs nothing when it ends.
+    run("status", &inventory, &[]);
+    let second = up(&inventory);
+    assert_eq!(second.code, 12, "{}\n{}", second.stdout, second.stderr);
+    assert!(second.stderr.contains("clusterctl up"), "{}", second.stderr);
+    interrupt(&mut first);
+
+    let mut killed = start_and_wait(&inventory, 3_000);
+    killed.signal("KILL");
+    killed.finish();
+
+    succeeds(&up(&inventory));
     assert_eq!(kubectl(&inventory, &["get", "nodes", "--no-headers"]).matches(" Ready ").count(), 2);
 }
 
-#[test]
-fn a_killed_run_is_finished_by_the_same_command() {
-    let bed = Bed::bare(2);
-    let inventory = bed.inventory();
-    for moment in [800, 3_000, 7_000, 12_000] {
-        let mut run = start(&inventory);
-        after(moment);
-        run.signal("KILL");
-        run.finish();
-    }
-    let made = up(&inventory);
-    assert_eq!(made.code, 0, "{}\n{}", made.stdout, made.stderr);
-    assert_eq!(kubectl(&inventory, &["get", "nodes", "--no-headers"]).matches(" Ready ").count(), 2);
+/// Ctrl-C ends a run with its code and a word on how to go on.
+fn interrupt(run: &mut Running) {
+    run.signal("INT");
+    let finished = run.finish();
+    assert_eq!(finished.code, 130, "{}\n{}", finished.stdout, finished.stderr);
+    assert!(finished.stderr.contains("same command again") || finished.stdout.contains("same command again"));
 }
 
 #[test]
@@ -54,29 +70,20 @@ fn down_cleans_what_a_killed_run_left() {
     let bed = Bed::bare(2);
     let inventory = bed.inventory();
     let before: Vec<String> = bed.hosts.iter().map(|host| bed.listing(&host.name)).collect();
-    for moment in [2_500, 8_000] {
-        let mut run = start(&inventory);
-        after(moment);
-        run.signal("KILL");
-        run.finish();
-        let gone = down(&inventory);
-        assert_eq!(gone.code, 0, "{}\n{}", gone.stdout, gone.stderr);
+    let clean = |what: &str| {
+        succeeds(&down(&inventory));
         for (host, before) in bed.hosts.iter().zip(&before) {
             let after = bed.listing(&host.name);
-            assert_eq!(*before, after, "{} is not as it was:\n{}", host.name, difference(before, &after));
+            assert_eq!(*before, after, "{what}, {} is not as it was:\n{}", host.name, difference(before, &after));
         }
+    };
+    for moment in [1_500, 5_000, 11_000] {
+        let mut killed = start_and_wait(&inventory, moment);
+        killed.signal("KILL");
+        killed.finish();
+        clean(&format!("killed after {moment} ms"));
     }
-}
-
-#[test]
-fn two_runs_at_once_do_not_meet() {
-    let bed = Bed::bare(1);
-    let inventory = bed.inventory();
-    let mut first = start(&inventory);
-    after(2_000);
-    let second = up(&inventory);
-    assert_eq!(second.code, 12, "{}\n{}", second.stdout, second.stderr);
-    assert!(second.stderr.contains("clusterctl up"), "{}", second.stderr);
-    let first = first.finish();
-    assert_eq!(first.code, 0, "{}\n{}", first.stdout, first.stderr);
+    // The next cluster finds bare machines.
+    succeeds(&up(&inventory));
+    clean("after a whole cluster");
 }

@@ -1,9 +1,10 @@
 //! From bare hosts to a cluster and back, as a person does it.
 
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::bed::{Bed, bed, difference};
-use crate::program::{down, kubectl, run, up};
+use crate::program::{Finished, down, kubectl, run, up};
 
 /// A pod that serves its own name over HTTP, and a Service in front of it. The image comes from the test bed.
 const SERVER: &str = r#"
@@ -14,7 +15,7 @@ spec:
   nodeName: NODE
   containers:
   - name: server
-    image: clusterctl.test/busybox:1
+    image: clusterctl.test/busybox:2
     imagePullPolicy: Never
     command: ["sh", "-c", "mkdir /tmp/www && echo served-by-a-pod > /tmp/www/index.html && exec httpd -f -p 8080 -h /tmp/www"]
 ---
@@ -35,18 +36,16 @@ spec:
   restartPolicy: Never
   containers:
   - name: client
-    image: clusterctl.test/busybox:1
+    image: clusterctl.test/busybox:2
     imagePullPolicy: Never
-    command: ["sh", "-c", "for try in $(seq 60); do wget -q -T 2 -O - http://server.default.svc.cluster.local && exit 0; sleep 1; done; exit 1"]
+    command: ["sh", "-c", "for try in $(seq 60); do fetch server.default.svc.cluster.local 80 && exit 0; sleep 0.5; done; exit 1"]
 "#;
 
-fn apply(inventory: &std::path::Path, bed: &Bed, text: &str) {
-    let file = bed.folder.path().join("objects.yaml");
-    std::fs::write(&file, text).unwrap();
+fn apply(inventory: &Path, bed: &Bed, text: &str) {
     let encoded = text.replace('\'', "'\\''");
-    let control_plane = &bed.hosts[0].name;
-    bed.sh(control_plane, &format!("printf '%s' '{encoded}' > /tmp/objects.yaml"));
+    bed.sh(&bed.hosts[0].name, &format!("printf '%s' '{encoded}' > /tmp/objects.yaml"));
     kubectl(inventory, &["apply", "-f", "/tmp/objects.yaml"]);
+    bed.sh(&bed.hosts[0].name, "rm /tmp/objects.yaml");
 }
 
 fn wait_for(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) {
@@ -58,14 +57,22 @@ fn wait_for(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) {
 }
 
 /// A pod on one worker fetches from a pod on the other through a Service name: pod network, kube-proxy and DNS at once.
-fn pods_reach_each_other(inventory: &std::path::Path, bed: &Bed) {
+fn pods_reach_each_other(inventory: &Path, bed: &Bed) {
     let archive = crate::bed::bed(&["test-image"]);
     let (one, other) = (&bed.hosts[1].name, &bed.hosts[2].name);
     for host in [one, other] {
         crate::bed::bed(&["host", "import", host, archive.trim()]);
     }
     apply(inventory, bed, &SERVER.replace("NODE", one));
-    apply(inventory, bed, &CLIENT.replace("NODE", other));
+    a_client_is_served(inventory, bed);
+    // exec goes through the API server to the kubelet: the kubelet client certificate and its right.
+    assert_eq!(kubectl(inventory, &["exec", "server", "--", "cat", "/tmp/www/index.html"]).trim(), "served-by-a-pod");
+}
+
+/// Runs the client on the last worker, a new pod each time.
+fn a_client_is_served(inventory: &Path, bed: &Bed) {
+    kubectl(inventory, &["delete", "pod", "client", "--ignore-not-found", "--grace-period=0", "--force"]);
+    apply(inventory, bed, &CLIENT.replace("NODE", &bed.hosts[2].name));
     let phase = || kubectl(inventory, &["get", "pod", "client", "-o", "jsonpath={.status.phase}"]);
     wait_for("the client's success", Duration::from_secs(90), || {
         let phase = phase();
@@ -73,20 +80,33 @@ fn pods_reach_each_other(inventory: &std::path::Path, bed: &Bed) {
         phase == "Succeeded"
     });
     assert_eq!(kubectl(inventory, &["logs", "client"]).trim(), "served-by-a-pod");
-    // exec goes through the API server to the kubelet: the kubelet client certificate and its right.
-    assert_eq!(kubectl(inventory, &["exec", "server", "--", "cat", "/tmp/www/index.html"]).trim(), "served-by-a-pod");
+}
+
+fn listings(bed: &Bed) -> Vec<String> {
+    bed.hosts.iter().map(|host| bed.listing(&host.name)).collect()
+}
+
+/// Nothing of ours is on any host: no process, mount, interface, rule, route, unit, file or setting.
+fn all_is_as_it_was(bed: &Bed, before: &[String]) {
+    for (host, before) in bed.hosts.iter().zip(before) {
+        let after = bed.listing(&host.name);
+        assert_eq!(*before, after, "{} is not as it was:\n{}", host.name, difference(before, &after));
+    }
+}
+
+fn ready(inventory: &Path) -> usize {
+    let nodes = kubectl(inventory, &["get", "nodes", "--no-headers"]);
+    nodes.lines().filter(|line| line.split_whitespace().nth(1) == Some("Ready")).count()
 }
 
 #[test]
 fn up_makes_a_cluster_and_down_leaves_nothing() {
     let bed = Bed::bare(3);
     let inventory = bed.inventory();
-    let before: Vec<String> = bed.hosts.iter().map(|host| bed.listing(&host.name)).collect();
+    let before = listings(&bed);
 
-    let first = up(&inventory);
-    assert_eq!(first.code, 0, "{}\n{}", first.stdout, first.stderr);
-    let ready = kubectl(&inventory, &["get", "nodes", "--no-headers"]);
-    assert_eq!(ready.lines().filter(|line| line.split_whitespace().nth(1) == Some("Ready")).count(), 3, "{ready}");
+    succeeds(up(&inventory));
+    assert_eq!(ready(&inventory), 3);
     let pods = kubectl(&inventory, &["get", "pods", "-A", "--no-headers"]);
     assert!(pods.lines().all(|line| line.split_whitespace().nth(3) == Some("Running")), "{pods}");
 
@@ -94,10 +114,25 @@ fn up_makes_a_cluster_and_down_leaves_nothing() {
     let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&kubeconfig).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600);
     pods_reach_each_other(&inventory, &bed);
+    a_second_up_changes_nothing(&inventory);
 
-    let second =
-        run("up", &inventory, &["--yes", "--bundle", crate::program::bundle().to_str().unwrap(), "--output", "json"]);
-    assert_eq!(second.code, 0, "{}\n{}", second.stdout, second.stderr);
+    let status = succeeds(run("status", &inventory, &[]));
+    for host in &bed.hosts {
+        let line = status.stdout.lines().find(|line| line.contains(&host.name)).unwrap_or_default();
+        assert!(line.contains("Ready"), "{}", status.stdout);
+    }
+
+    succeeds(down(&inventory));
+    assert!(!kubeconfig.exists());
+    all_is_as_it_was(&bed, &before);
+    succeeds(down(&inventory));
+    all_is_as_it_was(&bed, &before);
+}
+
+fn a_second_up_changes_nothing(inventory: &Path) {
+    let bundle = crate::program::bundle();
+    let second = run("up", inventory, &["--yes", "--bundle", bundle.to_str().unwrap(), "--output", "json"]);
+    let second = succeeds(second);
     let events: Vec<serde_json::Value> = second
         .stdout
         .lines()
@@ -107,71 +142,85 @@ fn up_makes_a_cluster_and_down_leaves_nothing() {
     assert!(changed.is_empty(), "the second up changed: {changed:?}");
     let end = events.iter().find(|event| event["event"] == "run-finished").expect("a run-finished event");
     assert_eq!(end["changes"], 0, "{end}");
-
-    let status = run("status", &inventory, &[]);
-    assert_eq!(status.code, 0, "{}", status.stderr);
-    for host in &bed.hosts {
-        let line = status.stdout.lines().find(|line| line.contains(&host.name)).unwrap_or_default();
-        assert!(line.contains("Ready"), "{}", status.stdout);
-    }
-
-    let gone = down(&inventory);
-    assert_eq!(gone.code, 0, "{}\n{}", gone.stdout, gone.stderr);
-    assert!(!kubeconfig.exists());
-    for (host, before) in bed.hosts.iter().zip(&before) {
-        let after = bed.listing(&host.name);
-        assert_eq!(*before, after, "{} is not as it was:\n{}", host.name, difference(before, &after));
-    }
-    let again = down(&inventory);
-    assert_eq!(again.code, 0, "{}\n{}", again.stdout, again.stderr);
 }
 
+/// One cluster through what happens to clusters in a year.
 #[test]
-fn a_second_cluster_can_be_made_where_the_first_one_was() {
-    let bed = Bed::bare(2);
-    let inventory = bed.inventory();
-    for _ in 0..2 {
-        let made = up(&inventory);
-        assert_eq!(made.code, 0, "{}\n{}", made.stdout, made.stderr);
-        let gone = down(&inventory);
-        assert_eq!(gone.code, 0, "{}\n{}", gone.stdout, gone.stderr);
-    }
-}
-
-#[test]
-fn a_worker_added_later_joins_and_the_others_are_left_alone() {
+fn a_cluster_grows_is_mended_outlives_a_reboot_and_goes_without_a_dead_host() {
     let bed = Bed::bare(3);
+    let before = listings(&bed);
+    let inventory = a_worker_is_added(&bed);
+    pods_reach_each_other(&inventory, &bed);
+    what_was_broken_is_mended(&inventory, &bed);
+    all_hosts_are_rebooted(&inventory, &bed);
+    a_dead_host_is_named(&inventory, &bed);
+    all_is_as_it_was(&bed, &before);
+}
+
+/// The others are left alone: their kubelet is not even restarted.
+fn a_worker_is_added(bed: &Bed) -> PathBuf {
+    let (worker, added) = (&bed.hosts[1].name, &bed.hosts[2].name);
     let text = bed.inventory_text("root");
-    let without_last: String =
-        text.lines().filter(|line| !line.contains(&bed.hosts[2].name)).map(|line| format!("{line}\n")).collect();
-    let inventory = bed.write_inventory(&without_last);
-    let first = up(&inventory);
-    assert_eq!(first.code, 0, "{}\n{}", first.stdout, first.stderr);
-    let started = bed.sh(&bed.hosts[1].name, "systemctl show -p ActiveEnterTimestampMonotonic kubelet");
+    let without: String = text.lines().filter(|line| !line.contains(added)).map(|line| format!("{line}\n")).collect();
+    let inventory = bed.write_inventory(&without);
+    succeeds(up(&inventory));
+    let started = || bed.sh(worker, "systemctl show -p ActiveEnterTimestampMonotonic kubelet");
+    let before = started();
     let inventory = bed.write_inventory(&text);
-    let second = up(&inventory);
-    assert_eq!(second.code, 0, "{}\n{}", second.stdout, second.stderr);
-    assert_eq!(started, bed.sh(&bed.hosts[1].name, "systemctl show -p ActiveEnterTimestampMonotonic kubelet"));
-    assert_eq!(kubectl(&inventory, &["get", "nodes", "--no-headers"]).lines().count(), 3);
+    succeeds(up(&inventory));
+    assert_eq!(started(), before);
+    assert_eq!(ready(&inventory), 3);
+    inventory
 }
 
-#[test]
-fn down_without_a_dead_host_names_it_and_frees_the_others() {
-    let bed = Bed::bare(3);
-    let inventory = bed.inventory();
-    let made = up(&inventory);
-    assert_eq!(made.code, 0, "{}\n{}", made.stdout, made.stderr);
+/// What a person may break on a node, `up` finds and mends.
+fn what_was_broken_is_mended(inventory: &Path, bed: &Bed) {
+    let (control_plane, one, other) = (&bed.hosts[0].name, &bed.hosts[1].name, &bed.hosts[2].name);
+    bed.sh(control_plane, "ip route flush 10.244.0.0/16; ip route | grep -c via.*10.244 || true");
+    bed.sh(one, "rm /etc/cni/net.d/*; systemctl stop kubelet");
+    bed.sh(other, "systemctl stop containerd; rm /etc/sysctl.d/*clusterctl*; sysctl -q -w net.ipv4.ip_forward=0");
+    succeeds(up(inventory));
+    assert_eq!(ready(inventory), 3);
+    a_client_is_served(inventory, bed);
+    assert_eq!(bed.sh(control_plane, "ip route | grep -c '^10.244.*via'").trim(), "2");
+    a_second_up_changes_nothing(inventory);
+}
+
+fn all_hosts_are_rebooted(inventory: &Path, bed: &Bed) {
+    for host in &bed.hosts {
+        bed_host("restart", &host.name);
+    }
+    let answers = || run("kubectl", inventory, &["--", "get", "nodes", "--no-headers"]).code == 0;
+    wait_for("an API server after the reboot", Duration::from_secs(120), answers);
+    // What the nodes were before the reboot is still written there for a while; a lease of now tells.
+    let leases = || {
+        let path = "jsonpath={range .items[*]}{.spec.renewTime}{\"\\n\"}{end}";
+        kubectl(inventory, &["get", "leases", "-n", "kube-node-lease", "-o", path])
+    };
+    let old: Vec<String> = leases().lines().map(str::to_owned).collect();
+    wait_for("all nodes' life signs after the reboot", Duration::from_secs(120), || {
+        let now = leases();
+        old.iter().all(|old| !now.contains(old)) && ready(inventory) == 3
+    });
+    a_client_is_served(inventory, bed);
+}
+
+fn a_dead_host_is_named(inventory: &Path, bed: &Bed) {
     let dead = &bed.hosts[2].name;
     bed_host("stop", dead);
-    let gone = down(&inventory);
+    let gone = down(inventory);
     assert_eq!(gone.code, 4, "{}\n{}", gone.stdout, gone.stderr);
     assert!(gone.stderr.contains(dead), "{}", gone.stderr);
     for host in &bed.hosts[..2] {
         assert_eq!(bed.try_sh(&host.name, "test -e /etc/kubernetes/kubelet.conf").code, 1);
     }
     bed_host("start", dead);
-    let gone = down(&inventory);
-    assert_eq!(gone.code, 0, "{}\n{}", gone.stdout, gone.stderr);
+    succeeds(down(inventory));
+}
+
+fn succeeds(finished: Finished) -> Finished {
+    assert_eq!(finished.code, 0, "{}\n{}", finished.stdout, finished.stderr);
+    finished
 }
 
 fn bed_host(verb: &str, host: &str) {

@@ -85,6 +85,15 @@ addresses_reserve_locked() {
   die "no $count free addresses on $prefix.0.0/16"
 }
 
+# All hosts share root's inotify instances of the machine below. A node needs about 15, and most machines allow 128: the
+# kubelet of the ninth node would end with "too many open files".
+watches_ensure() {
+  local file=/proc/sys/fs/inotify/max_user_instances
+  [ "$(cat "$file")" -lt 8192 ] || return 0
+  if [ -w "$file" ]; then echo 8192 >"$file"; else sudo -n tee "$file" <<<8192 >/dev/null; fi 2>/dev/null ||
+    say "fs.inotify.max_user_instances is $(cat "$file"); more than a few nodes need 8192"
+}
+
 hosts_create() {
   local prefix="" count=1 image=bare json="" sshd="" subnet=1
   while [ $# -gt 0 ]; do
@@ -110,6 +119,7 @@ hosts_create() {
   network_ensure 1
   network_ensure "$subnet"
   with_lock network network_rules ensure
+  watches_ensure
   bed_key
   [ -z "$(hosts_containers "$prefix")" ] || die "there are hosts of the name $prefix already: bed hosts destroy $prefix"
   addresses_reserve "$subnet" "$count"

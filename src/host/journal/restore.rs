@@ -154,8 +154,12 @@ async fn undo(host: &dyn Host, entry: &Entry, later: &mut Later) -> Result<Optio
             {
                 return Ok(None);
             }
-            host.remove(path)?;
-            Ok(Some(format!("directory {} removed", path.display())))
+            match host.remove(path) {
+                Ok(()) => Ok(Some(format!("directory {} removed", path.display()))),
+                // Somebody uses it by now, as `ip netns` does with /run/netns.
+                Err(_) if is_mount_point(host, path)? => Ok(None),
+                Err(failure) => Err(failure),
+            }
         }
         Entry::Tree { path } => remove_directory(host, path, Contents::Ours),
         Entry::Filled { path } => remove_directory(host, path, Contents::Shared),
@@ -189,6 +193,11 @@ async fn undo(host: &dyn Host, entry: &Entry, later: &mut Later) -> Result<Optio
             Ok(Some(format!("ran {}", undo.join(" "))))
         }
     }
+}
+
+fn is_mount_point(host: &dyn Host, path: &Path) -> Result<bool> {
+    let table = host.read(Path::new("/proc/self/mountinfo"))?.unwrap_or_default();
+    Ok(String::from_utf8_lossy(&table).lines().any(|line| line.split(' ').nth(4).map(Path::new) == Some(path)))
 }
 
 fn remove_file(host: &dyn Host, path: &Path) -> Result<Option<String>> {
