@@ -11,13 +11,11 @@ const MAXIMUM_LINES: usize = 240;
 /// reorder or hide the neighbouring text (bidirectional marks, zero-width characters) is shown as `\u{202e}`.
 pub fn clean(text: &str) -> String {
     let mut cleaned = String::with_capacity(text.len());
-    let mut columns = 0;
-    for character in text.trim_end().chars() {
-        if columns >= MAXIMUM_COLUMNS {
+    for (column, character) in text.trim_end().chars().enumerate() {
+        if column >= MAXIMUM_COLUMNS {
             cleaned.push_str("...");
             break;
         }
-        columns += 1;
         match character {
             '\n' | '\r' => cleaned.push(' '),
             '\t' => cleaned.push_str("    "),

@@ -7,3 +7,4 @@ mod lifecycle;
 mod playbooks;
 mod privileges;
 mod program;
+mod vagrant;
