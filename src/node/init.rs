@@ -7,12 +7,14 @@ mod addons;
 mod bootstrap_token;
 mod certificates;
 mod control_plane;
+mod head_start;
 mod kubeconfigs;
 mod mark_control_plane;
 mod plan;
 mod upload_config;
 mod wait_control_plane;
 
+use self::control_plane::Part;
 pub(super) use self::mark_control_plane::SOCKET_ANNOTATION;
 use self::plan::Plan;
 use super::phase::phase;
@@ -47,8 +49,8 @@ pub async fn init(host: &dyn Host, facts: &Facts, order: &InitOrder, events: &Ev
     let ca_hashes = public_key_hash(authority.pem())?;
     let kubeconfigs = async { kubeconfigs::write(host, &plan, &authority, keys, events) };
     let (kubeconfigs, ()) = phase(events, "kubeconfig", "Write kubeconfigs", kubeconfigs).await?;
-    let manifests = async { control_plane::write(host, &plan) };
-    let title = "Write static pods of etcd and the control plane";
+    let manifests = async { Ok((control_plane::write(host, &plan, Part::Server)?, ())) };
+    let title = "Write static pods of etcd and the API server";
     let (manifests, ()) = phase(events, "control-plane", title, manifests).await?;
     let settings = kubelet::Settings {
         cluster: &plan.cluster,
@@ -68,12 +70,24 @@ pub async fn init(host: &dyn Host, facts: &Facts, order: &InitOrder, events: &Ev
     let (bound, client) = phase(events, "wait-control-plane", "Wait for the API server", api_server).await?;
 
     // What follows needs the API server alone and nothing of each other.
-    let marked = async {
-        let mut changes = mark_control_plane::follow_rotation(host, &client, plan.node_name()).await?;
-        changes.extend(mark_control_plane::mark(&client, &plan).await?.0);
+    let controllers = async {
+        let mut changes = control_plane::write(host, &plan, Part::ControllerManager)?;
+        if bound > 0 {
+            // The API server is new. Whatever of this fails, Kubernetes does by itself a little later.
+            let _ = head_start::rights(&client).await;
+            let _ = head_start::accounts(&client).await;
+        }
+        changes.extend(control_plane::write(host, &plan, Part::Scheduler)?);
+        wait_control_plane::components(host, &plan).await?;
         Ok((changes, ()))
     };
-    let (uploaded, token, deployed, marked, healthy) = tokio::join!(
+    let marked = async {
+        // The Node first: the kubelet has its certificate by then.
+        let (mut changes, ()) = mark_control_plane::mark(&client, &plan).await?;
+        changes.extend(mark_control_plane::follow_rotation(host)?);
+        Ok((changes, ()))
+    };
+    let (uploaded, token, deployed, marked, controllers) = tokio::join!(
         phase(
             events,
             "upload-config",
@@ -83,15 +97,10 @@ pub async fn init(host: &dyn Host, facts: &Facts, order: &InitOrder, events: &Ev
         phase(events, "bootstrap-token", "Let nodes join", bootstrap_token::make(host, &client, &plan)),
         phase(events, "addons", "Deploy CoreDNS and kube-proxy", addons::deploy(&client, &plan)),
         phase(events, "mark-control-plane", "Mark the node as control plane", marked),
-        phase(
-            events,
-            "health",
-            "Wait for controller manager and scheduler",
-            wait_control_plane::components(host, &plan)
-        ),
+        phase(events, "controllers", "Start controller manager and scheduler", controllers),
     );
     // The component that is not healthy explains the others.
-    healthy?;
+    let (controllers, ()) = controllers?;
     let ((uploaded, ()), (deployed, ()), (marked, ())) = (uploaded?, deployed?, marked?);
     let (issued, token) = token?;
     let endpoint = match plan.cluster.control_plane_endpoint.as_str() {
@@ -99,7 +108,8 @@ pub async fn init(host: &dyn Host, facts: &Facts, order: &InitOrder, events: &Ev
         endpoint => endpoint.to_owned(),
     };
     let changes =
-        [certificates, kubeconfigs, manifests, started, bound, uploaded, deployed, marked, issued].iter().sum();
+        [certificates, kubeconfigs, manifests, started, bound, controllers, uploaded, deployed, marked, issued];
+    let changes = changes.iter().sum();
     Ok(Initialised {
         joined: Joined { node: node.name.clone(), changes },
         ticket: token.map(|token| Ticket { endpoint, token: token.text(), ca_hashes, certificate_key: None }),

@@ -13,8 +13,20 @@ use crate::node::phase::Changes;
 /// The kubelet runs what lies here; files under way are made elsewhere and renamed into it.
 const DIRECTORY: &str = "/etc/kubernetes/manifests";
 
-/// Writes the manifests that are missing or differ. etcd's comes first, as the API server needs it first.
-pub(super) fn write(host: &dyn Host, plan: &Plan) -> Result<(Changes, ())> {
+/// Which static pods are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    /// etcd and the API server, which need nobody.
+    Server,
+    /// The controller manager. Started before the API server takes requests it only takes processor time from it, and is
+    /// refused its lease for seconds.
+    ControllerManager,
+    /// The scheduler, likewise. It is needed later, and asks more slowly again for all that it was refused.
+    Scheduler,
+}
+
+/// Writes the manifests of a part that are missing or differ.
+pub(super) fn write(host: &dyn Host, plan: &Plan, part: Part) -> Result<Changes> {
     let mut ca_directories = Vec::new();
     for directory in CA_DIRECTORIES {
         if host.entry(Path::new(directory))?.is_some() {
@@ -34,12 +46,15 @@ pub(super) fn write(host: &dyn Host, plan: &Plan) -> Result<(Changes, ())> {
         etcd_members: &[],
         etcd_tag: None,
     };
-    let mut wanted = Vec::new();
-    if let Some(etcd) = &plan.cluster.etcd.local {
-        host.create_directory(Path::new(&etcd.data_dir), 0o700)?;
-        wanted.push(manifests::etcd(&order)?);
-    }
-    wanted.extend(manifests::control_plane(&order)?);
+    let wanted = match (part, &plan.cluster.etcd.local) {
+        (Part::Server, Some(etcd)) => {
+            host.create_directory(Path::new(&etcd.data_dir), 0o700)?;
+            vec![manifests::etcd(&order)?, manifests::api_server(&order)?]
+        }
+        (Part::Server, None) => vec![manifests::api_server(&order)?],
+        (Part::ControllerManager, _) => vec![manifests::controller_manager(&order)?],
+        (Part::Scheduler, _) => vec![manifests::scheduler(&order)?],
+    };
     host.create_directory(Path::new(DIRECTORY), 0o700)?;
     let mut changes = Vec::new();
     for manifest in wanted {
@@ -48,7 +63,7 @@ pub(super) fn write(host: &dyn Host, plan: &Plan) -> Result<(Changes, ())> {
             changes.push(format!("{} written", path.display()));
         }
     }
-    Ok((changes, ()))
+    Ok(changes)
 }
 
 /// The proxy variables of our environment (kubeadm.md section 4.1), sorted by name.
@@ -64,17 +79,21 @@ pub(super) fn proxy_environment() -> Vec<(String, String)> {
 
 #[cfg(test)]
 mod tests {
-    use super::write;
+    use super::{Part, write};
     use crate::host::fake::FakeHost;
     use crate::node::init::plan::tests::plan;
+
+    const PARTS: [Part; 3] = [Part::Server, Part::ControllerManager, Part::Scheduler];
 
     #[test]
     fn four_pods_once_etcd_first() {
         let host = FakeHost::new();
         let plan = plan("");
-        let (changes, ()) = write(&host, &plan).unwrap();
-        assert_eq!(changes.len(), 4);
-        assert_eq!(changes[0], "/etc/kubernetes/manifests/etcd.yaml written");
-        assert_eq!(write(&host, &plan).unwrap().0, Vec::<String>::new());
+        let changes = PARTS.map(|part| write(&host, &plan, part).unwrap()).concat();
+        let names = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"];
+        assert_eq!(changes, names.map(|name| format!("/etc/kubernetes/manifests/{name}.yaml written")));
+        for part in PARTS {
+            assert!(write(&host, &plan, part).unwrap().is_empty());
+        }
     }
 }
