@@ -49,8 +49,14 @@ pub enum Request {
     },
     /// Run a play: [`PlayReport`].
     Play(PlayOrder),
-    /// Make the first control plane: [`Initialised`].
+    /// Make the certificates and kubeconfigs of the first control plane, while its images still arrive: `u32`, the
+    /// number of changes.
+    Certify(InitOrder),
+    /// Make the first control plane, until hosts can join: [`Initialised`].
     Init(InitOrder),
+    /// What `init` leaves for when all images are there: add-ons, and all components healthy: `u32`, the number of
+    /// changes.
+    Complete(InitOrder),
     /// Join this host: [`Joined`].
     Join(JoinOrder),
     /// Set up the pod network on this host: `u32`, the number of changes.

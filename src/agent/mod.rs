@@ -171,6 +171,12 @@ impl Agent {
                 let held = self.journal.lock().await;
                 document(&playbook::run(&self.machine, facts, &order, journal(&held)?, &self.events).await?)
             }
+            Request::Certify(order) => {
+                document(&node::certify(&self.machine, self.facts().await?, &order, &self.events).await?)
+            }
+            Request::Complete(order) => {
+                document(&node::complete(&self.machine, self.facts().await?, &order, &self.events).await?)
+            }
             Request::Init(order) => {
                 document(&node::init(&self.machine, self.facts().await?, &order, &self.events).await?)
             }

@@ -32,6 +32,11 @@ impl<T: Clone> Promise<T> {
         });
     }
 
+    /// Whether waiting returns at once.
+    pub fn is_kept(&self) -> bool {
+        self.sender.borrow().is_some()
+    }
+
     /// Waits for the value, or for the failure of the lane that should have set it.
     pub async fn wait(&self) -> Result<T> {
         let mut receiver = self.sender.subscribe();
@@ -45,8 +50,8 @@ impl<T: Clone> Promise<T> {
 
 /// The promises of one `up`.
 pub struct Board {
-    /// The first control plane has its blobs: the uplink is free for the others.
-    pub control_plane_supplied: Promise<()>,
+    /// There is room on the uplink for other hosts than the first control plane.
+    pub uplink: Promise<()>,
     /// What hosts join with; `None` where nobody has to.
     pub ticket: Promise<Option<Ticket>>,
     /// Access to the API of the cluster.
@@ -58,7 +63,7 @@ impl Board {
     /// A board with nothing on it.
     pub fn new() -> Self {
         Self {
-            control_plane_supplied: Promise::new(),
+            uplink: Promise::new(),
             ticket: Promise::new(),
             api: Promise::new(),
             pod_networks: watch::Sender::new(BTreeMap::new()),

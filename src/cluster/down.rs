@@ -83,9 +83,8 @@ fn is_ours(inventory: &Inventory, session: Session) -> Result<Session> {
 
 async fn give_back(session: &Session, settings: &Settings) -> Result<u32> {
     settings.cancel.check()?;
-    let step = session.events.step("reset", "reset node");
-    let reset = step.end(session.agent.ask::<u32>(Request::Reset(ResetOrder::default())).await)?;
-    let step = session.events.step("restore", "put back what was changed");
-    let restored = step.end(session.agent.ask::<u32>(Request::Restore).await)?;
+    let reset = session.agent.ask::<u32>(Request::Reset(ResetOrder::default())).await?;
+    let restored = session.agent.ask::<u32>(Request::Restore).await?;
+    session.events.send(What::HostFinished { state: "given back".to_owned() });
     Ok(reset + restored)
 }

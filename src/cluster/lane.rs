@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::access::Api;
-use super::board::Board;
+use super::board::{Board, Promise};
 use super::connect::Session;
 use super::documents::Documents;
 use super::plan::{HostPlan, is_file};
@@ -20,6 +21,22 @@ use crate::remote::{send, wanted};
 
 /// The playbooks that prepare a host before kubeadm's part, in order.
 const PREPARATION: &[(&str, &str)] = &[("prepare", "prepare host"), ("runtime", "start runtime")];
+
+/// Blobs that the first control plane needs only when its API server runs already: add-ons and the person's tool.
+const COMPLETES: &[&str] = &["images/kube-proxy", "images/coredns", "bin/kubectl"];
+
+/// From this rate on, in bytes a second, the laptop's uplink is not what a first control plane waits for, and the other
+/// hosts receive beside it. Below, everything goes to the host that all others wait for.
+const FAST: u64 = 40 << 20;
+
+fn is_fast(bytes: u64, elapsed: Duration) -> bool {
+    u128::from(bytes) * 1000 >= u128::from(FAST) * elapsed.as_millis()
+}
+
+/// Files and images.
+fn split(blobs: Vec<Blob>) -> (Vec<Blob>, Vec<Blob>) {
+    blobs.into_iter().partition(is_file)
+}
 
 /// One host's way through `up`.
 pub struct Lane<'a> {
@@ -44,12 +61,13 @@ pub struct Lane<'a> {
 }
 
 impl Lane<'_> {
-    /// The first control plane: supply, prepare, images, init, network.
+    /// The first control plane: files, preparation, images beside certificates, init beside the images of add-ons,
+    /// add-ons beside the network.
     pub async fn first_control_plane(&self) -> Result<u32> {
         let result = self.initialise().await;
         if let Err(failure) = &result {
             let why = self.because_of(failure);
-            self.board.control_plane_supplied.keep(Err(why.clone()));
+            self.board.uplink.keep(Err(why.clone()));
             self.board.ticket.keep(Err(why.clone()));
             self.board.api.keep(Err(why));
         }
@@ -58,11 +76,30 @@ impl Lane<'_> {
     }
 
     async fn initialise(&self) -> Result<u32> {
-        let mut changes = self.supply().await?;
-        self.board.control_plane_supplied.keep(Ok(()));
-        changes += self.init().await?;
-        changes += self.network().await?;
-        Ok(changes)
+        let configuration = self.documents.for_init(self.inventory, &self.session.host, &self.plan.node)?;
+        let order = InitOrder { configuration, issue_ticket: self.joins };
+        let lacking = self.lacking().await?;
+        let (early, late): (Vec<Blob>, Vec<Blob>) =
+            lacking.into_iter().partition(|blob| !COMPLETES.contains(&blob.name.as_str()));
+        let (files, images) = split(early);
+        let mut changes = self.send_files(&files, Some(&self.board.uplink)).await?;
+        changes += self.prepare().await?;
+        // Keys take the processor, images the disk and the network.
+        let certified = self.ask::<u32>(Request::Certify(order.clone()));
+        let (certified, images) = futures::try_join!(certified, self.transfer("images", "import images", &images))?;
+        changes += certified + images;
+        // What only the add-ons need arrives while the control plane starts.
+        let (started, late) = futures::try_join!(self.init(order.clone()), self.send_late(late))?;
+        self.board.uplink.keep(Ok(()));
+        changes += started + late;
+        let (completed, network) = futures::try_join!(self.ask::<u32>(Request::Complete(order)), self.network())?;
+        Ok(changes + completed + network)
+    }
+
+    async fn send_late(&self, late: Vec<Blob>) -> Result<u32> {
+        let (files, images) = split(late);
+        Ok(self.send_files(&files, None).await?
+            + self.transfer("addon-images", "import images of add-ons", &images).await?)
     }
 
     /// A worker: everything that needs no cluster first, then the ticket, then join and network.
@@ -73,12 +110,28 @@ impl Lane<'_> {
     }
 
     async fn join_when_possible(&self) -> Result<u32> {
-        // The first control plane is what everybody waits for: the uplink is its alone until it has what it needs.
-        self.board.control_plane_supplied.wait().await?;
-        let mut changes = self.supply().await?;
+        self.waiting(&self.board.uplink).await?;
+        let (files, images) = split(self.lacking().await?);
+        let mut changes = self.send_files(&files, None).await?;
+        changes += self.prepare().await?;
+        changes += self.transfer("images", "import images", &images).await?;
         changes += self.join().await?;
         changes += self.network().await?;
         Ok(changes)
+    }
+
+    /// A wait that a person sees.
+    async fn waiting<T: Clone>(&self, promise: &Promise<T>) -> Result<T> {
+        if promise.is_kept() {
+            return promise.wait().await.map_err(|failure| failure.on(&self.plan.name));
+        }
+        let step = self.session.events.step("wait", "wait for the first control plane");
+        step.end(promise.wait().await.map_err(|failure| failure.on(&self.plan.name)))
+    }
+
+    async fn ask<T: serde::de::DeserializeOwned>(&self, request: Request) -> Result<T> {
+        self.proceed()?;
+        self.session.agent.ask(request).await
     }
 
     /// What another host's lane says when this one failed.
@@ -91,21 +144,37 @@ impl Lane<'_> {
         self.cancel.check().map_err(|failure| failure.on(&self.plan.name))
     }
 
-    /// Files, preparation, images: all that a host needs before it can be a node.
-    async fn supply(&self) -> Result<u32> {
-        let wants: Vec<_> = self.plan.blobs.iter().map(wanted).collect();
-        let lacking: Vec<String> = self.session.agent.ask(Request::Lacking { blobs: wants }).await?;
-        let lacks = |blob: &&Blob| lacking.contains(&blob.sha256);
-        let (files, images): (Vec<Blob>, Vec<Blob>) = self.plan.blobs.iter().filter(lacks).cloned().partition(is_file);
-        let mut changes = self.transfer("files", "send files", &files).await?;
+    /// The blobs that the host lacks, in sending order.
+    async fn lacking(&self) -> Result<Vec<Blob>> {
+        let blobs = self.plan.blobs.iter().map(wanted).collect();
+        let lacking: Vec<String> = self.ask(Request::Lacking { blobs }).await?;
+        Ok(self.plan.blobs.iter().filter(|blob| lacking.contains(&blob.sha256)).cloned().collect())
+    }
+
+    /// Sends files and puts them in place. With `uplink`, tells the other lanes whether there is room for them beside
+    /// this one.
+    async fn send_files(&self, files: &[Blob], uplink: Option<&Promise<()>>) -> Result<u32> {
+        let began = Instant::now();
+        let changes = self.transfer("files", "send files", files).await?;
+        if let Some(uplink) = uplink {
+            let bytes: u64 = files.iter().map(|blob| blob.stored_size).sum();
+            if is_fast(bytes, began.elapsed()) {
+                uplink.keep(Ok(()));
+            }
+        }
         if !files.is_empty() {
             let blobs = files.iter().map(wanted).collect();
-            self.session.agent.ask::<u32>(Request::Place { blobs }).await?;
+            self.ask::<u32>(Request::Place { blobs }).await?;
         }
+        Ok(changes)
+    }
+
+    /// The playbooks before kubeadm's part.
+    async fn prepare(&self) -> Result<u32> {
+        let mut changes = 0;
         for (name, title) in PREPARATION {
             changes += self.play(name, title).await?;
         }
-        changes += self.transfer("images", "import images", &images).await?;
         Ok(changes)
     }
 
@@ -142,35 +211,23 @@ impl Lane<'_> {
         step.end(result.map(|_| changes))
     }
 
-    async fn init(&self) -> Result<u32> {
-        self.proceed()?;
-        let step = self.session.events.step("init", "init");
-        let work = async {
-            let configuration = self.documents.for_init(self.inventory, &self.session.host, &self.plan.node)?;
-            let order = InitOrder { configuration, issue_ticket: self.joins };
-            let done: Initialised = self.session.agent.ask(Request::Init(order)).await?;
-            self.board.ticket.keep(Ok(done.ticket));
-            self.board.api.keep(Ok(Api::open(self.session).await?));
-            Ok(done.joined.changes)
-        };
-        step.end(work.await)
+    /// The control plane, until others can join it.
+    async fn init(&self, order: InitOrder) -> Result<u32> {
+        let done: Initialised = self.ask(Request::Init(order)).await?;
+        self.board.ticket.keep(Ok(done.ticket));
+        self.board.api.keep(Ok(Api::open(self.session).await?));
+        Ok(done.joined.changes)
     }
 
     async fn join(&self) -> Result<u32> {
-        self.proceed()?;
-        let ticket = self.board.ticket.wait().await.map_err(|failure| failure.on(&self.plan.name))?;
         if self.plan.member {
             return Ok(0);
         }
-        self.proceed()?;
-        let step = self.session.events.step("join", "join");
-        let work = async {
-            let ticket = ticket.ok_or_else(|| Failure::new(Kind::Internal, "there is no ticket to join with"))?;
-            let configuration = self.documents.for_join(&self.session.host, &self.plan.node, &ticket)?;
-            let joined: Joined = self.session.agent.ask(Request::Join(JoinOrder { configuration })).await?;
-            Ok(joined.changes)
-        };
-        step.end(work.await)
+        let ticket = self.waiting(&self.board.ticket).await?;
+        let ticket = ticket.ok_or_else(|| Failure::new(Kind::Internal, "there is no ticket to join with"))?;
+        let configuration = self.documents.for_join(&self.session.host, &self.plan.node, &ticket)?;
+        let joined: Joined = self.ask(Request::Join(JoinOrder { configuration })).await?;
+        Ok(joined.changes)
     }
 
     /// The pod network: first the node's own part, so that it gets Ready, then the ways to all others.
@@ -179,29 +236,24 @@ impl Lane<'_> {
         if network.plugin == NetworkPlugin::None {
             return Ok(0);
         }
-        self.proceed()?;
         let api = self.board.api.wait().await.map_err(|failure| failure.on(&self.plan.name))?;
-        let step = self.session.events.step("network", "pod network");
-        let work = async {
-            let own = api.pod_network(&self.plan.name, super::finish::NODE_LIMIT).await?;
-            let order = |peers| NetworkOrder {
-                pod_network: own,
-                cluster_network: network.pods,
-                address: self.plan.node.address,
-                peers,
-            };
-            // A node that is a member already has its ways to the others: taking them away for a moment would hurt.
-            let mut changes = 0;
-            if !self.plan.member {
-                changes += self.session.agent.ask::<u32>(Request::Network(order(Vec::new()))).await?;
-            }
-            self.board.tell_pod_network(&self.plan.name, Some(own));
-            let all = self.board.pod_networks(self.hosts).await;
-            let peers = self.peers(&api, &all).await?;
-            changes += self.session.agent.ask::<u32>(Request::Network(order(peers))).await?;
-            Ok(changes)
+        let own = api.pod_network(&self.plan.name, super::finish::NODE_LIMIT).await?;
+        let order = |peers| NetworkOrder {
+            pod_network: own,
+            cluster_network: network.pods,
+            address: self.plan.node.address,
+            peers,
         };
-        step.end(work.await)
+        // A node that is a member already has its ways to the others: taking them away for a moment would hurt.
+        let mut changes = 0;
+        if !self.plan.member {
+            changes += self.ask::<u32>(Request::Network(order(Vec::new()))).await?;
+        }
+        self.board.tell_pod_network(&self.plan.name, Some(own));
+        let all = self.board.pod_networks(self.hosts).await;
+        let peers = self.peers(&api, &all).await?;
+        changes += self.ask::<u32>(Request::Network(order(peers))).await?;
+        Ok(changes)
     }
 
     /// Every other node the cluster knows, also those whose lane failed in this run.
@@ -218,5 +270,20 @@ impl Lane<'_> {
             .collect();
         peers.sort();
         Ok(peers)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::is_fast;
+
+    #[test]
+    fn a_slow_uplink_is_kept_for_the_host_all_others_wait_for() {
+        assert!(is_fast(100 << 20, Duration::from_secs(1)));
+        assert!(!is_fast(100 << 20, Duration::from_secs(10)));
+        // Nothing to send: nothing to wait for.
+        assert!(is_fast(0, Duration::from_millis(0)));
     }
 }

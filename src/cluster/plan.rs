@@ -261,6 +261,7 @@ fn variables(
         ("pause_image", json!(pause)),
         ("restrict_oom_score_adj", json!(inventory.cluster.containerd.restrict_oom_score_adj)),
         ("swap_off", json!(documents.fails_on_swap())),
+        ("ipv6", json!(!inventory.cluster.network.pods.addr().is_ipv4())),
         ("containerd_ours", json!(!brings_runtime(facts))),
     ]
     .into_iter()

@@ -130,6 +130,9 @@ pub async fn up(inventory: &Inventory, bundle: Arc<Bundle>, settings: &Settings)
 }
 
 fn outcome(session: &Session, result: Result<u32>, began: Instant) -> HostOutcome {
+    if result.is_ok() {
+        session.events.send(What::HostFinished { state: "joined".to_owned() });
+    }
     let (state, changes) = match result {
         Ok(changes) => (State::Joined, changes),
         Err(failure) => (State::Failed(failure.on(&session.host.name)), 0),
@@ -168,6 +171,7 @@ async fn conclude(
     finish::settle(&api, inventory, &joined, &settings.events, &settings.cancel).await?;
     for host in hosts.iter_mut().filter(|host| host.state == State::Joined) {
         host.state = State::Ready;
+        settings.events.of_host(&host.name).send(What::HostFinished { state: "ready".to_owned() });
     }
     Ok(Some(finish::kubeconfig_path(inventory)))
 }

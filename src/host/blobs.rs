@@ -4,7 +4,7 @@ use std::path::Path;
 
 use tokio::io::AsyncRead;
 
-use super::journal::{Entry, Journal};
+use super::journal::{self, Entry, Journal};
 use super::{EntryKind, Host, containerd};
 use crate::failure::{Failure, Kind, Result};
 use crate::message::{Place, Wanted};
@@ -57,7 +57,9 @@ pub fn install_file(host: &dyn Host, journal: &Journal, received: &Path, path: &
     journal.place_file(host, received, path, mode)
 }
 
-/// Imports an archive of images while it arrives, and labels them with the blob they came from.
+/// Imports an archive of images while it arrives, and labels them with the blob they came from. In a containerd that is the
+/// host's own it is recorded first which of them are new, and the pause image gets the name that containerd's own
+/// configuration has for it.
 ///
 /// # Errors
 /// When the runtime refuses the archive, or the stream breaks.
@@ -67,8 +69,30 @@ pub async fn import_images(
     references: &[String],
     sha256: &str,
 ) -> Result<()> {
-    containerd::import(host, Box::new(archive)).await?;
-    containerd::label(host, references, sha256).await
+    let journal = journal_of_foreign_runtime(host)?;
+    if let Some(journal) = &journal {
+        record_images(host, journal, references).await?;
+    }
+    containerd::import(host, Box::new(archive), references, sha256).await?;
+    if let Some(journal) = &journal {
+        let pause = references
+            .iter()
+            .find(|reference| reference.rsplit('/').next().is_some_and(|name| name.starts_with("pause:")));
+        if let Some(pause) = pause {
+            containerd::name_sandbox_image(host, journal, pause).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The journal, if there is one and the container runtime is not of ours: what is imported then has to be taken away one
+/// by one. Another process of ours may have the journal open, too: lines are appended whole, and one more record of the
+/// same thing does no harm.
+fn journal_of_foreign_runtime(host: &dyn Host) -> Result<Option<Journal>> {
+    if journal::is_ours(host, Path::new(containerd::OUR_PROGRAM))? {
+        return Ok(None);
+    }
+    journal::cluster_of(host)?.map(|cluster| Journal::open(host, &cluster)).transpose()
 }
 
 /// Removes images that were imported from a damaged archive; those that are not there are fine.
@@ -94,4 +118,91 @@ pub async fn record_images(host: &dyn Host, journal: &Journal, references: &[Str
         .filter(|reference| !there.contains_key(*reference))
         .map(|reference| Entry::Image { reference: reference.clone() });
     journal.record_all(host, entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::{import_images, install_file, lacking};
+    use crate::host::fake::FakeHost;
+    use crate::host::journal::{JOURNAL, Journal};
+    use crate::host::{Host, sha256_hex};
+    use crate::message::{Place, Wanted};
+
+    fn file(path: &str, content: &str) -> Wanted {
+        let place = Place::File { path: path.to_owned(), mode: 0o755 };
+        Wanted { sha256: sha256_hex(content.as_bytes()), size: content.len() as u64, place }
+    }
+
+    fn images(sha256: &str, references: &[&str]) -> Wanted {
+        let references = references.iter().map(|reference| (*reference).to_owned()).collect();
+        Wanted { sha256: sha256.to_owned(), size: 1, place: Place::Images { references } }
+    }
+
+    const LISTED: &str = "REF TYPE DIGEST SIZE PLATFORMS LABELS\n\
+        a:1 t sha256:1 1.0 MiB linux/amd64 clusterctl.io/blob=f00\nb:1 t sha256:2 1.0 MiB linux/amd64 -\n";
+
+    #[tokio::test]
+    async fn lacking_is_what_differs_in_content_mode_or_label() {
+        let host = FakeHost::new().answer(&["ctr"], 0, LISTED);
+        for path in ["/bin/same", "/bin/other", "/bin/mode"] {
+            host.put(Path::new(path), b"x", 0o755);
+        }
+        host.set_mode(Path::new("/bin/mode"), 0o644).unwrap();
+        let wanted =
+            [file("/bin/same", "x"), file("/bin/other", "y"), file("/bin/mode", "x"), file("/bin/missing", "x")];
+        let lacked = lacking(&host, &wanted).await.unwrap();
+        assert_eq!(lacked, [&wanted[1], &wanted[2], &wanted[3]].map(|blob| blob.sha256.clone()));
+        let wanted = [
+            images("f00", &["a:1"]),
+            images("other", &["a:1"]),
+            images("f00", &["a:1", "b:1"]),
+            images("f00", &["c:1"]),
+        ];
+        assert_eq!(lacking(&host, &wanted).await.unwrap(), ["other", "f00", "f00"]);
+    }
+
+    #[tokio::test]
+    async fn a_runtime_that_does_not_answer_lacks_all_images() {
+        let host = FakeHost::new().answer(&["ctr"], 1, "");
+        assert_eq!(lacking(&host, &[images("f00", &["a:1"])]).await.unwrap(), ["f00"]);
+    }
+
+    #[test]
+    fn a_file_goes_into_place_with_its_mode_and_one_that_did_not_arrive_is_told() {
+        let host = FakeHost::new().directory("/var/lib").file("/incoming/x", "x");
+        let journal = Journal::open(&host, "demo").unwrap();
+        let path = Path::new("/opt/cni/bin/x");
+        install_file(&host, &journal, Path::new("/incoming/x"), path, 0o755).unwrap();
+        assert_eq!(host.entry(path).unwrap().unwrap().mode, 0o755);
+        assert!(host.text(JOURNAL).unwrap().contains("/opt/cni/bin/x"));
+        let failure = install_file(&host, &journal, Path::new("/incoming/x"), path, 0o755).unwrap_err();
+        assert!(failure.sentence.contains("did not arrive"), "{failure}");
+    }
+
+    #[tokio::test]
+    async fn images_are_recorded_only_in_a_runtime_of_the_hosts_own() {
+        let begun = || {
+            let host = FakeHost::new().directory("/var/lib").answer(&["ctr"], 0, LISTED).answer(
+                &["ctr", "images", "import", "--help"],
+                0,
+                "   --local\n   --label value\n",
+            );
+            (host.clone(), Journal::open(&host, "demo").unwrap())
+        };
+        let references = ["a:1".to_owned(), "new:1".to_owned()];
+        let (host, journal) = begun();
+        journal.write_file(&host, Path::new("/etc/any"), b"", 0o644).unwrap();
+        let archive: &[u8] = b"";
+        import_images(&host, archive, &references, "f00").await.unwrap();
+        let text = host.text(JOURNAL).unwrap();
+        assert!(text.contains("new:1") && !text.contains("a:1"), "{text}");
+
+        let (host, journal) = begun();
+        journal.write_file(&host, Path::new("/usr/local/bin/containerd"), b"", 0o755).unwrap();
+        import_images(&host, archive, &references, "f00").await.unwrap();
+        assert!(!host.text(JOURNAL).unwrap().contains("new:1"));
+        assert!(host.ran().last().unwrap().arguments.contains(&"clusterctl.io/blob=f00".to_owned()));
+    }
 }

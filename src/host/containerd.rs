@@ -14,6 +14,9 @@ pub const BLOB_LABEL: &str = "clusterctl.io/blob";
 /// containerd's own configuration file.
 pub const CONFIGURATION: &str = "/etc/containerd/config.toml";
 
+/// Where the bundle puts containerd.
+pub const OUR_PROGRAM: &str = "/usr/local/bin/containerd";
+
 /// Where containerd listens.
 pub const SOCKET: &str = "/run/containerd/containerd.sock";
 
@@ -31,20 +34,29 @@ fn refused(sentence: String, output: &Output) -> Failure {
     Failure::new(Kind::Host, sentence).caused_by(output.complaint("ctr"))
 }
 
-/// Parses `ctr images ls`: the references with their labels, without those of the runtime's own digests.
-fn parse_images(text: &str) -> BTreeMap<String, BTreeMap<String, String>> {
+/// An image as `ctr images ls` lists it.
+#[derive(Debug, Default, PartialEq)]
+struct Listed {
+    /// Digest of its manifest or index.
+    digest: String,
+    labels: BTreeMap<String, String>,
+}
+
+/// Parses `ctr images ls`: images by reference. Columns are REF, TYPE, DIGEST, SIZE (two words), PLATFORMS, LABELS.
+fn parse_images(text: &str) -> BTreeMap<String, Listed> {
     let mut images = BTreeMap::new();
     for line in text.lines().skip(1) {
-        let mut words = line.split_whitespace();
-        let (Some(reference), Some(labels)) = (words.next(), words.next_back()) else { continue };
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [reference, _, digest, .., labels] = words.as_slice() else { continue };
         let labels = labels.split(',').filter_map(|label| label.split_once('='));
-        images.insert(reference.to_owned(), labels.map(|(key, value)| (key.to_owned(), value.to_owned())).collect());
+        let labels = labels.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+        images.insert((*reference).to_owned(), Listed { digest: (*digest).to_owned(), labels });
     }
     images
 }
 
-/// All images by reference, with their labels.
-async fn images(host: &dyn Host) -> Result<BTreeMap<String, BTreeMap<String, String>>> {
+/// All images by reference.
+async fn images(host: &dyn Host) -> Result<BTreeMap<String, Listed>> {
     let output = host.run(ctr(&["images", "ls"])).await?;
     if !output.success() {
         return Err(refused("containerd does not list its images".to_owned(), &output).may_pass());
@@ -58,7 +70,7 @@ async fn images(host: &dyn Host) -> Result<BTreeMap<String, BTreeMap<String, Str
 /// When containerd does not answer.
 pub async fn image_blobs(host: &dyn Host) -> Result<BTreeMap<String, Option<String>>> {
     let images = images(host).await?;
-    Ok(images.into_iter().map(|(reference, mut labels)| (reference, labels.remove(BLOB_LABEL))).collect())
+    Ok(images.into_iter().map(|(reference, mut listed)| (reference, listed.labels.remove(BLOB_LABEL))).collect())
 }
 
 /// Whether containerd answers.
@@ -67,29 +79,33 @@ pub async fn answers(host: &dyn Host) -> bool {
     host.run(version).await.is_ok_and(|output| output.success())
 }
 
-/// Imports an archive of images while it arrives and unpacks them, so that pods start from them at once.
+/// Imports an archive of images while it arrives, unpacks them, so that pods start from them at once, and labels them with
+/// the blob they came from.
 ///
-/// `--local` has `ctr` itself read the archive into containerd's store; the transfer service, which is the default,
-/// first takes the same stream through another channel of the API.
+/// `--local` has `ctr` itself read the archive into containerd's store, instead of sending it through the transfer service
+/// first. Where `ctr` cannot label while it imports, as before containerd 2, that is done afterwards.
 ///
 /// # Errors
 /// When containerd refuses the archive, or the stream breaks; then references of the archive may or may not be there.
-pub async fn import(host: &dyn Host, archive: Input<'_>) -> Result<()> {
-    let command = ctr(&["images", "import", "--local", "-"]).limit(IMPORT_LIMIT);
-    let output = host.run_fed(command, archive).await?;
-    if output.success() {
+pub async fn import(host: &dyn Host, archive: Input<'_>, references: &[String], sha256: &str) -> Result<()> {
+    let help = host.run(Command::new("ctr", &["images", "import", "--help"])).await?.text();
+    let knows = |option: &str| help.lines().any(|line| line.trim_start().starts_with(option));
+    let label = format!("{BLOB_LABEL}={sha256}");
+    let mut arguments = vec!["images", "import"];
+    if knows("--local") {
+        arguments.push("--local");
+    }
+    if knows("--label") {
+        arguments.extend(["--label", &label]);
+    }
+    arguments.push("-");
+    let output = host.run_fed(ctr(&arguments).limit(IMPORT_LIMIT), archive).await?;
+    if !output.success() {
+        return Err(refused("containerd does not import the images".to_owned(), &output).may_pass());
+    }
+    if knows("--label") {
         return Ok(());
     }
-    // containerd before 2 knows no other way than the local one, and not the word for it.
-    Err(refused("containerd does not import the images".to_owned(), &output).may_pass())
-}
-
-/// Labels images with the blob they came from.
-///
-/// # Errors
-/// When one of the references is not there.
-pub async fn label(host: &dyn Host, references: &[String], sha256: &str) -> Result<()> {
-    let label = format!("{BLOB_LABEL}={sha256}");
     for reference in references {
         let output = host.run(ctr(&["images", "label", reference, &label])).await?;
         if !output.success() {
@@ -112,15 +128,33 @@ pub async fn pull(host: &dyn Host, reference: &str) -> Result<()> {
     Err(failure.advise("check the reference and whether the host reaches the registry").may_pass())
 }
 
-/// Removes an image; whether there was one. Where containerd does not run there is nothing to remove from.
+/// What has to go so that an image is gone: its reference and, when no other name is left for it, what the CRI plugin
+/// keeps of it under its id; as long as that is there, its layers stay.
+fn names_to_remove(images: &BTreeMap<String, Listed>, reference: &str) -> Vec<String> {
+    let Some(image) = images.get(reference) else { return Vec::new() };
+    let same = images.iter().filter(|(name, other)| *name != reference && other.digest == image.digest);
+    let (ids, names): (Vec<_>, Vec<_>) =
+        same.map(|(name, _)| name.clone()).partition(|name| name.starts_with("sha256:"));
+    let ids = if names.is_empty() { ids } else { Vec::new() };
+    std::iter::once(reference.to_owned()).chain(ids).collect()
+}
+
+/// Removes an image with its layers; whether there was one. Where containerd does not run there is nothing to remove from.
 ///
 /// # Errors
 /// When containerd refuses.
 pub async fn remove_image(host: &dyn Host, reference: &str) -> Result<bool> {
-    if !answers(host).await || !images(host).await?.contains_key(reference) {
+    if !answers(host).await {
         return Ok(false);
     }
-    let output = host.run(ctr(&["images", "rm", reference])).await?;
+    let names = names_to_remove(&images(host).await?, reference);
+    if names.is_empty() {
+        return Ok(false);
+    }
+    // --sync: the layers are gone when it returns, not whenever containerd collects them.
+    let mut arguments = vec!["images", "rm", "--sync"];
+    arguments.extend(names.iter().map(String::as_str));
+    let output = host.run(ctr(&arguments)).await?;
     if output.success() { Ok(true) } else { Err(refused(format!("image {reference} cannot be removed"), &output)) }
 }
 
@@ -189,4 +223,94 @@ pub async fn name_sandbox_image(host: &dyn Host, journal: &Journal, pause_image:
 pub fn has_cri(host: &dyn Host) -> Result<bool> {
     let configuration = host.read(Path::new(CONFIGURATION))?.unwrap_or_default();
     Ok(!cri_is_disabled(&String::from_utf8_lossy(&configuration)))
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::{
+        cri_is_disabled, image_blobs, import, name_sandbox_image, names_to_remove, parse_images, sandbox_image,
+    };
+    use crate::host::fake::FakeHost;
+    use crate::host::journal::{JOURNAL, Journal};
+
+    const LISTED: &str = "REF                      TYPE   DIGEST      SIZE      PLATFORMS   LABELS\n\
+        registry.k8s.io/pause:3.10 app/v1 sha256:aaa 670.8 KiB linux/amd64 clusterctl.io/blob=f00,io.cri-containerd.image=managed\n\
+        registry.k8s.io/etcd:3.6.8 app/v1 sha256:bbb 42.0 MiB linux/amd64,linux/arm64 - \n\
+        sha256:0123 app/v1 sha256:aaa 670.8 KiB linux/amd64 io.cri-containerd.image=managed\n";
+
+    #[tokio::test]
+    async fn images_have_the_blob_they_came_from() {
+        let host = FakeHost::new().answer(&["ctr"], 0, LISTED);
+        let blobs = image_blobs(&host).await.unwrap();
+        assert_eq!(blobs["registry.k8s.io/pause:3.10"].as_deref(), Some("f00"));
+        assert_eq!(blobs["registry.k8s.io/etcd:3.6.8"], None);
+        assert!(parse_images("REF TYPE\nnonsense\n").is_empty());
+    }
+
+    #[test]
+    fn an_image_goes_with_its_id_unless_another_name_needs_it() {
+        let images = parse_images(LISTED);
+        assert_eq!(
+            names_to_remove(&images, "registry.k8s.io/pause:3.10"),
+            ["registry.k8s.io/pause:3.10", "sha256:0123"]
+        );
+        assert_eq!(names_to_remove(&images, "registry.k8s.io/etcd:3.6.8"), ["registry.k8s.io/etcd:3.6.8"]);
+        assert!(names_to_remove(&images, "other").is_empty());
+        let two = parse_images(&format!("{LISTED}mirror/pause:3.8 app/v1 sha256:aaa 670.8 KiB linux/amd64 -\n"));
+        assert_eq!(names_to_remove(&two, "registry.k8s.io/pause:3.10"), ["registry.k8s.io/pause:3.10"]);
+    }
+
+    #[rstest]
+    #[case("", false)]
+    #[case("disabled_plugins = [\"cri\"]\n", true)]
+    #[case("version = 2\ndisabled_plugins = [\n  'io.containerd.grpc.v1.cri', # kubelet\n]\n", true)]
+    #[case("disabled_plugins = []\n[plugins]\n  disabled_plugins = [\"cri\"]\n", false)]
+    #[case("#disabled_plugins = [\"cri\"]\n", false)]
+    #[case("disabled_plugins = [\"aufs\"]\nrequired_plugins = [\"cri\"]\n", false)]
+    fn a_cri_plugin_that_is_turned_off(#[case] configuration: &str, #[case] disabled: bool) {
+        assert_eq!(cri_is_disabled(configuration), disabled);
+    }
+
+    #[rstest]
+    #[case(
+        "    sandbox_image = \"registry.k8s.io/pause:3.8\"\n    sandbox_mode = \"\"\n",
+        Some("registry.k8s.io/pause:3.8")
+    )]
+    #[case("      sandbox = 'registry.k8s.io/pause:3.10.1'\n", Some("registry.k8s.io/pause:3.10.1"))]
+    #[case("sandboxer = 'podsandbox'\n", None)]
+    fn the_sandbox_image_of_a_configuration(#[case] dump: &str, #[case] image: Option<&str>) {
+        assert_eq!(sandbox_image(dump).as_deref(), image);
+    }
+
+    #[tokio::test]
+    async fn an_older_ctr_labels_after_the_import() {
+        let host = FakeHost::new().answer(&["ctr"], 0, "").answer(
+            &["ctr", "images", "import", "--help"],
+            0,
+            "   --local  Run import locally\n",
+        );
+        let archive: &[u8] = b"archive";
+        import(&host, Box::new(archive), &["a/b:1".to_owned()], "f00").await.unwrap();
+        let ran: Vec<String> = host.ran().iter().map(|command| command.arguments.join(" ")).collect();
+        assert!(ran[1].ends_with("images import --local -"), "{ran:?}");
+        assert!(ran[2].ends_with("images label a/b:1 clusterctl.io/blob=f00"), "{ran:?}");
+        assert_eq!(host.ran()[1].input, b"archive");
+    }
+
+    #[tokio::test]
+    async fn a_containerd_of_the_hosts_own_finds_its_sandbox_image_under_its_name() {
+        let host = FakeHost::new()
+            .directory("/var/lib")
+            .answer(&["containerd"], 0, "sandbox_image = \"registry.k8s.io/pause:3.8\"\n")
+            .answer(&["ctr"], 0, LISTED);
+        let journal = Journal::open(&host, "demo").unwrap();
+        assert!(name_sandbox_image(&host, &journal, "registry.k8s.io/pause:3.10").await.unwrap());
+        assert!(host.text(JOURNAL).unwrap().contains("registry.k8s.io/pause:3.8"));
+        assert!(
+            host.done().last().unwrap().ends_with("images tag registry.k8s.io/pause:3.10 registry.k8s.io/pause:3.8")
+        );
+        assert!(!name_sandbox_image(&host, &journal, "registry.k8s.io/pause:3.8").await.unwrap());
+    }
 }

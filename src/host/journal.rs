@@ -472,3 +472,6 @@ fn line(value: &impl Serialize) -> Result<String> {
     line.push('\n');
     Ok(line)
 }
+
+#[cfg(test)]
+mod tests;

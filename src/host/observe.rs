@@ -9,6 +9,7 @@ use crate::fact::{Disk, Facts, Listening, OperatingSystem, Route, Runtime, Servi
 use crate::failure::Result;
 
 mod kernel;
+pub(crate) use kernel::{Kernel, swap};
 mod kubernetes;
 mod network;
 
@@ -129,7 +130,7 @@ pub async fn facts(host: &dyn Host) -> Result<Facts> {
         hostname: text("/proc/sys/kernel/hostname")?.trim().to_lowercase(),
         machine_id: text("/etc/machine-id")?.trim().to_owned(),
         swap: kernel::swap(&text("/proc/swaps")?),
-        modules: kernel::modules(host, &release)?,
+        modules: kernel::modules(host)?,
         kernel: release,
         sysctls: sysctls(host)?,
         services,

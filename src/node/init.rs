@@ -19,18 +19,65 @@ pub(super) use self::mark_control_plane::SOCKET_ANNOTATION;
 use self::plan::Plan;
 use super::phase::phase;
 use super::{kubelet, preflight};
+use crate::api::Client;
 use crate::event::Events;
 use crate::fact::Facts;
 use crate::failure::Result;
 use crate::host::Host;
-use crate::kubernetes::certificates::public_key_hash;
+use crate::kubernetes::certificates::{Authority, public_key_hash};
+use crate::kubernetes::kubeconfig::ADMIN;
 use crate::kubernetes::kubelet as kubelet_files;
 use crate::message::{InitOrder, Initialised, Joined, Ticket};
 
 #[cfg(test)]
 pub(super) use self::plan::tests;
 
-/// Makes this host the first control plane; answers with its Node and, if it is wanted, what other hosts join with.
+/// Makes the certificates and kubeconfigs of the first control plane. `init` does the same first; asked for before, it
+/// goes on while images still arrive.
+///
+/// # Errors
+/// As [`init`].
+pub async fn certify(host: &dyn Host, facts: &Facts, order: &InitOrder, events: &Events) -> Result<u32> {
+    let plan = Plan::load(host, facts, order, events)?;
+    Ok(credentials(host, &plan, events).await?.0)
+}
+
+/// Phases certs and kubeconfig: how many changes, and the cluster's CA.
+async fn credentials(host: &dyn Host, plan: &Plan, events: &Events) -> Result<(u32, Authority)> {
+    let certificates = certificates::make(host, plan, events);
+    let (certificates, (authority, keys)) = phase(events, "certs", "Make certificates", certificates).await?;
+    let kubeconfigs = async { kubeconfigs::write(host, plan, &authority, keys, events) };
+    let (kubeconfigs, ()) = phase(events, "kubeconfig", "Write kubeconfigs", kubeconfigs).await?;
+    Ok((certificates + kubeconfigs, authority))
+}
+
+/// What is left when the API server runs and all images are there: the scheduler, the add-ons, and the health of all
+/// components.
+///
+/// # Errors
+/// As [`init`].
+pub async fn complete(host: &dyn Host, facts: &Facts, order: &InitOrder, events: &Events) -> Result<u32> {
+    let plan = Plan::load(host, facts, order, events)?;
+    let client = Client::from_kubeconfig(&kubeconfigs::local(host, &plan, &ADMIN)?).await?;
+    let scheduler = async {
+        if !control_plane::there(host, Part::Scheduler)? {
+            // Whatever happens to it, the scheduler gets its rights, only later.
+            let _ = head_start::roles(&client).await;
+        }
+        let changes = control_plane::write(host, &plan, Part::Scheduler)?;
+        wait_control_plane::components(host, &plan).await?;
+        Ok((changes, ()))
+    };
+    let (deployed, healthy) = tokio::join!(
+        phase(events, "addons", "Deploy CoreDNS and kube-proxy", addons::deploy(&client, &plan)),
+        phase(events, "scheduler", "Start the scheduler", scheduler),
+    );
+    // The component that is not healthy explains the others.
+    let ((started, ()), (deployed, ())) = (healthy?, deployed?);
+    Ok(started + deployed)
+}
+
+/// Makes this host the first control plane, until others can join it; [`complete`] does the rest.
 ///
 /// # Errors
 /// Kind `Configuration` for what the documents say or files that are there already; `Preflight` for a host that does not
@@ -44,11 +91,8 @@ pub async fn init(host: &dyn Host, facts: &Facts, order: &InitOrder, events: &Ev
     let kubelet = kubelet_files::configuration(plan.kubelet.as_ref(), &plan.cluster);
     kubelet.warnings.iter().for_each(|warning| events.warn(warning));
 
-    let certificates = certificates::make(host, &plan, events);
-    let (certificates, (authority, keys)) = phase(events, "certs", "Make certificates", certificates).await?;
+    let (credentials, authority) = credentials(host, &plan, events).await?;
     let ca_hashes = public_key_hash(authority.pem())?;
-    let kubeconfigs = async { kubeconfigs::write(host, &plan, &authority, keys, events) };
-    let (kubeconfigs, ()) = phase(events, "kubeconfig", "Write kubeconfigs", kubeconfigs).await?;
     let manifests = async { Ok((control_plane::write(host, &plan, Part::Server)?, ())) };
     let title = "Write static pods of etcd and the API server";
     let (manifests, ()) = phase(events, "control-plane", title, manifests).await?;
@@ -69,16 +113,18 @@ pub async fn init(host: &dyn Host, facts: &Facts, order: &InitOrder, events: &Ev
     };
     let (bound, client) = phase(events, "wait-control-plane", "Wait for the API server", api_server).await?;
 
+    if bound > 0 {
+        // The API server is new. Nobody waits for this: what it does not get done, Kubernetes does by itself.
+        let client = client.clone();
+        drop(tokio::spawn(async move { head_start::accounts(&client).await }));
+    }
     // What follows needs the API server alone and nothing of each other.
     let controllers = async {
-        let mut changes = control_plane::write(host, &plan, Part::ControllerManager)?;
+        let changes = control_plane::write(host, &plan, Part::ControllerManager)?;
         if bound > 0 {
-            // The API server is new. Whatever of this fails, Kubernetes does by itself a little later.
+            // While the container is made; without it the controller manager gets its rights a little later.
             let _ = head_start::rights(&client).await;
-            let _ = head_start::accounts(&client).await;
         }
-        changes.extend(control_plane::write(host, &plan, Part::Scheduler)?);
-        wait_control_plane::components(host, &plan).await?;
         Ok((changes, ()))
     };
     let marked = async {
@@ -87,7 +133,8 @@ pub async fn init(host: &dyn Host, facts: &Facts, order: &InitOrder, events: &Ev
         changes.extend(mark_control_plane::follow_rotation(host)?);
         Ok((changes, ()))
     };
-    let (uploaded, token, deployed, marked, controllers) = tokio::join!(
+    let (controllers, uploaded, token, marked) = tokio::join!(
+        phase(events, "controller-manager", "Start the controller manager", controllers),
         phase(
             events,
             "upload-config",
@@ -95,21 +142,15 @@ pub async fn init(host: &dyn Host, facts: &Facts, order: &InitOrder, events: &Ev
             upload_config::upload(&client, &plan, &kubelet)
         ),
         phase(events, "bootstrap-token", "Let nodes join", bootstrap_token::make(host, &client, &plan)),
-        phase(events, "addons", "Deploy CoreDNS and kube-proxy", addons::deploy(&client, &plan)),
         phase(events, "mark-control-plane", "Mark the node as control plane", marked),
-        phase(events, "controllers", "Start controller manager and scheduler", controllers),
     );
-    // The component that is not healthy explains the others.
-    let (controllers, ()) = controllers?;
-    let ((uploaded, ()), (deployed, ()), (marked, ())) = (uploaded?, deployed?, marked?);
+    let ((controllers, ()), (uploaded, ()), (marked, ())) = (controllers?, uploaded?, marked?);
     let (issued, token) = token?;
     let endpoint = match plan.cluster.control_plane_endpoint.as_str() {
         "" => plan.init.local_api_endpoint.host_and_port(),
         endpoint => endpoint.to_owned(),
     };
-    let changes =
-        [certificates, kubeconfigs, manifests, started, bound, controllers, uploaded, deployed, marked, issued];
-    let changes = changes.iter().sum();
+    let changes = [credentials, manifests, started, bound, controllers, uploaded, marked, issued].iter().sum();
     Ok(Initialised {
         joined: Joined { node: node.name.clone(), changes },
         ticket: token.map(|token| Ticket { endpoint, token: token.text(), ca_hashes, certificate_key: None }),

@@ -139,6 +139,16 @@ fn system(facts: &Facts, plan: &Plan<'_>, found: &mut Found) {
     for program in PROGRAMS.iter().filter(|program| !facts.programs.iter().any(|there| there == *program)) {
         found.error(format!("FileExisting-{program}"), format!("the program {program} is not on the host's PATH"));
     }
+    if let Some(runtime) = facts.runtime.as_ref().filter(|runtime| !runtime.cri) {
+        found.error(
+            "CRI",
+            format!(
+                "{} on the host has its CRI plugin turned off; take \"cri\" out of disabled_plugins in \
+                 /etc/containerd/config.toml and restart it, or remove that containerd",
+                runtime.name
+            ),
+        );
+    }
     if !facts.swap.is_empty() {
         let message = format!("swap is on ({}); kubelets refuse to start unless told otherwise", facts.swap.join(", "));
         found.warning("Swap", message);
@@ -355,6 +365,11 @@ mod tests {
         assert!(findings(&good(), Purpose::Init, &[]).is_empty());
     }
 
+    fn without_cri() -> crate::fact::Runtime {
+        let path = "/usr/bin/containerd".to_owned();
+        crate::fact::Runtime { name: "containerd".into(), path, version: "2.3.7".into(), ours: false, cri: false }
+    }
+
     type Change = fn(&mut Facts);
 
     #[rstest]
@@ -367,6 +382,7 @@ mod tests {
     #[case(|facts: &mut Facts| facts.kernel = "5.15.9".into(), Purpose::JoinWorker, &[])]
     #[case(|facts: &mut Facts| facts.systemd = false, Purpose::JoinWorker, &["E Service-kubelet"])]
     #[case(|facts: &mut Facts| { facts.programs.remove(0); }, Purpose::JoinWorker, &["E FileExisting-mount"])]
+    #[case(|facts: &mut Facts| facts.runtime = Some(without_cri()), Purpose::JoinWorker, &["E CRI"])]
     #[case(|facts: &mut Facts| facts.swap.push("/dev/sda2".into()), Purpose::JoinWorker, &["W Swap"])]
     #[case(|facts: &mut Facts| facts.hostname = "my_host".into(), Purpose::JoinWorker, &["W Hostname"])]
     #[case(

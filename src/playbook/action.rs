@@ -15,7 +15,7 @@ pub const KINDS: &[(&str, &[&str])] = &[
     ("link", &["path", "target"]),
     ("unpack", &["archive", "into", "strip"]),
     ("module", &["names", "file"]),
-    ("sysctl", &["values", "file", "optional"]),
+    ("sysctl", &["values", "file", "optional", "remember"]),
     ("swap", &["state"]),
     ("unit", &["name", "content", "source", "drop_in", "enabled", "state", "restart_on"]),
     ("image", &["references"]),
@@ -213,6 +213,9 @@ pub struct Sysctl {
     /// A parameter that this kernel does not have is left out; default false.
     #[serde(default)]
     pub optional: bool,
+    /// Parameters that a program alters later; they are taken note of, so that `down` puts them back.
+    #[serde(default)]
+    pub remember: Vec<String>,
 }
 
 /// Arguments of `swap`.

@@ -3,26 +3,24 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::action::Action;
-use super::archive;
 use super::observe::{FSTAB, is_swap_line, parameter};
 use super::plan::{Change, Turn};
 use crate::failure::{Failure, Kind, Result};
-use crate::host::journal::{Entry, FSTAB_MARK, Journal};
+use crate::host::journal::{Contents, Entry, FSTAB_MARK, Journal};
+use crate::host::observe::Kernel;
 use crate::host::{Command, Host, containerd, systemd};
 
 /// Makes a change of a task.
-pub async fn apply(host: &dyn Host, journal: &Journal, action: &Action, change: &Change) -> Result<()> {
+pub async fn apply(host: &dyn Host, journal: &Journal, change: &Change) -> Result<()> {
     match change {
         Change::Write { path, content, mode, .. } => journal.write_file(host, path, content, *mode),
         Change::SetMode { path, mode } => journal.set_mode(host, path, *mode),
         Change::Remove { path } => journal.remove_file(host, path),
         Change::MakeDirectory { path, mode, contents } => journal.make_directory(host, path, *mode, *contents),
+        Change::Claim { path, mode } => journal.make_directory(host, path, *mode, Contents::Ours),
         Change::MakeLink { path, target } => journal.make_link(host, path, target),
-        Change::Unpack { path, mode } => {
-            let Action::Unpack(unpack) = action else { return Err(mismatch()) };
-            journal.write_file(host, path, &archive::contents(host, unpack, path)?, *mode)
-        }
+        // All of an archive is unpacked in one pass over it: see `run`.
+        Change::Unpack { .. } => Err(mismatch()),
         Change::LoadModule { name } => load_module(host, journal, name).await,
         Change::SetParameter { key, from, to } => {
             let path = parameter(key)?;
@@ -33,6 +31,9 @@ pub async fn apply(host: &dyn Host, journal: &Journal, action: &Action, change: 
             journal.record(host, Entry::Sysctl { key: key.clone(), value: from.clone() })?;
             host.poke(&path, format!("{to}\n").as_bytes())
         }
+        Change::Remember { key, value } => {
+            journal.record(host, Entry::Sysctl { key: key.clone(), value: value.clone() })
+        }
         Change::SwapOff { device } => {
             journal.record(host, Entry::SwapOff { device: device.clone() })?;
             run(host, "swapoff", &[device], Duration::from_secs(300)).await
@@ -41,10 +42,9 @@ pub async fn apply(host: &dyn Host, journal: &Journal, action: &Action, change: 
             journal.record(host, Entry::FstabCommented)?;
             let text = host.read(Path::new(FSTAB))?.unwrap_or_default();
             let text = String::from_utf8_lossy(&text).into_owned();
-            let mark =
-                |line: &str| if is_swap_line(line) { format!("{FSTAB_MARK}{line}\n") } else { format!("{line}\n") };
+            let mark = |line: &str| if is_swap_line(line) { format!("{FSTAB_MARK}{line}") } else { line.to_owned() };
             let mode = host.entry(Path::new(FSTAB))?.map_or(0o644, |entry| entry.mode);
-            host.write(Path::new(FSTAB), text.lines().map(mark).collect::<String>().as_bytes(), mode)
+            host.write(Path::new(FSTAB), text.split_inclusive('\n').map(mark).collect::<String>().as_bytes(), mode)
         }
         Change::Reload { .. } => systemd::daemon_reload(host).await,
         Change::Enable { unit, enabled, before } => {
@@ -52,9 +52,9 @@ pub async fn apply(host: &dyn Host, journal: &Journal, action: &Action, change: 
             if *enabled { systemd::enable(host, unit).await } else { systemd::disable(host, unit).await }
         }
         Change::Turn { unit, how, before } => {
-            match how {
-                Turn::Restart => journal.record(host, Entry::Restarted { name: unit.clone() })?,
-                Turn::Start | Turn::Stop => record_unit(host, journal, unit, *before)?,
+            record_unit(host, journal, unit, *before)?;
+            if *how == Turn::Restart {
+                journal.record(host, Entry::Restarted { name: unit.clone() })?;
             }
             match how {
                 Turn::Start => systemd::start(host, unit).await,
@@ -85,11 +85,14 @@ fn record_unit(host: &dyn Host, journal: &Journal, unit: &str, before: (bool, bo
     journal.record(host, Entry::Unit { name: unit.to_owned(), enabled: before.0, active: before.1 })
 }
 
+/// Loads a module. A kernel that has its feature built in has no such module to load, which is fine.
 async fn load_module(host: &dyn Host, journal: &Journal, name: &str) -> Result<()> {
     journal.record(host, Entry::Module { name: name.to_owned() })?;
-    run(host, "modprobe", &[name], Duration::from_secs(60)).await.map_err(|failure| {
-        failure.advise(format!("install the kernel's module {name}, or boot the kernel whose modules are installed"))
-    })
+    let Err(failure) = run(host, "modprobe", &[name], Duration::from_secs(60)).await else { return Ok(()) };
+    if Kernel::read(host)?.has(host, name)? {
+        return Ok(());
+    }
+    Err(failure.advise(format!("install the kernel's module {name}, or boot the kernel whose modules are installed")))
 }
 
 async fn run<Text: AsRef<str>>(host: &dyn Host, program: &str, arguments: &[Text], limit: Duration) -> Result<()> {

@@ -312,7 +312,7 @@ mod tests {
     #[case("tasks:\n- file: {pth: /x, content: a}\n", "`pth` is no key of `file`")]
     #[case("tasks:\n- file: {path: x, content: a}\n", "not an absolute path")]
     #[case("tasks:\n- file: {path: /a/../b, content: a}\n", "not an absolute path")]
-    #[case("tasks:\n- file: {path: /x, content: a, mode: 0644}\n", "a mode is written in quotes")]
+    #[case("tasks:\n- file: {path: /x, content: a, mode: 644}\n", "a mode is written in quotes")]
     #[case("tasks:\n- file: {path: /x}\n", "needs `content` or `source`")]
     #[case("tasks:\n- file: {path: /x, source: elsewhere}\n", "cannot read elsewhere: not there")]
     #[case("tasks:\n- command: {argv: [true]}\n", "`command`")]

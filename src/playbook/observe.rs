@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::action::Action;
-use super::archive;
+use super::archive::{self, Packed};
 use super::run::Contents;
 use crate::failure::{Failure, Kind, Result};
+use crate::host::observe::{Kernel, swap};
 use crate::host::systemd::{self, Unit};
 use crate::host::{Command, EntryKind, Host, containerd};
 
@@ -32,8 +33,8 @@ pub struct Observation {
     pub images: BTreeSet<String>,
     /// Whether a `command` is done already.
     pub done: bool,
-    /// Files of an archive that are not unpacked as they are in it: path, permission bits.
-    pub lacking: BTreeMap<PathBuf, u32>,
+    /// What of an archive is not unpacked as it is in it.
+    pub lacking: BTreeMap<PathBuf, Packed>,
 }
 
 /// What is at a path.
@@ -79,7 +80,7 @@ pub async fn observe(host: &dyn Host, action: &Action, contents: &Contents) -> R
         }
         Action::Sysctl(sysctl) => {
             look(&sysctl.file, &mut seen)?;
-            for key in sysctl.values.keys() {
+            for key in sysctl.values.keys().chain(&sysctl.remember) {
                 if let Some(value) = host.read(&parameter(key)?)? {
                     let value = String::from_utf8_lossy(&value).split_whitespace().collect::<Vec<_>>().join(" ");
                     seen.sysctls.insert(key.clone(), value);
@@ -87,7 +88,7 @@ pub async fn observe(host: &dyn Host, action: &Action, contents: &Contents) -> R
             }
         }
         Action::Swap(_) => {
-            seen.swap = swaps(&text(host, "/proc/swaps")?);
+            seen.swap = swap(&text(host, "/proc/swaps")?);
             seen.fstab_swap = text(host, FSTAB)?.lines().any(is_swap_line);
         }
         Action::Unit(unit) => {
@@ -151,47 +152,29 @@ fn text(host: &dyn Host, path: &str) -> Result<String> {
     Ok(host.read(Path::new(path))?.map(|content| String::from_utf8_lossy(&content).into_owned()).unwrap_or_default())
 }
 
-/// Devices in /proc/swaps.
-fn swaps(text: &str) -> Vec<String> {
-    text.lines().skip(1).filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
-}
-
 /// Whether a line of /etc/fstab is in use and about swap.
 pub fn is_swap_line(line: &str) -> bool {
     let line = line.trim_start();
     !line.starts_with('#') && line.split_whitespace().nth(2) == Some("swap")
 }
 
-/// Which of these modules are loaded or built into the kernel. `-` and `_` are the same in their names.
+/// Which of these modules are there: loaded, built into the kernel, or their feature is.
 fn modules(host: &dyn Host, names: &[String]) -> Result<BTreeSet<String>> {
-    let loaded = text(host, "/proc/modules")?;
-    let loaded: BTreeSet<String> =
-        loaded.lines().filter_map(|line| line.split_whitespace().next()).map(plain).collect();
-    let release = text(host, "/proc/sys/kernel/osrelease")?;
-    let builtin = text(host, &format!("/lib/modules/{}/modules.builtin", release.trim()))?;
-    let builtin: BTreeSet<String> =
-        builtin.lines().filter_map(|line| line.rsplit('/').next()?.split('.').next().map(plain)).collect();
+    let kernel = Kernel::read(host)?;
     let mut there = BTreeSet::new();
     for name in names {
-        let plain = plain(name);
-        // A built-in module with parameters has a directory there, on kernels without the list too.
-        let in_sys = host.entry(&Path::new("/sys/module").join(&plain))?.is_some();
-        if loaded.contains(&plain) || builtin.contains(&plain) || in_sys {
+        if kernel.has(host, name)? {
             there.insert(name.clone());
         }
     }
     Ok(there)
 }
 
-fn plain(name: &str) -> String {
-    name.replace('-', "_")
-}
-
 #[cfg(test)]
 mod tests {
     use rstest::rstest;
 
-    use super::{is_swap_line, parameter, swaps};
+    use super::{is_swap_line, parameter};
 
     #[rstest]
     #[case("net.ipv4.ip_forward", Some("/proc/sys/net/ipv4/ip_forward"))]
@@ -210,11 +193,5 @@ mod tests {
     #[case("", false)]
     fn swap_lines(#[case] line: &str, #[case] is: bool) {
         assert_eq!(is_swap_line(line), is);
-    }
-
-    #[test]
-    fn devices_in_use() {
-        let text = "Filename\t\tType\t\tSize\n/dev/dm-1 partition 1048572 0 -2\n";
-        assert_eq!(swaps(text), ["/dev/dm-1"]);
     }
 }

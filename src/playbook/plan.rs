@@ -53,6 +53,13 @@ pub enum Change {
         /// Whose what comes into it is.
         contents: journal::Contents,
     },
+    /// Take note of a directory that is there, because what comes into it is ours. Alters nothing and counts for nothing.
+    Claim {
+        /// Which.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
     /// Make or turn a link.
     MakeLink {
         /// Where.
@@ -60,12 +67,10 @@ pub enum Change {
         /// What it points to.
         target: PathBuf,
     },
-    /// Unpack one file of an archive.
+    /// Unpack one file or link of an archive.
     Unpack {
         /// Where it goes.
         path: PathBuf,
-        /// Permission bits.
-        mode: u32,
     },
     /// Load a module.
     LoadModule {
@@ -80,6 +85,13 @@ pub enum Change {
         from: String,
         /// What it gets.
         to: String,
+    },
+    /// Take note of a kernel parameter that a program may alter. Alters nothing and counts for nothing.
+    Remember {
+        /// Dotted name.
+        key: String,
+        /// What it is.
+        value: String,
     },
     /// Stop using a swap device.
     SwapOff {
@@ -138,6 +150,13 @@ pub enum Turn {
     Restart,
 }
 
+impl Change {
+    /// Whether it alters something: what is only taken note of is no change.
+    pub fn counts(&self) -> bool {
+        !matches!(self, Self::Claim { .. } | Self::Remember { .. })
+    }
+}
+
 impl fmt::Display for Change {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -146,10 +165,12 @@ impl fmt::Display for Change {
             Self::SetMode { path, mode } => write!(formatter, "set mode of {} to {mode:04o}", path.display()),
             Self::Remove { path } => write!(formatter, "remove {}", path.display()),
             Self::MakeDirectory { path, .. } => write!(formatter, "make directory {}", path.display()),
+            Self::Claim { path, .. } => write!(formatter, "take note of {}", path.display()),
             Self::MakeLink { path, target } => write!(formatter, "link {} to {}", path.display(), target.display()),
             Self::Unpack { path, .. } => write!(formatter, "unpack {}", path.display()),
             Self::LoadModule { name } => write!(formatter, "load module {name}"),
             Self::SetParameter { key, from, to } => write!(formatter, "set {key} from {from} to {to}"),
+            Self::Remember { key, value } => write!(formatter, "take note of {key}, which is {value}"),
             Self::SwapOff { device } => write!(formatter, "turn off swap on {device}"),
             Self::CommentFstab => write!(formatter, "take swap out of {FSTAB}"),
             Self::Reload { unit } => write!(formatter, "have systemd read {unit}"),
@@ -174,9 +195,7 @@ pub fn plan(action: &Action, seen: &Observation, contents: &Contents, restart: b
         }
         Action::Directory(directory) => plan_directory(directory, seen),
         Action::Link(link) => plan_link(link, seen),
-        Action::Unpack(_) => {
-            seen.lacking.iter().map(|(path, mode)| Change::Unpack { path: path.clone(), mode: *mode }).collect()
-        }
+        Action::Unpack(_) => seen.lacking.keys().map(|path| Change::Unpack { path: path.clone() }).collect(),
         Action::Module(module) => plan_module(module, seen),
         Action::Sysctl(sysctl) => plan_sysctl(sysctl, seen),
         Action::Swap(Swap { .. }) => {
@@ -228,14 +247,22 @@ fn plan_content(path: &Path, content: &[u8], mode: u32, seen: &Observation) -> V
 
 fn plan_directory(directory: &Directory, seen: &Observation) -> Vec<Change> {
     let path = directory.path.clone();
-    let make = |mode| Change::MakeDirectory { path: path.clone(), mode, contents: directory.contents };
-    match (seen.paths.get(&directory.path), directory.mode) {
-        (Some(Seen::Directory { mode }), Some(wanted)) if *mode != wanted.0 => {
-            vec![Change::SetMode { path: path.clone(), mode: wanted.0 }]
+    let wanted = directory.mode.map(|mode| mode.0);
+    match seen.paths.get(&path) {
+        Some(Seen::Directory { mode }) => {
+            // A directory that is there keeps its mode unless the task names one.
+            let mode = *mode;
+            let differs = wanted.filter(|wanted| *wanted != mode);
+            let set = differs.map(|mode| Change::SetMode { path: path.clone(), mode });
+            let mode = wanted.unwrap_or(mode);
+            let ours = directory.contents == journal::Contents::Ours;
+            set.into_iter().chain(ours.then(|| Change::Claim { path: path.clone(), mode })).collect()
         }
-        // A directory that is there keeps its mode unless the task names one.
-        (Some(Seen::Directory { .. }), _) => Vec::new(),
-        (_, mode) => vec![make(mode.map_or(DIRECTORY_MODE, |mode| mode.0))],
+        // Where a link leads is the administrator's choice; making the directory fails if it leads to none.
+        _ => {
+            let mode = wanted.unwrap_or(DIRECTORY_MODE);
+            vec![Change::MakeDirectory { path, mode, contents: directory.contents }]
+        }
     }
 }
 
@@ -275,6 +302,8 @@ fn plan_sysctl(sysctl: &Sysctl, seen: &Observation) -> Vec<Change> {
             changes.push(Change::SetParameter { key: key.clone(), from, to });
         }
     }
+    let known = sysctl.remember.iter().filter_map(|key| Some((key.clone(), seen.sysctls.get(key)?.clone())));
+    changes.extend(known.map(|(key, value)| Change::Remember { key, value }));
     changes
 }
 
@@ -290,7 +319,8 @@ fn plan_unit(unit: &Unit, seen: &Observation, contents: &Contents, restart: bool
     if let Some(content) = &contents.unit {
         changes.extend(plan_content(&unit_path(&name, unit.drop_in.as_deref()), content, FILE_MODE, seen));
     }
-    let rewritten = !changes.is_empty();
+    // A file of ours that systemd has not read was written by a run that was broken off.
+    let rewritten = !changes.is_empty() || (contents.unit.is_some() && state.needs_reload);
     if rewritten || state.needs_reload {
         changes.push(Change::Reload { unit: name.clone() });
     }

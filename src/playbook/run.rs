@@ -1,18 +1,23 @@
 //! Runs a play on this host, task by task.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
 
 use super::action::Action;
 use super::apply::apply;
+use super::archive;
 use super::observe::observe;
-use super::plan::plan;
+use super::plan::{Change, plan};
 use super::render::Renderer;
 use super::{Play, Task};
+use crate::bundle::digest::sha256;
 use crate::event::Events;
 use crate::fact::Facts;
 use crate::failure::{Failure, Kind, Result};
 use crate::host::Host;
-use crate::host::journal::Journal;
+use crate::host::journal::{Journal, STATE_DIRECTORY};
 use crate::message::{PlayOrder, PlayReport};
 
 /// Contents that a task writes, ready before it is planned.
@@ -38,12 +43,8 @@ pub async fn run(
     let Play { tasks, .. } = &order.play;
     let renderer = Renderer::new(facts, &order.variables)?;
     let mut report = PlayReport::default();
-    let mut changed: BTreeSet<String> = BTreeSet::new();
+    let mut marks = Marks::read(host, &order.play)?;
     for task in tasks {
-        if !renderer.holds(task)? {
-            continue;
-        }
-        let before = report.changes.len();
         for item in renderer.items(task)? {
             let with_item;
             let renderer = match &item {
@@ -53,18 +54,54 @@ pub async fn run(
                 }
                 None => &renderer,
             };
-            let mut step =
-                Step { host, journal, renderer, files: &order.files, changed: &changed, dry_run: order.dry_run };
-            step.task(task, &mut report).await?;
-        }
-        if report.changes.len() > before
-            && let Some(name) = &task.name
-        {
-            changed.insert(name.clone());
+            if !renderer.holds(task)? {
+                continue;
+            }
+            let step = Step { host, journal, renderer, files: &order.files, dry_run: order.dry_run, events };
+            step.task(task, &mut marks, &mut report).await?;
         }
     }
-    let _ = events;
+    if !order.dry_run {
+        marks.remove(host)?;
+    }
     Ok(report)
+}
+
+/// Names of tasks that altered something and that a `restart_on` waits for. They are on the disk from before the change
+/// until the play has ended, so that a restart is made up for when a run was broken off in between.
+struct Marks {
+    path: PathBuf,
+    awaited: BTreeSet<String>,
+    changed: BTreeSet<String>,
+}
+
+impl Marks {
+    fn read(host: &dyn Host, play: &Play) -> Result<Self> {
+        let named = sha256(play.name.as_bytes());
+        let path = Path::new(STATE_DIRECTORY).join(format!("changed-{}", &named[..16]));
+        let content = host.read(&path)?.unwrap_or_default();
+        // One that cannot be read was being written: the change it is about did not happen.
+        let changed = serde_json::from_slice(&content).unwrap_or_default();
+        let awaited = play.tasks.iter().filter_map(|task| task.arguments.get("restart_on")?.as_array()).flatten();
+        let awaited = awaited.filter_map(Value::as_str).map(str::to_owned).collect();
+        Ok(Self { path, awaited, changed })
+    }
+
+    /// Notes that a task is about to alter something.
+    fn add(&mut self, host: &dyn Host, task: &Task, dry_run: bool) -> Result<()> {
+        let Some(name) = task.name.as_ref().filter(|name| self.awaited.contains(*name)) else { return Ok(()) };
+        if !self.changed.insert(name.clone()) || dry_run {
+            return Ok(());
+        }
+        let content = serde_json::to_vec(&self.changed)
+            .map_err(|error| Failure::new(Kind::Internal, "the names of tasks cannot be written").because(&error))?;
+        host.create_directory(Path::new(STATE_DIRECTORY), 0o700)?;
+        host.write(&self.path, &content, 0o600)
+    }
+
+    fn remove(&self, host: &dyn Host) -> Result<()> {
+        if self.changed.is_empty() { Ok(()) } else { host.remove(&self.path) }
+    }
 }
 
 /// One task, once.
@@ -73,12 +110,12 @@ struct Step<'a> {
     journal: &'a Journal,
     renderer: &'a Renderer,
     files: &'a BTreeMap<String, Vec<u8>>,
-    changed: &'a BTreeSet<String>,
     dry_run: bool,
+    events: &'a Events,
 }
 
 impl Step<'_> {
-    async fn task(&mut self, task: &Task, report: &mut PlayReport) -> Result<()> {
+    async fn task(&self, task: &Task, marks: &mut Marks, report: &mut PlayReport) -> Result<()> {
         let arguments = self.renderer.value(&task.arguments, &task.place)?;
         let action = Action::read(&task.kind, arguments).map_err(|reason| {
             Failure::new(Kind::Configuration, format!("{}: `{}`: {reason}", task.place, task.kind))
@@ -90,12 +127,25 @@ impl Step<'_> {
         let contents = self.contents(&action, &task.place).map_err(named)?;
         let seen = observe(self.host, &action, &contents).await.map_err(named)?;
         let restart =
-            matches!(&action, Action::Unit(unit) if unit.restart_on.iter().any(|name| self.changed.contains(name)));
-        for change in plan(&action, &seen, &contents, restart) {
-            if !self.dry_run {
-                apply(self.host, self.journal, &action, &change).await.map_err(named)?;
+            matches!(&action, Action::Unit(unit) if unit.restart_on.iter().any(|name| marks.changed.contains(name)));
+        let changes = plan(&action, &seen, &contents, restart);
+        if matches!(&action, Action::Swap(_)) && !seen.swap.is_empty() && !seen.fstab_swap {
+            let devices = seen.swap.join(", ");
+            let sentence =
+                format!("swap on {devices} is not of /etc/fstab: what turns it on may do so at the next boot");
+            self.events.warn(sentence);
+        }
+        if changes.iter().any(Change::counts) {
+            marks.add(self.host, task, self.dry_run)?;
+        }
+        if let (Action::Unpack(unpack), false) = (&action, self.dry_run) {
+            archive::install(self.host, self.journal, unpack, &seen.lacking).map_err(named)?;
+        }
+        for change in &changes {
+            if !self.dry_run && !matches!(change, Change::Unpack { .. }) {
+                apply(self.host, self.journal, change).await.map_err(named)?;
             }
-            report.changes.push(change.to_string());
+            report.changes.extend(change.counts().then(|| change.to_string()));
         }
         Ok(())
     }
@@ -132,3 +182,6 @@ impl Step<'_> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,9 @@ use crate::event::{Event, Unit, What};
 /// How often a step that takes long says how far it is.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// A step without changes that took at least this long is said all the same.
+const NOTABLE_MILLISECONDS: u64 = 500;
+
 /// The line that an event is worth, if any; `run` is what was known before the event.
 pub fn line(event: &Event, run: &Run, settings: &Settings, look: Look) -> Option<String> {
     let host = event.host.as_deref();
@@ -21,12 +24,19 @@ pub fn line(event: &Event, run: &Run, settings: &Settings, look: Look) -> Option
             (format!("failed: {}: {}", clean(&run.title(host, step)), clean(&failure.sentence)), Paint::Bad)
         }
         What::Said { sentence } if !settings.quiet => (clean(sentence), Paint::Plain),
-        What::Changed { change, .. } if settings.verbose || steps => (format!("* {}", clean(change)), Paint::Faint),
+        What::Changed { change, .. } if settings.verbose => (format!("* {}", clean(change)), Paint::Faint),
         What::StepStarted { title, .. } if settings.verbose && steps => (format!("{} ...", clean(title)), Paint::Faint),
+        // A step that altered nothing and took no time is not worth a line: a second run is short to read.
+        What::StepFinished { changes: 0, milliseconds, .. }
+            if *milliseconds < NOTABLE_MILLISECONDS && !settings.verbose =>
+        {
+            return None;
+        }
         What::StepFinished { step, changes, milliseconds } if steps => {
             let took = duration(Duration::from_millis(*milliseconds));
-            let changes = if *changes == 0 { "no change".to_owned() } else { count(u64::from(*changes), "change") };
-            (format!("{}: {changes} in {took}", clean(&run.title(host, step))), Paint::Plain)
+            let changes =
+                if *changes == 0 { String::new() } else { format!("{} in ", count(u64::from(*changes), "change")) };
+            (format!("{}: {changes}{took}", clean(&run.title(host, step))), Paint::Plain)
         }
         What::HostFinished { state } if steps => (clean(state), Paint::Good),
         What::RunStarted { verb, cluster, hosts } if steps => {
@@ -100,12 +110,9 @@ mod tests {
     }
 
     #[test]
-    fn without_a_terminal_every_end_and_change_is_a_line() {
+    fn without_a_terminal_every_end_that_matters_is_a_line() {
         assert_snapshot!(told(&Settings::default(), false), @r"
         clusterctl up: cluster demo, 3 hosts
-        cp1       Connect: no change in 0.3 s
-        w1        Connect: no change in 0.4 s
-        cp1       * file /etc/modules-load.d/kubernetes.conf created
         w1        warning: w1 has cgroup v1, which Kubernetes will stop supporting
         cp1       Prepare the host: 1 change in 0.5 s
         worker-2  failed: Connect: port 22 refuses the connection
@@ -136,9 +143,11 @@ mod tests {
     }
 
     #[test]
-    fn verbose_adds_beginnings() {
+    fn verbose_adds_beginnings_changes_and_what_took_no_time() {
         let verbose = Settings { verbose: true, ..Settings::default() };
         let text = told(&verbose, false);
+        assert!(text.contains("cp1       * file /etc/modules-load.d/kubernetes.conf created"), "{text}");
+        assert!(text.contains("cp1       Connect: 0.3 s"), "{text}");
         assert!(text.contains("cp1       Start the control plane ..."), "{text}");
     }
 }

@@ -40,7 +40,7 @@ fn hosts_that_cannot_be_reached_are_all_named_and_the_others_left_alone() {
         &format!("address: {}", bed.hosts[2].address),
         &format!("address: \"{}:2\"", bed.hosts[2].address),
     );
-    let text = replaced(&text, "ssh: {", "ssh: {connect_limit: 4, ");
+    let text = replaced(&text, "ssh: {", "ssh: {connect_limit_seconds: 4, ");
     let finished = up(&bed.write_inventory(&text));
     refused(&finished, 4, &[&bed.hosts[1].name, "172.29.251.251", &bed.hosts[2].name, "refused"]);
     untouched(&bed);

@@ -1,7 +1,6 @@
 //! Runs the real program, with a limit, and keeps what it printed.
 #![expect(clippy::disallowed_methods, reason = "tests start the program as a person would")]
 
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};

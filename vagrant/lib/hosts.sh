@@ -269,6 +269,7 @@ host_command() {
       [ $# -gt 0 ] || set -- bash
       if [ -t 0 ] && [ -t 1 ]; then exec docker exec -it "$name" "$@"; else exec docker exec -i "$name" "$@"; fi
       ;;
+    import) docker exec -i "$name" ctr -n k8s.io images import - <"${1:?import HOST ARCHIVE}" >/dev/null ;;
     *) die "host knows no verb '$verb'" ;;
   esac
 }

@@ -101,6 +101,8 @@ struct Later {
     reload: bool,
     start: Vec<String>,
     restart: BTreeSet<String>,
+    /// Units that did not run before us.
+    stopped: BTreeSet<String>,
 }
 
 impl Later {
@@ -110,7 +112,8 @@ impl Later {
         {
             failures.push(failure);
         }
-        for name in &self.restart {
+        // A unit that did not run before us was stopped, whatever restarted it in between.
+        for name in self.restart.difference(&self.stopped) {
             match systemd::restart(host, name).await {
                 Ok(()) => step.changed(format!("unit {name} restarted")),
                 Err(failure) => failures.push(failure),
@@ -274,6 +277,9 @@ async fn put_unit_back(
     later: &mut Later,
 ) -> Result<Option<String>> {
     later.reload = true;
+    if !active {
+        later.stopped.insert(name.to_owned());
+    }
     let now = systemd::state(host, name).await?;
     let mut done = Vec::new();
     if now.active && !active {

@@ -30,8 +30,10 @@ pub(crate) struct Kernel {
 }
 
 impl Kernel {
-    /// Reads the lists. `release` is `uname -r`.
-    pub(crate) fn read(host: &dyn Host, release: &str) -> Result<Self> {
+    /// Reads the lists.
+    pub(crate) fn read(host: &dyn Host) -> Result<Self> {
+        let release = super::text(host, "/proc/sys/kernel/osrelease")?;
+        let release = release.trim();
         Ok(Self {
             loaded: super::text(host, "/proc/modules")?,
             built_in: super::text(host, &format!("/lib/modules/{release}/modules.builtin"))?,
@@ -65,8 +67,8 @@ fn underscored(module: &str) -> String {
 }
 
 /// Which of the modules that matter are there.
-pub(super) fn modules(host: &dyn Host, release: &str) -> Result<Vec<String>> {
-    let kernel = Kernel::read(host, release)?;
+pub(super) fn modules(host: &dyn Host) -> Result<Vec<String>> {
+    let kernel = Kernel::read(host)?;
     let mut there = Vec::new();
     for (module, _) in MODULES {
         if kernel.has(host, module)? {

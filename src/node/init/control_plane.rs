@@ -25,6 +25,16 @@ pub(super) enum Part {
     Scheduler,
 }
 
+/// Whether the last manifest of a part is there.
+pub(super) fn there(host: &dyn Host, part: Part) -> Result<bool> {
+    let name = match part {
+        Part::Server => "kube-apiserver",
+        Part::ControllerManager => "kube-controller-manager",
+        Part::Scheduler => "kube-scheduler",
+    };
+    Ok(host.entry(&Path::new(DIRECTORY).join(format!("{name}.yaml")))?.is_some())
+}
+
 /// Writes the manifests of a part that are missing or differ.
 pub(super) fn write(host: &dyn Host, plan: &Plan, part: Part) -> Result<Changes> {
     let mut ca_directories = Vec::new();

@@ -24,6 +24,9 @@ const CONTROLLER_ROLE: &str = "system:controller:";
 /// Controllers that have a role and do not run, so that they have no account.
 const WITHOUT_ACCOUNT: &[&str] = &["route-controller", "selinux-warning-controller", "service-controller"];
 
+/// Where the API server says whether it has made its roles.
+const ROLES: &str = "/readyz/poststarthook/rbac/bootstrap-roles";
+
 /// How long writing one of these is tried, and how long roles are looked for.
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -48,13 +51,23 @@ fn binding(user: &str) -> Value {
     })
 }
 
+/// Waits until the API server has made all its roles and bindings.
+pub(super) async fn roles(client: &Client) -> Result<()> {
+    let wait = Wait::new("the API server", "make its roles", LIMIT);
+    wait.until(async || match client.healthy(ROLES).await {
+        Ok(()) => Ok(Look::There(())),
+        Err(problem) => Ok(Look::NotYet(problem.to_string())),
+    })
+    .await
+}
+
 /// Makes the controllers' accounts, as the API server makes their roles.
 pub(super) async fn accounts(client: &Client) -> Result<()> {
     let made = Mutex::new(BTreeSet::new());
     let wait = Wait::new("the API server", "make its roles", LIMIT);
     wait.until(async || {
         // Asked first: roles made before it said yes are in the list that follows.
-        let complete = client.healthy("/readyz/poststarthook/rbac/bootstrap-roles").await.is_ok();
+        let complete = client.healthy(ROLES).await.is_ok();
         let roles = match client.list("ClusterRole", None, "").await {
             Ok(roles) => roles,
             Err(problem) => return Ok(Look::NotYet(problem.to_string())),
