@@ -139,7 +139,7 @@ impl FakeApi {
                 None => refusal(404, "NotFound"),
             },
             "DELETE" => state.objects.remove(path).map_or_else(|| refusal(404, "NotFound"), |object| (200, object)),
-            _ if path == "/readyz" || path == "/livez" => (200, json!("ok")),
+            _ if path.starts_with("/readyz") || path == "/livez" => (200, json!("ok")),
             _ => match state.objects.get(path) {
                 Some(object) => (200, object.clone()),
                 None if is_collection(path) => {

@@ -7,6 +7,7 @@ mod addons;
 mod bootstrap_token;
 mod certificates;
 mod control_plane;
+mod head_start;
 mod kubeconfigs;
 mod mark_control_plane;
 mod plan;
@@ -50,21 +51,30 @@ async fn credentials(host: &dyn Host, plan: &Plan, events: &Events) -> Result<(u
     Ok((certificates + kubeconfigs, authority))
 }
 
-/// What is left when the API server runs and all images are there: the add-ons, and the health of all components.
+/// What is left when the API server runs and all images are there: the scheduler, the add-ons, and the health of all
+/// components.
 ///
 /// # Errors
 /// As [`init`].
 pub async fn complete(host: &dyn Host, facts: &Facts, order: &InitOrder, events: &Events) -> Result<u32> {
     let plan = Plan::load(host, facts, order, events)?;
     let client = Client::from_kubeconfig(&kubeconfigs::local(host, &plan, &ADMIN)?).await?;
-    let title = "Wait for controller manager and scheduler";
+    let scheduler = async {
+        if !control_plane::there(host, Part::Scheduler)? {
+            // Whatever happens to it, the scheduler gets its rights, only later.
+            let _ = head_start::roles(&client).await;
+        }
+        let changes = control_plane::write(host, &plan, Part::Scheduler)?;
+        wait_control_plane::components(host, &plan).await?;
+        Ok((changes, ()))
+    };
     let (deployed, healthy) = tokio::join!(
         phase(events, "addons", "Deploy CoreDNS and kube-proxy", addons::deploy(&client, &plan)),
-        phase(events, "health", title, wait_control_plane::components(host, &plan)),
+        phase(events, "scheduler", "Start the scheduler", scheduler),
     );
     // The component that is not healthy explains the others.
-    healthy?;
-    Ok(deployed?.0)
+    let ((started, ()), (deployed, ())) = (healthy?, deployed?);
+    Ok(started + deployed)
 }
 
 /// Makes this host the first control plane, until others can join it; [`complete`] does the rest.
@@ -83,7 +93,7 @@ pub async fn init(host: &dyn Host, facts: &Facts, order: &InitOrder, events: &Ev
 
     let (credentials, authority) = credentials(host, &plan, events).await?;
     let ca_hashes = public_key_hash(authority.pem())?;
-    let manifests = async { control_plane::write(host, &plan, Part::ApiServer) };
+    let manifests = async { Ok((control_plane::write(host, &plan, Part::Server)?, ())) };
     let title = "Write static pods of etcd and the API server";
     let (manifests, ()) = phase(events, "control-plane", title, manifests).await?;
     let settings = kubelet::Settings {
@@ -103,17 +113,28 @@ pub async fn init(host: &dyn Host, facts: &Facts, order: &InitOrder, events: &Ev
     };
     let (bound, client) = phase(events, "wait-control-plane", "Wait for the API server", api_server).await?;
 
-    let controllers = async { control_plane::write(host, &plan, Part::Controllers) };
-    let title = "Write static pods of controller manager and scheduler";
-    let (controllers, ()) = phase(events, "controllers", title, controllers).await?;
-
+    if bound > 0 {
+        // The API server is new. Nobody waits for this: what it does not get done, Kubernetes does by itself.
+        let client = client.clone();
+        drop(tokio::spawn(async move { head_start::accounts(&client).await }));
+    }
     // What follows needs the API server alone and nothing of each other.
-    let marked = async {
-        let mut changes = mark_control_plane::follow_rotation(host, &client, plan.node_name()).await?;
-        changes.extend(mark_control_plane::mark(&client, &plan).await?.0);
+    let controllers = async {
+        let changes = control_plane::write(host, &plan, Part::ControllerManager)?;
+        if bound > 0 {
+            // While the container is made; without it the controller manager gets its rights a little later.
+            let _ = head_start::rights(&client).await;
+        }
         Ok((changes, ()))
     };
-    let (uploaded, token, marked) = tokio::join!(
+    let marked = async {
+        // The Node first: the kubelet has its certificate by then.
+        let (mut changes, ()) = mark_control_plane::mark(&client, &plan).await?;
+        changes.extend(mark_control_plane::follow_rotation(host)?);
+        Ok((changes, ()))
+    };
+    let (controllers, uploaded, token, marked) = tokio::join!(
+        phase(events, "controller-manager", "Start the controller manager", controllers),
         phase(
             events,
             "upload-config",
@@ -123,7 +144,7 @@ pub async fn init(host: &dyn Host, facts: &Facts, order: &InitOrder, events: &Ev
         phase(events, "bootstrap-token", "Let nodes join", bootstrap_token::make(host, &client, &plan)),
         phase(events, "mark-control-plane", "Mark the node as control plane", marked),
     );
-    let ((uploaded, ()), (marked, ())) = (uploaded?, marked?);
+    let ((controllers, ()), (uploaded, ()), (marked, ())) = (controllers?, uploaded?, marked?);
     let (issued, token) = token?;
     let endpoint = match plan.cluster.control_plane_endpoint.as_str() {
         "" => plan.init.local_api_endpoint.host_and_port(),

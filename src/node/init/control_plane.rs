@@ -16,22 +16,27 @@ const DIRECTORY: &str = "/etc/kubernetes/manifests";
 /// Which static pods are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Part {
-    /// etcd and the API server.
-    ApiServer,
-    /// Controller manager and scheduler. They are started when there is an API server to serve: one that starts before
-    /// tries to become the leader every 2 to 4.4 seconds, and waits that long again after an attempt that came too
-    /// early.
-    Controllers,
+    /// etcd and the API server, which need nobody.
+    Server,
+    /// The controller manager. Started before the API server takes requests it only takes processor time from it, and is
+    /// refused its lease for seconds.
+    ControllerManager,
+    /// The scheduler, likewise. It is needed later, and asks more slowly again for all that it was refused.
+    Scheduler,
 }
 
-impl Part {
-    fn has(self, component: &str) -> bool {
-        (self == Self::ApiServer) == matches!(component, "etcd.yaml" | "kube-apiserver.yaml")
-    }
+/// Whether the last manifest of a part is there.
+pub(super) fn there(host: &dyn Host, part: Part) -> Result<bool> {
+    let name = match part {
+        Part::Server => "kube-apiserver",
+        Part::ControllerManager => "kube-controller-manager",
+        Part::Scheduler => "kube-scheduler",
+    };
+    Ok(host.entry(&Path::new(DIRECTORY).join(format!("{name}.yaml")))?.is_some())
 }
 
-/// Writes the manifests of a part that are missing or differ. etcd's comes first, as the API server needs it first.
-pub(super) fn write(host: &dyn Host, plan: &Plan, part: Part) -> Result<(Changes, ())> {
+/// Writes the manifests of a part that are missing or differ.
+pub(super) fn write(host: &dyn Host, plan: &Plan, part: Part) -> Result<Changes> {
     let mut ca_directories = Vec::new();
     for directory in CA_DIRECTORIES {
         if host.entry(Path::new(directory))?.is_some() {
@@ -51,21 +56,24 @@ pub(super) fn write(host: &dyn Host, plan: &Plan, part: Part) -> Result<(Changes
         etcd_members: &[],
         etcd_tag: None,
     };
-    let mut wanted = Vec::new();
-    if let Some(etcd) = &plan.cluster.etcd.local {
-        host.create_directory(Path::new(&etcd.data_dir), 0o700)?;
-        wanted.push(manifests::etcd(&order)?);
-    }
-    wanted.extend(manifests::control_plane(&order)?);
+    let wanted = match (part, &plan.cluster.etcd.local) {
+        (Part::Server, Some(etcd)) => {
+            host.create_directory(Path::new(&etcd.data_dir), 0o700)?;
+            vec![manifests::etcd(&order)?, manifests::api_server(&order)?]
+        }
+        (Part::Server, None) => vec![manifests::api_server(&order)?],
+        (Part::ControllerManager, _) => vec![manifests::controller_manager(&order)?],
+        (Part::Scheduler, _) => vec![manifests::scheduler(&order)?],
+    };
     host.create_directory(Path::new(DIRECTORY), 0o700)?;
     let mut changes = Vec::new();
-    for manifest in wanted.into_iter().filter(|manifest| part.has(&manifest.file_name())) {
+    for manifest in wanted {
         let path = Path::new(DIRECTORY).join(manifest.file_name());
         if files::ensure(host, &path, manifest.to_text().as_bytes(), 0o600)? {
             changes.push(format!("{} written", path.display()));
         }
     }
-    Ok((changes, ()))
+    Ok(changes)
 }
 
 /// The proxy variables of our environment (kubeadm.md section 4.1), sorted by name.
@@ -85,18 +93,17 @@ mod tests {
     use crate::host::fake::FakeHost;
     use crate::node::init::plan::tests::plan;
 
+    const PARTS: [Part; 3] = [Part::Server, Part::ControllerManager, Part::Scheduler];
+
     #[test]
     fn four_pods_once_etcd_first() {
         let host = FakeHost::new();
         let plan = plan("");
-        let (changes, ()) = write(&host, &plan, Part::ApiServer).unwrap();
-        assert_eq!(
-            changes,
-            ["/etc/kubernetes/manifests/etcd.yaml written", "/etc/kubernetes/manifests/kube-apiserver.yaml written"]
-        );
-        assert_eq!(write(&host, &plan, Part::Controllers).unwrap().0.len(), 2);
-        for part in [Part::ApiServer, Part::Controllers] {
-            assert_eq!(write(&host, &plan, part).unwrap().0, Vec::<String>::new());
+        let changes = PARTS.map(|part| write(&host, &plan, part).unwrap()).concat();
+        let names = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"];
+        assert_eq!(changes, names.map(|name| format!("/etc/kubernetes/manifests/{name}.yaml written")));
+        for part in PARTS {
+            assert!(write(&host, &plan, part).unwrap().is_empty());
         }
     }
 }

@@ -10,11 +10,11 @@ use super::plan::Plan;
 use crate::api::Client;
 use crate::api::wait::{Look, Wait};
 use crate::failure::Result;
-use crate::host::{Host, systemd};
+use crate::host::Host;
 use crate::kubernetes::configuration::Taint;
 use crate::kubernetes::kubeconfig::{KUBELET, Kubeconfig};
+use crate::node::files;
 use crate::node::phase::Changes;
-use crate::node::{files, kubelet};
 
 const LABELS: [&str; 2] =
     ["node-role.kubernetes.io/control-plane", "node.kubernetes.io/exclude-from-external-load-balancers"];
@@ -89,9 +89,9 @@ fn patch(node: &Value, taints: &[Taint], annotation: Option<&str>) -> Option<Val
 
 /// Points kubelet.conf to the certificate that the kubelet rotates, once there is one.
 ///
-/// The kubelet, which holds that certificate already, is restarted only while its Node is not there: it tries to register
-/// at growing intervals while the API server starts, and a fresh one registers at once.
-pub(super) async fn follow_rotation(host: &dyn Host, client: &Client, node: &str) -> Result<Changes> {
+/// Unlike kubeadm it does not restart the kubelet, which holds that certificate already: a kubelet looks at the readiness
+/// of pods only after a random part of 10 seconds while it is itself younger than that, and CoreDNS would come up later.
+pub(super) fn follow_rotation(host: &dyn Host) -> Result<Changes> {
     let path = kubeconfigs::path(&KUBELET);
     let Some(text) = files::text(host, &path)?.filter(|_| host.entry(Path::new(ROTATED)).is_ok_and(|it| it.is_some()))
     else {
@@ -102,9 +102,6 @@ pub(super) async fn follow_rotation(host: &dyn Host, client: &Client, node: &str
         return Ok(Vec::new());
     }
     files::ensure(host, &path, kubeconfig.to_text().expose().as_bytes(), 0o600)?;
-    if !matches!(client.get("Node", None, node).await, Ok(Some(_))) {
-        systemd::restart(host, kubelet::UNIT).await?;
-    }
     Ok(vec![format!("{} follows the rotated certificate", path.display())])
 }
 
@@ -134,25 +131,16 @@ mod tests {
         assert_eq!(patch(&node, &[control_plane_taint()], annotation), wanted);
     }
 
-    #[rstest]
-    #[case(false, true)]
-    #[case(true, false)]
-    #[tokio::test]
-    async fn a_kubelet_that_registered_is_not_restarted(#[case] registered: bool, #[case] restarted: bool) {
-        let api = FakeApi::start().await;
-        if registered {
-            api.put(json!({"kind": "Node", "metadata": {"name": "cp1"}}));
-        }
+    #[test]
+    fn kubelet_conf_follows_the_rotated_certificate_once_there_is_one() {
         let mut kubeconfig = Kubeconfig::bootstrap("https://x:6443", "c", "CA", &Secret::new("t"));
         kubeconfig.users[0].name = "system:node:cp1".into();
-        let host = FakeHost::new()
-            .file("/etc/kubernetes/kubelet.conf", kubeconfig.to_text().expose())
-            .file(ROTATED, "")
-            .answer(&["systemctl", "restart", "kubelet"], 0, "");
-        let client = api.client().await;
-        assert_eq!(follow_rotation(&host, &client, "cp1").await.unwrap().len(), 1);
-        assert_eq!(host.done().iter().any(|done| done.contains("restart")), restarted);
-        assert!(follow_rotation(&host, &client, "cp1").await.unwrap().is_empty());
+        let host = FakeHost::new().file("/etc/kubernetes/kubelet.conf", kubeconfig.to_text().expose());
+        assert!(follow_rotation(&host).unwrap().is_empty());
+        let host = host.file(ROTATED, "");
+        assert_eq!(follow_rotation(&host).unwrap().len(), 1);
+        assert!(host.text("/etc/kubernetes/kubelet.conf").unwrap().contains(ROTATED));
+        assert!(follow_rotation(&host).unwrap().is_empty());
     }
 
     #[tokio::test]

@@ -76,7 +76,7 @@ async fn administrators(admin: &Client, super_admin: Option<&Client>, limit: Dur
 ///
 /// # Errors
 /// Kind `Cluster` with the last lines of the component that is not.
-pub(super) async fn components(host: &dyn Host, plan: &Plan) -> Result<(Changes, ())> {
+pub(super) async fn components(host: &dyn Host, plan: &Plan) -> Result<()> {
     let limit = plan.init.timeouts.control_plane_component_health_check.0;
     let waits = probes(plan).into_iter().map(|probe| async move {
         match probe.wait(limit).await {
@@ -84,8 +84,7 @@ pub(super) async fn components(host: &dyn Host, plan: &Plan) -> Result<(Changes,
             Err(failure) => Err(diagnosis::explain(host, failure, &[&probe.component]).await),
         }
     });
-    futures::future::join_all(waits).await.into_iter().collect::<Result<Vec<()>>>()?;
-    Ok((Vec::new(), ()))
+    futures::future::join_all(waits).await.into_iter().collect()
 }
 
 /// The health paths of the components, where their arguments put them.
