@@ -13,7 +13,7 @@ use super::lane::Lane;
 use super::plan::{Plan, plan};
 use crate::bundle::Bundle;
 use crate::event::{What, elapsed_milliseconds};
-use crate::failure::{Failure, Result};
+use crate::failure::{Failure, Kind, Result};
 use crate::inventory::{Inventory, Role};
 
 /// How a host came out of a run.
@@ -140,6 +140,7 @@ async fn begin(
     settings: &Settings,
 ) -> Result<(Documents, Vec<Session>, Plan), Vec<Failure>> {
     let documents = Documents::read(inventory).map_err(|failure| vec![failure])?;
+    one_control_plane(inventory).map_err(|failure| vec![failure])?;
     let (sessions, unreachable) =
         connect(inventory, settings, Access::Alter("up")).await.map_err(|failure| vec![failure])?;
     let facts: BTreeMap<_, _> =
@@ -148,6 +149,18 @@ async fn begin(
         Ok(plan) if unreachable.is_empty() => Ok((documents, sessions, plan)),
         Ok(_) => Err(unreachable),
         Err(findings) => Err(unreachable.into_iter().chain(findings).collect()),
+    }
+}
+
+/// Joining further control planes is not there yet; as a worker one must not come out.
+fn one_control_plane(inventory: &Inventory) -> Result<()> {
+    match inventory.control_planes().nth(1) {
+        None => Ok(()),
+        Some(second) => Err(Failure::new(
+            Kind::Configuration,
+            format!("{} is a second control plane, and this version makes clusters with one", second.name),
+        )
+        .advise("give it `role: worker`")),
     }
 }
 

@@ -23,7 +23,7 @@ const EVERY: Duration = Duration::from_millis(150);
 
 /// How long a token that the cluster does not know yet is waited for: the controller manager signs within seconds, and
 /// after that a token is wrong, not late.
-const SIGNATURE_LIMIT: Duration = Duration::from_secs(60);
+const SIGNATURE_LIMIT: Duration = Duration::from_secs(30);
 
 /// A cluster that proved itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,34 +89,42 @@ async fn fetch(server: &str, trust: Trust, token: &Token, limit: Duration) -> Re
     let client = Client::new(&access).await?.limited(CLUSTER_INFO_BYTES);
     let unsigned_since = OnceLock::new();
     let wait = Wait::new(server, "give its cluster-info", limit).every(EVERY);
-    wait.until(async || {
-        let object = match client.get("ConfigMap", Some("kube-public"), "cluster-info").await {
-            Ok(Some(object)) => object,
-            Ok(None) => return Ok(Look::NotYet("there is no ConfigMap kube-public/cluster-info".to_owned())),
-            Err(problem @ Problem::Unreadable(_)) => {
-                return Err(problem.failure(format!("{server} is no API server of a cluster")));
-            }
-            Err(problem) => return Ok(Look::NotYet(problem.to_string())),
-        };
-        let text = |key: &str| object["data"][key].as_str().map(str::to_owned);
-        let Some(kubeconfig) = text("kubeconfig") else {
-            return Ok(Look::NotYet("the ConfigMap kube-public/cluster-info holds no kubeconfig".to_owned()));
-        };
-        match text(&format!("jws-kubeconfig-{}", token.id)) {
-            Some(signature) => Ok(Look::There(ClusterInfo { kubeconfig, signature })),
-            None => {
-                let since = unsigned_since.get_or_init(std::time::Instant::now);
-                let sentence = format!("the cluster at {server} does not know the bootstrap token {}", token.id);
-                if since.elapsed() < SIGNATURE_LIMIT {
-                    return Ok(Look::NotYet(sentence));
+    let fetched = wait
+        .until(async || {
+            let object = match client.get("ConfigMap", Some("kube-public"), "cluster-info").await {
+                Ok(Some(object)) => object,
+                Ok(None) => return Ok(Look::NotYet("there is no ConfigMap kube-public/cluster-info".to_owned())),
+                Err(problem @ Problem::Unreadable(_)) => {
+                    return Err(problem.failure(format!("{server} is no API server of a cluster")));
                 }
-                Err(Failure::new(Kind::Cluster, sentence)
-                    .caused_by("the token is invalid, has expired, or belongs to another cluster")
-                    .advise("run `clusterctl up` again for a fresh token, or make one with `kubeadm token create`"))
+                Err(problem) => return Ok(Look::NotYet(problem.to_string())),
+            };
+            let text = |key: &str| object["data"][key].as_str().map(str::to_owned);
+            let Some(kubeconfig) = text("kubeconfig") else {
+                return Ok(Look::NotYet("the ConfigMap kube-public/cluster-info holds no kubeconfig".to_owned()));
+            };
+            match text(&format!("jws-kubeconfig-{}", token.id)) {
+                Some(signature) => Ok(Look::There(ClusterInfo { kubeconfig, signature })),
+                None => {
+                    let since = unsigned_since.get_or_init(std::time::Instant::now);
+                    let sentence = format!("the cluster at {server} does not know the bootstrap token {}", token.id);
+                    if since.elapsed() < SIGNATURE_LIMIT {
+                        return Ok(Look::NotYet(sentence));
+                    }
+                    Err(Failure::new(Kind::Cluster, sentence)
+                        .caused_by("the token is invalid, has expired, or belongs to another cluster"))
+                }
             }
+        })
+        .await;
+    fetched.map_err(|failure| match (&failure.advice, unsigned_since.get()) {
+        (Some(_), _) => failure,
+        (None, Some(_)) => {
+            failure.advise("run `clusterctl up` again for a fresh token, or make one with `kubeadm token create`")
         }
+        (None, None) => failure
+            .advise("see that an API server listens there and that this host reaches it: address, routes, firewalls"),
     })
-    .await
 }
 
 /// Reads pins: `sha256:` and 64 hex digits, in lower case afterwards.
@@ -252,6 +260,7 @@ mod tests {
         let failure = fetch(&api.server(), Trust::Unverified, &token, Duration::from_millis(400)).await.unwrap_err();
         assert!(failure.to_string().ends_with("does not know the bootstrap token abcdef"), "{failure}");
         assert!(!failure.to_string().contains("0123456789"));
+        assert!(failure.advice.unwrap().contains("fresh token"));
     }
 
     #[tokio::test]

@@ -17,6 +17,7 @@ const NAMESPACE: &str = "k8s.io";
 
 /// Where containerd keeps the containers of Kubernetes; it does not tidy up after containers that ended without it.
 const LEFT: &[&str] = &[
+    "/run/containerd/runc/k8s.io",
     "/run/containerd/io.containerd.runtime.v2.task/k8s.io",
     "/run/containerd/io.containerd.grpc.v1.cri/containers",
     "/run/containerd/io.containerd.grpc.v1.cri/sandboxes",
