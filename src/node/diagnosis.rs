@@ -78,7 +78,7 @@ pub(super) async fn explain(host: &dyn Host, failure: Failure, components: &[&st
     match advice {
         Some(advice) => failure.advise(advice),
         None if failure.advice.is_some() => failure,
-        None => failure.advise("read the log lines below; `journalctl -u kubelet` on the host has more"),
+        None => failure.advise("read the log lines above; `journalctl -u kubelet` on the host has more"),
     }
 }
 
