@@ -55,7 +55,12 @@ impl Bed {
 
     /// `count` hosts that bring Debian's containerd.
     pub fn with_containerd(count: usize) -> Self {
-        Self::create(count, "containerd")
+        let bed = Self::create(count, "containerd");
+        for host in &bed.hosts {
+            // sshd answers before containerd has made its folders. A unit that has started is left as it is.
+            bed.sh(&host.name, "systemctl start containerd");
+        }
+        bed
     }
 
     fn create(count: usize, image: &str) -> Self {
