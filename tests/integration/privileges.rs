@@ -54,8 +54,13 @@ fn a_wrong_sudo_password_a_missing_one_and_a_missing_right_are_told_apart() {
     };
     said(&up(&with_password_file(&bed, "wrong")), "does not accept the password");
     said(&up(&bed.write_inventory(&bed.inventory_text("ops"))), "asks for a password");
-    let plain = bed.inventory_text("plain").replace("user: plain", "user: plain, become: sudo");
-    said(&up(&bed.write_inventory(&plain)), "sudo");
+    // sudo asks first and says only then that the user has no right.
+    bed.sh(host, &format!("echo plain:{OPS_PASSWORD} | chpasswd"));
+    let password = bed.folder.path().join("password");
+    std::fs::write(&password, OPS_PASSWORD).unwrap();
+    let become_root = format!("user: plain, become: sudo, become_password: {{file: {}}}", password.display());
+    let plain = bed.inventory_text("plain").replace("user: plain", &become_root);
+    said(&up(&bed.write_inventory(&plain)), "has no right to use sudo");
     assert_eq!(bed.try_sh(host, "test -e /var/lib/clusterctl").code, 1);
 }
 
