@@ -171,6 +171,9 @@ init() {
 join() { on "$2" "$join_command --ignore-preflight-errors=SystemVerification"; }
 join_all() { on_all join 1; }
 network() {
+  # The controller manager gives a node its pod network a moment after the node has joined.
+  on "$first" "kubectl --kubeconfig /etc/kubernetes/admin.conf wait node --all --timeout=60s \
+    --for=jsonpath='{.spec.podCIDR}'" >/dev/null
   on "$first" "kubectl --kubeconfig /etc/kubernetes/admin.conf get nodes --no-headers \
     -o custom-columns=NAME:.metadata.name,CIDR:.spec.podCIDR,IP:.status.addresses[0].address" >"$work/nodes"
   on_all network_host 0
