@@ -194,10 +194,12 @@ JSON
 CONF
   } | on "$2" bash -s
 }
+# As `clusterctl up` ends: nodes Ready, CoreDNS and kube-proxy Ready, the control plane (healthy since init) running.
 ready() {
   on "$first" 'export KUBECONFIG=/etc/kubernetes/admin.conf
     kubectl wait --for=condition=Ready node --all --timeout=180s &&
-    kubectl wait --for=condition=Ready pod --all --all-namespaces --timeout=180s' >"$work/ready.log" 2>&1 ||
+    kubectl wait --for=condition=Ready pod --selector k8s-app --all-namespaces --timeout=180s &&
+    kubectl wait --for=jsonpath={.status.phase}=Running pod --selector tier=control-plane --all-namespaces --timeout=180s' >"$work/ready.log" 2>&1 ||
     { cat "$work/ready.log" >&2; on "$first" kubectl --kubeconfig /etc/kubernetes/admin.conf get nodes,pods -A -o wide >&2; return 1; }
 }
 

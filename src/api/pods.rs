@@ -20,6 +20,8 @@ pub struct PodStatus {
     pub ready: bool,
     /// Why it is not ready: a container's waiting or ending reason, or why it is not scheduled; empty when ready.
     pub reason: String,
+    /// Whether the kubelet runs it from a file and the API only mirrors it: the control plane's pods.
+    pub mirror: bool,
     /// Restarts of its containers together.
     pub restarts: u64,
 }
@@ -28,6 +30,12 @@ impl PodStatus {
     /// Whether it runs with all its containers ready, or has done its work.
     pub fn well(&self) -> bool {
         self.phase == "Succeeded" || (self.phase == "Running" && self.ready)
+    }
+
+    /// Whether a cluster that comes up need not wait for it any more. A static pod has to run: that it works is asked of
+    /// the component itself, while a kubelet that has just started takes 10 to 20 seconds for its first probe.
+    pub fn settled(&self) -> bool {
+        self.well() || (self.mirror && self.phase == "Running")
     }
 
     fn of(pod: &Value) -> Self {
@@ -40,6 +48,7 @@ impl PodStatus {
             phase: text("/status/phase"),
             ready,
             reason: if ready { String::new() } else { reason(pod) },
+            mirror: pod.pointer("/metadata/annotations/kubernetes.io~1config.mirror").is_some(),
             restarts: containers(pod).filter_map(|container| container["restartCount"].as_u64()).sum(),
         }
     }
@@ -113,5 +122,18 @@ mod tests {
     fn a_pod_says_how_it_is(#[case] status: Value, #[case] well: bool, #[case] reason: &str) {
         let pod = PodStatus::of(&json!({"metadata": {"name": "p", "namespace": "kube-system"}, "status": status}));
         assert_eq!((pod.well(), pod.reason.as_str()), (well, reason));
+    }
+
+    #[rstest]
+    #[case(json!({"kubernetes.io/config.mirror": "x"}), "Running", true)]
+    #[case(json!({"kubernetes.io/config.mirror": "x"}), "Pending", false)]
+    #[case(json!({}), "Running", false)]
+    fn a_static_pod_has_to_run_any_other_to_be_ready(
+        #[case] annotations: Value,
+        #[case] phase: &str,
+        #[case] settled: bool,
+    ) {
+        let pod = PodStatus::of(&json!({"metadata": {"annotations": annotations}, "status": {"phase": phase}}));
+        assert_eq!(pod.settled(), settled);
     }
 }

@@ -85,7 +85,7 @@ async fn unready(api: &api::Client, joined: &BTreeSet<String>) -> Result<(Vec<St
         joined.iter().filter(|name| !ready(name)).map(|name| format!("node {name}")).collect();
     let ours = |node: &str| node.is_empty() || joined.contains(node);
     let pods: Vec<_> = pods.into_iter().filter(|pod| ours(&pod.node)).collect();
-    waiting.extend(pods.iter().filter(|pod| !pod.well()).map(|pod| format!("pod {} ({})", pod.name, pod.reason)));
+    waiting.extend(pods.iter().filter(|pod| !pod.settled()).map(|pod| format!("pod {} ({})", pod.name, pod.reason)));
     Ok((waiting, (joined.len() + pods.len()) as u64))
 }
 
