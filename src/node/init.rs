@@ -68,9 +68,8 @@ pub async fn complete(host: &dyn Host, facts: &Facts, order: &InitOrder, events:
         wait_control_plane::components(host, &plan).await?;
         Ok((changes, ()))
     };
-    let deploying = addons::deploy(&client, &plan, kubelet::is_grown(host));
     let (deployed, healthy) = tokio::join!(
-        phase(events, "addons", "Deploy CoreDNS and kube-proxy", deploying),
+        phase(events, "addons", "Deploy CoreDNS and kube-proxy", addons::deploy(&client, &plan)),
         phase(events, "scheduler", "Start the scheduler", scheduler),
     );
     // The component that is not healthy explains the others.

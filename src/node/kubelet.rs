@@ -65,33 +65,6 @@ async fn write(host: &dyn Host, settings: &Settings<'_>) -> Result<Changes> {
     Ok(changes)
 }
 
-/// A kubelet younger than this begins each readiness probe a random part of ten seconds late.
-const YOUTH: Duration = Duration::from_secs(10);
-
-/// Waits until the kubelet is old enough to probe new containers at once. Whoever waits for a pod to be Ready waits
-/// longer when it is made before. A kubelet whose age is not known is taken to be old.
-pub(super) async fn is_grown(host: &dyn Host) -> Result<()> {
-    let command = Command::new("systemctl", &["show", "-p", "ActiveEnterTimestampMonotonic", "--value", UNIT]);
-    let output = host.run(command).await?;
-    let Ok(started) = output.text().trim().parse::<u64>() else { return Ok(()) };
-    let started = Duration::from_micros(started);
-    let wait = Wait::new("the kubelet", "grow up", YOUTH * 2);
-    wait.until(async || {
-        let uptime = files::text(host, Path::new("/proc/uptime"))?.unwrap_or_default();
-        Ok(match age(&uptime, started) {
-            Some(age) if age < YOUTH => Look::NotYet(format!("it is {} s old", age.as_secs())),
-            _ => Look::There(()),
-        })
-    })
-    .await
-}
-
-/// How long ago something started, by /proc/uptime.
-fn age(uptime: &str, started: Duration) -> Option<Duration> {
-    let seconds: f64 = uptime.split_whitespace().next()?.parse().ok()?;
-    Duration::try_from_secs_f64(seconds).ok()?.checked_sub(started)
-}
-
 /// The kubelet's health path by its configuration; `None` where a person turned it off.
 fn probe(shared: &Value) -> Option<Probe> {
     let port = shared["healthzPort"].as_u64().unwrap_or(10248);
@@ -150,14 +123,6 @@ async fn keeps_ending(host: &dyn Host, limit: Duration, every: Duration) -> Fail
 
 #[cfg(test)]
 mod tests {
-    #[test]
-    fn the_age_of_a_unit_by_the_time_since_boot() {
-        use std::time::Duration;
-        assert_eq!(super::age("107.50 90.1\n", Duration::from_secs(100)), Some(Duration::from_millis(7500)));
-        assert_eq!(super::age("", Duration::from_secs(100)), None);
-        assert_eq!(super::age("1.0 1.0", Duration::from_secs(100)), None);
-    }
-
     use std::time::Duration;
 
     use rstest::rstest;

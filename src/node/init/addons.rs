@@ -14,27 +14,16 @@ use crate::node::phase::Changes;
 const REPLICAS: u32 = 2;
 
 /// Writes what is not disabled.
-///
-/// CoreDNS's pods, on a new cluster, come last and only when `kubelet_is_grown`: made a second earlier they would be Ready
-/// seconds later.
-pub(super) async fn deploy(
-    client: &Client,
-    plan: &Plan,
-    kubelet_is_grown: impl Future<Output = Result<()>>,
-) -> Result<(Changes, ())> {
-    let there = client.get("Deployment", Some("kube-system"), "coredns").await.ok().flatten();
-    // A number that a person chose is kept (kubeadm.md section 11.2).
-    let chosen = there.as_ref().and_then(|there| there["spec"]["replicas"].as_u64());
-    let replicas = chosen.and_then(|count| u32::try_from(count).ok()).unwrap_or(REPLICAS);
-    let limit = plan.init.timeouts.kubernetes_api_call.0;
-    let wanted = wanted(plan, replicas)?;
-    let (pods, others): (Vec<Value>, Vec<Value>) =
-        wanted.into_iter().partition(|object| object["kind"] == "Deployment");
-    let mut changes = create_or_update_all(client, &others, limit).await?;
-    if there.is_none() && !pods.is_empty() {
-        kubelet_is_grown.await?;
-    }
-    changes.extend(create_or_update_all(client, &pods, limit).await?);
+pub(super) async fn deploy(client: &Client, plan: &Plan) -> Result<(Changes, ())> {
+    let replicas = match client.get("Deployment", Some("kube-system"), "coredns").await {
+        // A number that a person chose is kept (kubeadm.md section 11.2).
+        Ok(Some(there)) => {
+            there["spec"]["replicas"].as_u64().and_then(|count| u32::try_from(count).ok()).unwrap_or(REPLICAS)
+        }
+        _ => REPLICAS,
+    };
+    let changes =
+        create_or_update_all(client, &wanted(plan, replicas)?, plan.init.timeouts.kubernetes_api_call.0).await?;
     Ok((changes, ()))
 }
 
@@ -83,20 +72,19 @@ mod tests {
     async fn a_number_of_pods_that_a_person_chose_is_kept() {
         let api = FakeApi::start().await;
         let client = api.client().await;
-        deploy(&client, &plan(""), async { Ok(()) }).await.unwrap();
+        deploy(&client, &plan("")).await.unwrap();
         let path = "/apis/apps/v1/namespaces/kube-system/deployments/coredns";
         let mut deployment = api.object(path).unwrap();
         deployment["spec"]["replicas"] = 5.into();
         api.put(deployment);
-        assert!(deploy(&client, &plan(""), async { Ok(()) }).await.unwrap().0.is_empty());
+        assert!(deploy(&client, &plan("")).await.unwrap().0.is_empty());
         assert_eq!(api.object(path).unwrap()["spec"]["replicas"], 5);
     }
 
     #[tokio::test]
     async fn a_disabled_add_on_is_not_written() {
         let api = FakeApi::start().await;
-        let plan = plan("proxy: {disabled: true}\ndns: {disabled: true}\n");
-        deploy(&api.client().await, &plan, async { Ok(()) }).await.unwrap();
+        deploy(&api.client().await, &plan("proxy: {disabled: true}\ndns: {disabled: true}\n")).await.unwrap();
         assert!(api.paths().is_empty());
     }
 }
