@@ -3,15 +3,17 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
 bed="$here/vagrant/bed"
-inventory="$here/target/demo/inventory.yaml"
+# What is printed can then be typed from the checkout.
+cd "$here"
+inventory=target/demo/inventory.yaml
 if [ "$1" = --down ]; then
   "$2" down -i "$inventory" --yes || true
   exec "$bed" hosts destroy demo
 fi
 binary=$1 bundle=$2
-mkdir -p "$here/target/demo"
+mkdir -p target/demo
 "$bed" hosts destroy demo >/dev/null 2>&1 || true
-rm -f "$here/target/demo/"*.kubeconfig*
+rm -f target/demo/*.kubeconfig*
 "$bed" hosts create --name demo --count 3
 "$bed" inventory demo >"$inventory"
 "$binary" up -i "$inventory" --bundle "$bundle" --yes
