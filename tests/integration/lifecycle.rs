@@ -81,7 +81,7 @@ fn a_client_is_served(inventory: &Path, bed: &Bed) {
     });
     // Tries before it was served are in the log too: after a reboot DNS comes a moment later than the nodes.
     let log = kubectl(inventory, &["logs", "client"]);
-    assert_eq!(log.lines().last(), Some("served-by-a-pod"), "{log}");
+    assert_eq!(log.lines().next_back(), Some("served-by-a-pod"), "{log}");
 }
 
 fn listings(bed: &Bed) -> Vec<String> {
