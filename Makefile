@@ -56,7 +56,7 @@ bed:
 
 ## binary: the one static program
 binary:
-	RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --release --bin clusterctl --target $(TRIPLE)
+	RUSTFLAGS="-C target-feature=+crt-static -C force-unwind-tables=no" cargo build --locked --release --bin clusterctl --target $(TRIPLE)
 	@mkdir -p target/release
 	@install -m 0755 $(CARGO_TARGET_DIR)/$(TRIPLE)/release/clusterctl $(BINARY)
 
