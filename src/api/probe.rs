@@ -118,7 +118,9 @@ mod tests {
     #[tokio::test]
     async fn the_annotation_is_taken_away_at_the_end() {
         let api = FakeApi::start().await;
-        api.put(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "coredns", "namespace": "kube-system"}}));
+        api.put(
+            json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "coredns", "namespace": "kube-system"}}),
+        );
         let client = api.client().await;
         let pods = [pod("coredns", "Running", false, false)];
         let mut probes = Probes::default();
