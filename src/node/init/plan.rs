@@ -139,7 +139,7 @@ pub(in crate::node) mod tests {
             "apiVersion: kubeadm.k8s.io/v1beta4\nkind: ClusterConfiguration\nkubernetesVersion: 1.36.3\n\
              encryptionAlgorithm: ECDSA-P256\nnetworking: {{podSubnet: 10.244.0.0/16}}\n{more}"
         ));
-        InitOrder { configuration, issue_ticket: true }
+        InitOrder { configuration, issue_ticket: true, upload_certificates: false }
     }
 
     /// A plan with quick keys for the host cp1.
@@ -165,7 +165,7 @@ pub(in crate::node) mod tests {
 
     #[test]
     fn an_order_without_documents_is_refused() {
-        let order = InitOrder { configuration: Secret::new(""), issue_ticket: true };
+        let order = InitOrder { configuration: Secret::new(""), issue_ticket: true, upload_certificates: false };
         let failure = Plan::load(&FakeHost::new(), &facts(), &order, &Events::nowhere()).unwrap_err();
         assert!(failure.sentence.starts_with("there is neither"), "{failure}");
     }
