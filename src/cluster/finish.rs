@@ -51,6 +51,7 @@ pub async fn settle(
     let step = events.step("ready", "wait until ready");
     let started = std::time::Instant::now();
     let mut interval = tokio::time::interval(POLL);
+    let mut probes = api::Probes::default();
     let mut last;
     let result = loop {
         interval.tick().await;
@@ -58,11 +59,12 @@ pub async fn settle(
             break Err(failure);
         }
         match unready(api, joined).await {
-            Ok((waiting, total)) if waiting.is_empty() => {
+            Ok((waiting, _, total)) if waiting.is_empty() => {
                 step.progress(total, total, Unit::Items, None);
                 break Ok(());
             }
-            Ok((waiting, total)) => {
+            Ok((waiting, pods, total)) => {
+                probes.ask(api, &pods).await;
                 step.progress(total - waiting.len() as u64, total, Unit::Items, waiting.first().map(String::as_str));
                 last = Failure::new(Kind::Cluster, format!("still not ready: {}", waiting.join(", ")))
                     .advise("look with `clusterctl status` and `clusterctl kubectl -- get pods -A`, then run the same command again")
@@ -74,11 +76,12 @@ pub async fn settle(
             break Err(last);
         }
     };
+    probes.end(api).await;
     step.end(result)
 }
 
-/// What is not ready yet, in words, and how many things there are.
-async fn unready(api: &api::Client, joined: &BTreeSet<String>) -> Result<(Vec<String>, u64)> {
+/// What is not ready yet, in words, the pods, and how many things there are.
+async fn unready(api: &api::Client, joined: &BTreeSet<String>) -> Result<(Vec<String>, Vec<api::PodStatus>, u64)> {
     let (nodes, pods) = futures::try_join!(api::nodes(api), api::pods(api, "kube-system"))?;
     let ready = |name: &String| nodes.iter().any(|node| node.name == *name && node.ready);
     let mut waiting: Vec<String> =
@@ -86,7 +89,8 @@ async fn unready(api: &api::Client, joined: &BTreeSet<String>) -> Result<(Vec<St
     let ours = |node: &str| node.is_empty() || joined.contains(node);
     let pods: Vec<_> = pods.into_iter().filter(|pod| ours(&pod.node)).collect();
     waiting.extend(pods.iter().filter(|pod| !pod.settled()).map(|pod| format!("pod {} ({})", pod.name, pod.reason)));
-    Ok((waiting, (joined.len() + pods.len()) as u64))
+    let total = (joined.len() + pods.len()) as u64;
+    Ok((waiting, pods, total))
 }
 
 /// Where the admin kubeconfig of an inventory lies: beside it, `<cluster>.kubeconfig`.

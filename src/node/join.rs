@@ -4,6 +4,7 @@
 //! plane, are refused for now. Every phase may be run again, and a host that is a node of this cluster already is left
 //! as it is.
 
+mod by_hand;
 mod cluster;
 mod discovery;
 
@@ -12,9 +13,11 @@ use std::time::Duration;
 
 use serde_json::json;
 
+pub use self::by_hand::{join_by_hand, rehearse_join};
 use self::discovery::Found;
 use super::init::SOCKET_ANNOTATION;
 use super::phase::{Changes, phase};
+use super::phases::{self, Selection};
 use super::{defaults, diagnosis, files, kubelet, patches, preflight};
 use crate::api::wait::{Look, Wait};
 use crate::api::{Access, Client, Identity, Trust};
@@ -40,6 +43,22 @@ const KUBECONFIG: &str = "/etc/kubernetes/kubelet.conf";
 /// that does not answer, does not prove itself or does not take the node, with the kubelet's last lines.
 pub async fn join(host: &dyn Host, facts: &Facts, order: &JoinOrder, events: &Events) -> Result<Joined> {
     let configuration = load(host, facts, order, events)?;
+    if configuration.dry_run {
+        return Err(Failure::new(Kind::Configuration, "JoinConfiguration asks for a dry run, and `up` does for real")
+            .advise("take dryRun out; `clusterctl node join --dry-run` on the host says what would be done"));
+    }
+    let phases = phases::JOIN.select(None, &configuration.skip_phases)?;
+    run(host, facts, configuration, &phases, events).await
+}
+
+/// [`join`] by a configuration that is completed and valid, in these phases.
+async fn run(
+    host: &dyn Host,
+    facts: &Facts,
+    configuration: JoinConfiguration,
+    phases: &Selection,
+    events: &Events,
+) -> Result<Joined> {
     let discovery = discover(host, &configuration);
     let (_, found) = phase(events, "discovery", "Find the cluster", discovery).await?;
     let bootstrap = bootstrap_client(&configuration, &found).await?;
@@ -54,7 +73,9 @@ pub async fn join(host: &dyn Host, facts: &Facts, order: &JoinOrder, events: &Ev
         facts.addresses.iter().map(|link| link.address.addr()).filter(std::net::IpAddr::is_ipv4).collect();
     let findings =
         preflight::prepared(host, Some(&settings.version), &node.cri_socket, &addresses, &node.ignore_preflight_errors);
-    preflight::judge(&findings.await?, events)?;
+    if phases.wants("preflight") {
+        preflight::judge(&findings.await?, events)?;
+    }
 
     let patches = patches::read(host, configuration.patches.as_ref(), settings.release, events)?;
     let kubelet_settings = kubelet::Settings {
@@ -72,7 +93,13 @@ pub async fn join(host: &dyn Host, facts: &Facts, order: &JoinOrder, events: &Ev
         changes.extend(kubelet::start(host, &kubelet_settings, restart).await?);
         Ok((changes, ()))
     };
-    let (started, ()) = phase(events, "kubelet-start", "Start the kubelet", started).await?;
+    let started = match phases.wants("kubelet-start") {
+        true => phase(events, "kubelet-start", "Start the kubelet", started).await?.0,
+        false => 0,
+    };
+    if !phases.wants("kubelet-wait-bootstrap") {
+        return Ok(Joined { node: node.name.clone(), changes: started });
+    }
 
     let waited = async {
         let waited = wait_bootstrap(host, &configuration, &settings, &bootstrap).await;
@@ -98,10 +125,6 @@ fn load(host: &dyn Host, facts: &Facts, order: &JoinOrder, events: &Events) -> R
     if configuration.control_plane.is_some() {
         return Err(Failure::new(Kind::Configuration, "a second control plane cannot be joined yet")
             .advise("make the host a worker, or join it with `kubeadm join --control-plane`"));
-    }
-    if configuration.dry_run {
-        return Err(Failure::new(Kind::Configuration, "JoinConfiguration asks for a dry run")
-            .advise("use `clusterctl plan` to see what would be done"));
     }
     Ok(configuration)
 }
@@ -318,7 +341,6 @@ mod tests {
 
     #[rstest]
     #[case("controlPlane: {}\n", "a second control plane cannot be joined yet")]
-    #[case("dryRun: true\n", "JoinConfiguration asks for a dry run")]
     fn orders_that_are_not_for_us(#[case] more: &str, #[case] sentence: &str) {
         let failure = load(&FakeHost::new(), &facts(), &order(more), &Events::nowhere()).unwrap_err();
         assert_eq!((failure.kind, failure.sentence.as_str()), (Kind::Configuration, sentence));

@@ -22,8 +22,8 @@ mod user_kubeconfig;
 
 pub use self::defaults::completed;
 pub use self::images::fetch as fetch_images;
-pub use self::init::{certify, complete, init, init_by_hand, rehearse_init};
-pub use self::join::join;
+pub use self::init::{begin, complete, init, init_by_hand, rehearse_init};
+pub use self::join::{join, join_by_hand, rehearse_join};
 pub use self::network::network;
 pub use self::preflight::{Finding, Plan, Purpose, Severity, preflight};
 pub use self::rehearse::Rehearsed;

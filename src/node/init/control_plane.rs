@@ -36,6 +36,11 @@ pub(super) fn there(host: &dyn Host, part: Part) -> Result<bool> {
     Ok(host.entry(&Path::new(DIRECTORY).join(format!("{name}.yaml")))?.is_some())
 }
 
+/// Makes the folder that the kubelet watches.
+pub(super) fn make_room(host: &dyn Host) -> Result<()> {
+    host.create_directory(Path::new(DIRECTORY), 0o700).map(drop)
+}
+
 /// Writes the manifests of a part that are missing or differ.
 pub(super) fn write(host: &dyn Host, plan: &Plan, part: Part) -> Result<Changes> {
     let mut ca_directories = Vec::new();
@@ -75,7 +80,7 @@ pub(super) fn write(host: &dyn Host, plan: &Plan, part: Part) -> Result<Changes>
     if wanted.is_empty() {
         return Ok(Vec::new());
     }
-    host.create_directory(Path::new(DIRECTORY), 0o700)?;
+    make_room(host)?;
     let mut changes = Vec::new();
     for (target, manifest) in wanted {
         let manifest = Manifest { pod: plan.patches.apply(target, manifest.pod)?, ..manifest };

@@ -61,6 +61,13 @@ impl Plan {
             )
             .advise("take dryRun out; `clusterctl node init --dry-run` on the host says what would be done"));
         }
+        if plan.issue_ticket && !plan.phases.wants("bootstrap-token") {
+            return Err(Failure::new(
+                Kind::Configuration,
+                "skipPhases leaves out bootstrap-token, without which no other host can join",
+            )
+            .advise("take bootstrap-token out of skipPhases, or the other hosts out of the inventory"));
+        }
         Ok(plan)
     }
 
@@ -152,6 +159,8 @@ impl Plan {
 
 #[cfg(test)]
 pub(in crate::node) mod tests {
+    use rstest::rstest;
+
     use super::Plan;
     use crate::event::Events;
     use crate::fact::{Facts, LinkAddress, Route};
@@ -199,6 +208,17 @@ pub(in crate::node) mod tests {
         let skip = "---\napiVersion: kubeadm.k8s.io/v1beta4\nkind: InitConfiguration\nskipPhases: [addon/kube-proxy]\n";
         let plan = plan(skip);
         assert!(plan.cluster.proxy.disabled && !plan.cluster.dns.disabled);
+    }
+
+    #[rstest]
+    #[case("dryRun: true", "InitConfiguration asks for a dry run")]
+    #[case("skipPhases: [bootstrap-token]", "skipPhases leaves out bootstrap-token")]
+    #[case("skipPhases: [bootstrap]", "invalid phase name")]
+    #[case("patches: {directory: /none}", "there is no folder of patches /none")]
+    fn orders_that_cannot_be_followed(#[case] more: &str, #[case] sentence: &str) {
+        let order = order(&format!("---\napiVersion: kubeadm.k8s.io/v1beta4\nkind: InitConfiguration\n{more}\n"));
+        let failure = Plan::load(&FakeHost::new(), &facts(), &order, &Events::nowhere()).unwrap_err();
+        assert!(failure.sentence.starts_with(sentence), "{failure}");
     }
 
     #[test]
