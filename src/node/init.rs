@@ -6,13 +6,14 @@
 mod addons;
 mod bootstrap_token;
 mod certificates;
-mod control_plane;
+pub(super) mod control_plane;
 mod head_start;
-mod kubeconfigs;
-mod mark_control_plane;
-mod plan;
+pub(super) mod kubeconfigs;
+pub(super) mod mark_control_plane;
+pub(super) mod plan;
+mod upload_certs;
 mod upload_config;
-mod wait_control_plane;
+pub(super) mod wait_control_plane;
 
 use self::control_plane::Part;
 pub(super) use self::mark_control_plane::SOCKET_ANNOTATION;
@@ -43,7 +44,7 @@ pub async fn certify(host: &dyn Host, facts: &Facts, order: &InitOrder, events: 
 }
 
 /// Phases certs and kubeconfig: how many changes, and the cluster's CA.
-async fn credentials(host: &dyn Host, plan: &Plan, events: &Events) -> Result<(u32, Authority)> {
+pub(super) async fn credentials(host: &dyn Host, plan: &Plan, events: &Events) -> Result<(u32, Authority)> {
     let certificates = certificates::make(host, plan, events);
     let (certificates, (authority, keys)) = phase(events, "certs", "Make certificates", certificates).await?;
     let kubeconfigs = async { kubeconfigs::write(host, plan, &authority, keys, events) };
@@ -133,7 +134,15 @@ pub async fn init(host: &dyn Host, facts: &Facts, order: &InitOrder, events: &Ev
         changes.extend(mark_control_plane::follow_rotation(host)?);
         Ok((changes, ()))
     };
-    let (controllers, uploaded, token, marked) = tokio::join!(
+    let certificates = async {
+        if !plan.upload_certificates {
+            return Ok((0, None));
+        }
+        let upload = upload_certs::upload(host, &client, &plan);
+        let (changes, key) = phase(events, "upload-certs", "Upload certificates for control planes", upload).await?;
+        Ok((changes, Some(key)))
+    };
+    let (controllers, uploaded, certificates, token, marked) = tokio::join!(
         phase(events, "controller-manager", "Start the controller manager", controllers),
         phase(
             events,
@@ -141,18 +150,19 @@ pub async fn init(host: &dyn Host, facts: &Facts, order: &InitOrder, events: &Ev
             "Store the cluster's configuration",
             upload_config::upload(&client, &plan, &kubelet)
         ),
+        certificates,
         phase(events, "bootstrap-token", "Let nodes join", bootstrap_token::make(host, &client, &plan)),
         phase(events, "mark-control-plane", "Mark the node as control plane", marked),
     );
     let ((controllers, ()), (uploaded, ()), (marked, ())) = (controllers?, uploaded?, marked?);
-    let (issued, token) = token?;
+    let ((issued, token), (shared, certificate_key)) = (token?, certificates?);
     let endpoint = match plan.cluster.control_plane_endpoint.as_str() {
         "" => plan.init.local_api_endpoint.host_and_port(),
         endpoint => endpoint.to_owned(),
     };
-    let changes = [credentials, manifests, started, bound, controllers, uploaded, marked, issued].iter().sum();
+    let changes = [credentials, manifests, started, bound, controllers, uploaded, shared, marked, issued].iter().sum();
     Ok(Initialised {
         joined: Joined { node: node.name.clone(), changes },
-        ticket: token.map(|token| Ticket { endpoint, token: token.text(), ca_hashes, certificate_key: None }),
+        ticket: token.map(|token| Ticket { endpoint, token: token.text(), ca_hashes, certificate_key }),
     })
 }

@@ -19,7 +19,7 @@ const UNDER_WAY: &str = "/etc/kubernetes/tmp/clusterctl-certificates";
 
 /// Makes the certificates; answers with the cluster's CA and with keys for the kubeconfigs, which are made along with
 /// the others because it takes all cores.
-pub(super) async fn make(host: &dyn Host, plan: &Plan, events: &Events) -> Result<(Changes, (Authority, KeyPool))> {
+pub(in crate::node) async fn make(host: &dyn Host, plan: &Plan, events: &Events) -> Result<(Changes, (Authority, KeyPool))> {
     forget_half_written(host)?;
     let mut existing = BTreeMap::new();
     for path in pki_paths(&plan.cluster) {
@@ -28,7 +28,7 @@ pub(super) async fn make(host: &dyn Host, plan: &Plan, events: &Events) -> Resul
         }
     }
     let mut kubeconfigs = 0;
-    for entry in &kubeconfig::CATALOGUE {
+    for entry in kubeconfig::CATALOGUE.iter().filter(|entry| entry.on_join || !plan.joining) {
         kubeconfigs += usize::from(host.entry(&super::kubeconfigs::path(entry))?.is_none());
     }
     let now_seconds = defaults::now_seconds()?;
@@ -45,7 +45,7 @@ pub(super) async fn make(host: &dyn Host, plan: &Plan, events: &Events) -> Resul
             node_name: owned.node_name(),
             local: &owned.init.local_api_endpoint,
             now_seconds,
-            joining: false,
+            joining: owned.joining,
             kubelet_client_in_admins: false,
         };
         issue(&order, &existing, &mut keys).map(|issued| (issued, keys))

@@ -1,4 +1,4 @@
-//! Phase kubeconfig: the five files of a first control plane (kubeadm.md section 3).
+//! Phase kubeconfig: the five files of a first control plane, the three of one that joins (kubeadm.md section 3).
 
 use std::path::{Path, PathBuf};
 
@@ -16,12 +16,12 @@ use crate::secret::Secret;
 const DIRECTORY: &str = "/etc/kubernetes";
 
 /// Path of a kubeconfig.
-pub(super) fn path(entry: &Entry) -> PathBuf {
+pub(in crate::node) fn path(entry: &Entry) -> PathBuf {
     Path::new(DIRECTORY).join(entry.file)
 }
 
 /// Writes those that are missing; those that are there are judged and stay.
-pub(super) fn write(
+pub(in crate::node) fn write(
     host: &dyn Host,
     plan: &Plan,
     authority: &Authority,
@@ -36,7 +36,7 @@ pub(super) fn write(
         now_seconds: defaults::now_seconds()?,
     };
     let mut changes = Vec::new();
-    for entry in &kubeconfig::CATALOGUE {
+    for entry in kubeconfig::CATALOGUE.iter().filter(|entry| entry.on_join || !plan.joining) {
         let path = path(entry);
         match files::text(host, &path)? {
             Some(text) => {
@@ -65,7 +65,7 @@ pub(super) fn write(
 ///
 /// # Errors
 /// Kind `Host` when it is not there, `Configuration` when it cannot be read.
-pub(super) fn local(host: &dyn Host, plan: &Plan, entry: &Entry) -> Result<Secret> {
+pub(in crate::node) fn local(host: &dyn Host, plan: &Plan, entry: &Entry) -> Result<Secret> {
     let path = path(entry);
     let text =
         files::text(host, &path)?.ok_or_else(|| Failure::new(Kind::Host, format!("there is no {}", path.display())))?;

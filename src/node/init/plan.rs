@@ -10,32 +10,42 @@ use crate::event::Events;
 use crate::fact::Facts;
 use crate::failure::{Failure, Kind, Result};
 use crate::host::Host;
-use crate::kubernetes::configuration::{self, ClusterConfiguration, InitConfiguration, subnets};
+use crate::kubernetes::configuration::{
+    self, ClusterConfiguration, InitConfiguration, JoinConfiguration, JoinControlPlane, subnets,
+};
+use crate::kubernetes::manifests::EtcdMember;
 use crate::kubernetes::version::{self, Release};
 use crate::message::InitOrder;
 use crate::node::defaults;
 
 /// The plan of one `init`.
 #[derive(Debug, Clone)]
-pub(super) struct Plan {
+pub(in crate::node) struct Plan {
     /// Completed and valid.
-    pub(super) init: InitConfiguration,
+    pub(in crate::node) init: InitConfiguration,
     /// Completed and valid.
-    pub(super) cluster: ClusterConfiguration,
+    pub(in crate::node) cluster: ClusterConfiguration,
     /// What a person wants of the kubelets.
-    pub(super) kubelet: Option<Value>,
+    pub(in crate::node) kubelet: Option<Value>,
     /// What a person wants of kube-proxy.
-    pub(super) kube_proxy: Option<Value>,
+    pub(in crate::node) kube_proxy: Option<Value>,
     /// Whether a person gave bootstrap tokens; else one that is there may serve.
-    pub(super) tokens_given: bool,
+    pub(in crate::node) tokens_given: bool,
     /// Whether hosts are waiting to join.
-    pub(super) issue_ticket: bool,
+    pub(in crate::node) issue_ticket: bool,
+    /// Whether control planes are waiting to join.
+    pub(in crate::node) upload_certificates: bool,
+    /// Whether the host joins a cluster that is there: what all control planes share is never made then.
+    pub(in crate::node) joining: bool,
+    /// etcd's members, the host's own included, when it has just been added to them; empty on the first control plane, and
+    /// on one whose member has started.
+    pub(in crate::node) etcd_members: Vec<EtcdMember>,
     /// The host's own name, lower case.
-    pub(super) hostname: String,
+    pub(in crate::node) hostname: String,
     /// The version that is made.
-    pub(super) version: Version,
+    pub(in crate::node) version: Version,
     /// What is special about it.
-    pub(super) release: &'static Release,
+    pub(in crate::node) release: &'static Release,
 }
 
 /// Phases that can be left out; a cluster remembers that they were (kubeadm.md section 16.3).
@@ -47,7 +57,7 @@ impl Plan {
     ///
     /// # Errors
     /// Kind `Configuration` for what the documents say; kind `Preflight` when the host has no address to announce.
-    pub(super) fn load(host: &dyn Host, facts: &Facts, order: &InitOrder, events: &Events) -> Result<Self> {
+    pub(in crate::node) fn load(host: &dyn Host, facts: &Facts, order: &InitOrder, events: &Events) -> Result<Self> {
         let documents = configuration::load(order.configuration.expose())?;
         for warning in &documents.warnings {
             events.warn(warning.clone());
@@ -86,24 +96,60 @@ impl Plan {
             kube_proxy: documents.kube_proxy,
             tokens_given,
             issue_ticket: order.issue_ticket,
+            upload_certificates: order.upload_certificates,
+            joining: false,
+            etcd_members: Vec::new(),
             hostname: facts.hostname.clone(),
             version,
             release,
         })
     }
 
+    /// The plan of a control plane that joins: the cluster's own configuration with this node's on top, as kubeadm lays it
+    /// (kubeadm.md section 10.2).
+    pub(in crate::node) fn joining(
+        join: &JoinConfiguration,
+        control_plane: &JoinControlPlane,
+        cluster: ClusterConfiguration,
+        version: Version,
+        release: &'static Release,
+        hostname: &str,
+    ) -> Self {
+        let init = InitConfiguration {
+            node_registration: join.node_registration.clone(),
+            local_api_endpoint: control_plane.local_api_endpoint.clone(),
+            patches: join.patches.clone(),
+            timeouts: join.timeouts,
+            ..InitConfiguration::default()
+        };
+        Self {
+            init,
+            cluster,
+            kubelet: None,
+            kube_proxy: None,
+            tokens_given: false,
+            issue_ticket: false,
+            upload_certificates: false,
+            joining: true,
+            etcd_members: Vec::new(),
+            hostname: hostname.to_owned(),
+            version,
+            release,
+        }
+    }
+
     /// Name of the Node.
-    pub(super) fn node_name(&self) -> &str {
+    pub(in crate::node) fn node_name(&self) -> &str {
         &self.init.node_registration.name
     }
 
     /// A path below certificatesDir.
-    pub(super) fn pki(&self, path: &str) -> PathBuf {
+    pub(in crate::node) fn pki(&self, path: &str) -> PathBuf {
         Path::new(&self.cluster.certificates_dir).join(path)
     }
 
     /// Addresses whose families this node must forward: its own, and those of pods and services.
-    pub(super) fn addresses(&self) -> Vec<IpAddr> {
+    pub(in crate::node) fn addresses(&self) -> Vec<IpAddr> {
         let networks = [&self.cluster.networking.service_subnet, &self.cluster.networking.pod_subnet];
         let networks =
             networks.into_iter().filter_map(|list| subnets(list).ok()).flat_map(|networks| networks.into_iter());
