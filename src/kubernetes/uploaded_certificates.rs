@@ -140,11 +140,7 @@ pub fn life_token(token: &Token, now_seconds: u64) -> Value {
 ///
 /// # Errors
 /// [`Kind::Internal`] if the cryptography library fails.
-pub fn secret(
-    files: &BTreeMap<String, Option<Secret>>,
-    key: &CertificateKey,
-    owner: (&str, &str),
-) -> Result<Value> {
+pub fn secret(files: &BTreeMap<String, Option<Secret>>, key: &CertificateKey, owner: (&str, &str)) -> Result<Value> {
     let mut data = Map::new();
     for (name, content) in files {
         let sealed = match content {

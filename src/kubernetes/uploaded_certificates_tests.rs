@@ -21,7 +21,16 @@ fn the_files_are_upstreams() {
     let keys: Vec<String> = shared(&cluster()).into_iter().map(|file| file.key).collect();
     assert_eq!(
         keys,
-        ["ca.crt", "ca.key", "front-proxy-ca.crt", "front-proxy-ca.key", "sa.pub", "sa.key", "etcd-ca.crt", "etcd-ca.key"]
+        [
+            "ca.crt",
+            "ca.key",
+            "front-proxy-ca.crt",
+            "front-proxy-ca.key",
+            "sa.pub",
+            "sa.key",
+            "etcd-ca.crt",
+            "etcd-ca.key"
+        ]
     );
     let last = shared(&cluster()).pop().unwrap();
     assert_eq!((last.path.as_str(), last.mode), ("/etc/kubernetes/pki/etcd/ca.key", 0o600));
@@ -30,8 +39,7 @@ fn the_files_are_upstreams() {
 #[test]
 fn an_external_etcd_brings_its_client_certificate() {
     let external = ExternalEtcd { ca_file: "/x/ca.pem".into(), cert_file: "/x/c.pem".into(), ..Default::default() };
-    let cluster =
-        ClusterConfiguration { etcd: Etcd { local: None, external: Some(external) }, ..cluster() };
+    let cluster = ClusterConfiguration { etcd: Etcd { local: None, external: Some(external) }, ..cluster() };
     let files: Vec<(String, String)> = shared(&cluster).into_iter().skip(6).map(|file| (file.key, file.path)).collect();
     let wanted = [("external-etcd-ca.crt", "/x/ca.pem"), ("external-etcd.crt", "/x/c.pem"), ("external-etcd.key", "")];
     assert_eq!(files, wanted.map(|(key, path)| (key.to_owned(), path.to_owned())));
@@ -46,7 +54,8 @@ fn what_upstream_encrypted_can_be_read() {
     assert_eq!(key.decrypt(&sealed).as_deref(), Some(b"-----BEGIN CERTIFICATE-----\n".as_slice()));
 }
 
-const UPSTREAM: &str = "756e697175652d6e6f6e63655d1eeb295c2ec5ef663694a5b46e519ea4d5a1aa623fa537c36cbab4bf1f49b6145610a97d55df011b173481";
+const UPSTREAM: &str =
+    "756e697175652d6e6f6e63655d1eeb295c2ec5ef663694a5b46e519ea4d5a1aa623fa537c36cbab4bf1f49b6145610a97d55df011b173481";
 
 fn bytes(hex: &str) -> Vec<u8> {
     (0..hex.len()).step_by(2).map(|place| u8::from_str_radix(&hex[place..place + 2], 16).unwrap()).collect()

@@ -352,6 +352,18 @@ mod tests {
         assert_eq!(membership(&FakeHost::new(), &configuration, &client, &found()).await, Ok(Membership::None));
     }
 
+    #[tokio::test]
+    async fn a_kubelet_that_has_no_certificate_yet_is_no_member() {
+        let client = FakeApi::start().await.client().await;
+        let mut kubeconfig = Kubeconfig::bootstrap("https://x:6443", "c", "CA\n", &Secret::new("t"));
+        kubeconfig.users[0].user.client_certificate = Some("/var/lib/kubelet/pki/kubelet-client-current.pem".into());
+        let host = FakeHost::new().file("/etc/kubernetes/kubelet.conf", kubeconfig.to_text().expose());
+        let member = async |host: &FakeHost| membership(host, &configuration(), &client, &found()).await;
+        assert_eq!(member(&host).await, Ok(Membership::None));
+        let host = host.file("/var/lib/kubelet/pki/kubelet-client-current.pem", "");
+        assert_eq!(member(&host).await, Ok(Membership::Member));
+    }
+
     #[rstest]
     #[case("True", false)]
     #[case("False", true)]

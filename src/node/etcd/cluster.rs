@@ -40,8 +40,8 @@ impl Cluster {
             files::text(host, &path)?.ok_or_else(|| unusable("there is no such file"))
         };
         let key = Secret::new(text("etcd/healthcheck-client.key")?);
-        let gateway = Gateway::new(&text("etcd/ca.crt")?, &text("etcd/healthcheck-client.crt")?, &key)
-            .map_err(|failure| {
+        let gateway =
+            Gateway::new(&text("etcd/ca.crt")?, &text("etcd/healthcheck-client.crt")?, &key).map_err(|failure| {
                 let folder = certificates.join("etcd");
                 Failure::new(Kind::Configuration, format!("etcd cannot be asked with what is in {}", folder.display()))
                     .because(&failure)
@@ -170,12 +170,12 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_answers_is_asked() {
-        let etcd = FakeEtcd::start(&["cp1", "cp2"]).await;
+        let etcd = FakeEtcd::start(&["cp1", "cp2", "cp3"]).await;
         etcd.kill("cp1");
         let mut cluster = etcd.cluster();
         let members = cluster.members().await.unwrap();
-        assert_eq!(members.len(), 2);
-        assert_eq!(cluster.healthy(&members).await, [2]);
+        assert_eq!(members.len(), 3);
+        assert_eq!(cluster.healthy(&members).await, [2, 3]);
         cluster.follow(&members, |url| url.ends_with("/cp1"));
         assert!(cluster.endpoints[0].ends_with("/cp2"), "{:?}", cluster.endpoints);
         etcd.kill("cp2");

@@ -97,12 +97,7 @@ pub(in crate::node) async fn enter(
     enter_cluster(host, cluster, entrant, limits).await
 }
 
-async fn enter_cluster(
-    host: &dyn Host,
-    mut cluster: Cluster,
-    entrant: &Entrant<'_>,
-    limits: Limits,
-) -> Result<Entry> {
+async fn enter_cluster(host: &dyn Host, mut cluster: Cluster, entrant: &Entrant<'_>, limits: Limits) -> Result<Entry> {
     let members = serving(&cluster, limits.etcd.min(QUORUM_LIMIT)).await?;
     let own = own_host(entrant.peer_url);
     cluster.follow(&members, |url| url.contains(own));
@@ -141,7 +136,12 @@ async fn enter_cluster(
                 }
                 Arrival::GoOn(id) => Ok(Look::There((id, None))),
                 Arrival::Replace(id) => {
-                    replace(&cluster, &members, id, entrant).await?;
+                    let healthy = cluster.healthy(&members).await;
+                    // It runs, so its data is somewhere: a patch may have moved it.
+                    if healthy.contains(&id) {
+                        return Ok(Look::There((id, None)));
+                    }
+                    replace(&cluster, &members, &healthy, id, entrant).await?;
                     note(format!("etcd member {id:x} removed: its data is gone"));
                     Ok(Look::NotYet("the member that this host was before is taken out".to_owned()))
                 }
@@ -169,7 +169,9 @@ fn own_host(url: &str) -> &str {
 fn no_room(members: &[Member], refusal: &Refusal) -> String {
     let learner = members.iter().find(|member| member.is_learner);
     match learner {
-        Some(member) => format!("{refusal}; the learner {} at {} is in front", member.label(), member.peer_urls.join(", ")),
+        Some(member) => {
+            format!("{refusal}; the learner {} at {} is in front", member.label(), member.peer_urls.join(", "))
+        }
         None => refusal.to_string(),
     }
 }
@@ -178,7 +180,10 @@ fn stale(entrant: &Entrant<'_>) -> Failure {
     let data = entrant.data.display();
     Failure::new(
         Kind::Preflight,
-        format!("DirAvailable-{}: it holds the data of a member that etcd does not know", data.to_string().replace('/', "-")),
+        format!(
+            "DirAvailable-{}: it holds the data of a member that etcd does not know",
+            data.to_string().replace('/', "-")
+        ),
     )
     .advise(format!("reset the host, or remove {data} if nothing in it is needed; then run the same command again"))
 }
@@ -209,8 +214,8 @@ async fn serving(cluster: &Cluster, limit: Duration) -> Result<Vec<Member>> {
 }
 
 /// Takes out the member that this host was before its data was lost, if the others are a quorum without it.
-async fn replace(cluster: &Cluster, members: &[Member], id: u64, entrant: &Entrant<'_>) -> Result<()> {
-    let rest = Quorum::of(members, &cluster.healthy(members).await, Some(id));
+async fn replace(cluster: &Cluster, members: &[Member], healthy: &[u64], id: u64, entrant: &Entrant<'_>) -> Result<()> {
+    let rest = Quorum::of(members, healthy, Some(id));
     let votes = members.iter().any(|member| member.id == id && !member.is_learner);
     if votes && !rest.is_there() {
         return Err(Failure::new(
@@ -402,6 +407,15 @@ mod tests {
         let entry = enter_cluster(&FakeHost::new(), etcd.cluster(), &own, LIMITS).await.unwrap();
         assert_eq!(etcd.changes(), ["remove 3", "add 10.0.0.3"]);
         assert_eq!(entry.initial_cluster.unwrap().len(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_member_that_runs_is_never_replaced() {
+        let etcd = FakeEtcd::start(&["cp1", "cp2", "cp3"]).await;
+        let own = entrant("cp3", "https://10.0.0.3:2380");
+        let entry = enter_cluster(&FakeHost::new(), etcd.cluster(), &own, LIMITS).await.unwrap();
+        assert_eq!((entry.id, entry.initial_cluster), (3, None));
+        assert!(etcd.changes().is_empty());
     }
 
     #[tokio::test]

@@ -28,8 +28,6 @@ struct State {
     /// What the next changes are refused with.
     refusals: Vec<String>,
     changes: Vec<String>,
-    /// The name under which an added member starts right away.
-    starts_as: Option<String>,
 }
 
 /// The members; clones share them. They live as long as the test's runtime.
@@ -92,11 +90,6 @@ impl FakeEtcd {
         for member in state.members.iter_mut().filter(|member| member.id == id) {
             (member.name, member.alive) = (name.to_owned(), true);
         }
-    }
-
-    /// Members that are added from now on start under this name by themselves.
-    pub(in crate::node) fn starts_added_as(&self, name: &str) {
-        self.state.lock().unwrap().starts_as = Some(name.to_owned());
     }
 
     /// The next promotions find the learner not in sync.
@@ -210,9 +203,7 @@ impl State {
                 }
                 self.next += 1;
                 self.changes.push(format!("add {host}"));
-                let name = self.starts_as.clone().unwrap_or_default();
-                let alive = !name.is_empty();
-                self.members.push(Member { id: self.next, name, host, learner: true, alive });
+                self.members.push(Member { id: self.next, name: String::new(), host, learner: true, alive: false });
             }
             "cluster/member/promote" if self.late > 0 => {
                 self.late -= 1;

@@ -175,7 +175,7 @@ fn message(document: Option<&Value>, status: u16) -> String {
 }
 
 fn members(mut document: Value) -> std::result::Result<Vec<Member>, Refusal> {
-    read(document["members"].take())
+    read(document.get_mut("members").map(Value::take).unwrap_or_default())
 }
 
 fn read<T: for<'de> Deserialize<'de>>(document: Value) -> std::result::Result<T, Refusal> {
@@ -193,12 +193,12 @@ mod tests {
     #[test]
     fn members_are_read_as_the_gateway_writes_them() {
         let answer = json!({
-            "header": {"cluster_id": "14841639068965178418", "member_id": "10276657743932975437", "raft_term": "2"},
-            "members": [
-                {"ID": "10276657743932975437", "name": "cp1", "peerURLs": ["https://10.0.0.11:2380"],
-                 "clientURLs": ["https://10.0.0.11:2379"]},
-                {"ID": "17", "peerURLs": ["https://10.0.0.12:2380"], "isLearner": true},
-            ]});
+        "header": {"cluster_id": "14841639068965178418", "member_id": "10276657743932975437", "raft_term": "2"},
+        "members": [
+            {"ID": "10276657743932975437", "name": "cp1", "peerURLs": ["https://10.0.0.11:2380"],
+             "clientURLs": ["https://10.0.0.11:2379"]},
+            {"ID": "17", "peerURLs": ["https://10.0.0.12:2380"], "isLearner": true},
+        ]});
         let members = members(answer).unwrap();
         assert_eq!(members[0].id, 10_276_657_743_932_975_437);
         assert_eq!((members[0].label(), members[0].is_learner), ("cp1".into(), false));

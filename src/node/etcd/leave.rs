@@ -4,10 +4,10 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use super::CLIENT_PORT;
 use super::cluster::{Cluster, endpoints};
 use super::gateway::Member;
 use super::membership::{Departure, Owner, Quorum, departure};
-use super::{CLIENT_PORT, PEER_PORT};
 use crate::api::Client;
 use crate::api::wait::{Look, Wait};
 use crate::failure::{Failure, Kind, Result};
@@ -49,7 +49,9 @@ impl Trace {
     pub(in crate::node) fn read(host: &dyn Host, manifest: &str, certificates: &Path) -> Result<Option<Self>> {
         let value = |name: &str| {
             let flag = format!("--{name}=");
-            manifest.lines().find_map(|line| Some(line.trim_start().trim_start_matches("- ").strip_prefix(&flag)?.trim()))
+            manifest
+                .lines()
+                .find_map(|line| Some(line.trim_start().trim_start_matches("- ").strip_prefix(&flag)?.trim()))
         };
         let initial = value("initial-cluster").unwrap_or_default();
         let hosts = initial.split(',').filter_map(|member| {
@@ -158,13 +160,7 @@ async fn members(cluster: &Cluster, limit: Duration) -> Result<Vec<Member>> {
     .await
 }
 
-async fn remove(
-    mut cluster: Cluster,
-    members: &[Member],
-    owner: &Owner,
-    force: bool,
-    limit: Duration,
-) -> Result<Left> {
+async fn remove(mut cluster: Cluster, members: &[Member], owner: &Owner, force: bool, limit: Duration) -> Result<Left> {
     let healthy = cluster.healthy(members).await;
     let id = match departure(members, owner, &healthy) {
         Departure::Gone | Departure::Last => return Ok(Left::Nothing),
@@ -212,7 +208,7 @@ mod tests {
     use std::path::Path;
     use std::time::Duration;
 
-    use super::{Left, Owner, PEER_PORT, Trace, remove};
+    use super::{Left, Owner, Trace, remove};
     use crate::host::fake::FakeHost;
     use crate::kubernetes::certificates::{Authority, KeyAlgorithm, PrivateKey, Subject};
     use crate::node::etcd::fake::FakeEtcd;
@@ -221,7 +217,7 @@ mod tests {
     const LIMIT: Duration = Duration::from_millis(700);
 
     fn owner(number: u8) -> Owner {
-        Owner::PeerUrl(format!("https://10.0.0.{number}:{PEER_PORT}"))
+        Owner::PeerUrl(format!("https://10.0.0.{number}:2380"))
     }
 
     #[test]

@@ -77,9 +77,8 @@ impl Quorum {
     /// Of these members, without the one `leaving`; `healthy` are the identifiers of those that answer.
     pub(super) fn of(members: &[Member], healthy: &[u64], leaving: Option<u64>) -> Self {
         let voters = members.iter().filter(|member| !member.is_learner && Some(member.id) != leaving);
-        let (voters, answering) = voters.fold((0, 0), |(all, answering), member| {
-            (all + 1, answering + usize::from(healthy.contains(&member.id)))
-        });
+        let (voters, answering) = voters
+            .fold((0, 0), |(all, answering), member| (all + 1, answering + usize::from(healthy.contains(&member.id))));
         Self { voters, healthy: answering }
     }
 

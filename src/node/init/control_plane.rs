@@ -50,7 +50,11 @@ pub(in crate::node) fn write(host: &dyn Host, plan: &Plan, part: Part) -> Result
     }
     let proxy_environment: Vec<EnvVar> =
         proxy_environment().into_iter().map(|(name, value)| EnvVar { name, value, value_from: None }).collect();
-    let etcd_members = etcd_members(host, plan)?;
+    // A member that has started never looks at them again, and rewriting them would only restart it.
+    let etcd_members = match plan.etcd_members.as_slice() {
+        [] => joined_members(host)?,
+        members => members.to_vec(),
+    };
     let order = ManifestOrder {
         cluster: &plan.cluster,
         local: &plan.init.local_api_endpoint,
@@ -62,20 +66,21 @@ pub(in crate::node) fn write(host: &dyn Host, plan: &Plan, part: Part) -> Result
         etcd_members: &etcd_members,
         etcd_tag: None,
     };
-    let wanted = match (part, &plan.cluster.etcd.local) {
-        (Part::Server, Some(etcd)) => {
-            host.create_directory(Path::new(&etcd.data_dir), 0o700)?;
-            vec![manifests::etcd(&order)?, manifests::api_server(&order)?]
-        }
-        (Part::Etcd, Some(etcd)) => {
-            host.create_directory(Path::new(&etcd.data_dir), 0o700)?;
-            vec![manifests::etcd(&order)?]
-        }
-        (Part::Etcd, None) => Vec::new(),
-        (Part::Server, None) | (Part::ApiServer, _) => vec![manifests::api_server(&order)?],
-        (Part::ControllerManager, _) => vec![manifests::controller_manager(&order)?],
-        (Part::Scheduler, _) => vec![manifests::scheduler(&order)?],
+    let mut wanted = Vec::new();
+    if let (Part::Server | Part::Etcd, true, Some(etcd)) = (part, plan.phases.wants("etcd"), &plan.cluster.etcd.local) {
+        host.create_directory(Path::new(&etcd.data_dir), 0o700)?;
+        wanted.push(manifests::etcd(&order)?);
+    }
+    let component = match part {
+        Part::Etcd => None,
+        Part::Server | Part::ApiServer => Some(("control-plane/apiserver", manifests::api_server(&order)?)),
+        Part::ControllerManager => Some(("control-plane/controller-manager", manifests::controller_manager(&order)?)),
+        Part::Scheduler => Some(("control-plane/scheduler", manifests::scheduler(&order)?)),
     };
+    wanted.extend(component.filter(|(path, _)| plan.phases.wants(path)).map(|(_, manifest)| manifest));
+    if wanted.is_empty() {
+        return Ok(Vec::new());
+    }
     host.create_directory(Path::new(DIRECTORY), 0o700)?;
     let mut changes = Vec::new();
     for manifest in wanted {
@@ -87,12 +92,8 @@ pub(in crate::node) fn write(host: &dyn Host, plan: &Plan, part: Part) -> Result
     Ok(changes)
 }
 
-/// What etcd's static pod names as the members it joins: those of the plan, else what it names already. A member that has
-/// started never looks at them again, and rewriting them would only restart it.
-fn etcd_members(host: &dyn Host, plan: &Plan) -> Result<Vec<EtcdMember>> {
-    if !plan.etcd_members.is_empty() {
-        return Ok(plan.etcd_members.clone());
-    }
+/// The members that the host's etcd joined, as its static pod names them; none on the first control plane.
+pub(in crate::node) fn joined_members(host: &dyn Host) -> Result<Vec<EtcdMember>> {
     let text = files::text(host, &Path::new(DIRECTORY).join("etcd.yaml"))?.unwrap_or_default();
     let value = |flag: &str| {
         text.lines().find_map(|line| Some(line.trim_start().trim_start_matches("- ").strip_prefix(flag)?.trim()))
@@ -142,10 +143,8 @@ mod tests {
     #[test]
     fn a_member_that_joined_keeps_the_members_it_was_started_with() {
         let host = FakeHost::new();
-        let member = |name: &str, address: &str| EtcdMember {
-            name: name.into(),
-            peer_url: format!("https://{address}:2380"),
-        };
+        let member =
+            |name: &str, address: &str| EtcdMember { name: name.into(), peer_url: format!("https://{address}:2380") };
         let joining = Plan { etcd_members: vec![member("cp0", "10.0.0.10"), member("cp1", "10.0.0.11")], ..plan("") };
         assert_eq!(write(&host, &joining, Part::Etcd).unwrap().len(), 1);
         let text = host.text("/etc/kubernetes/manifests/etcd.yaml").unwrap();

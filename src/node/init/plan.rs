@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use semver::Version;
 use serde_json::Value;
 
+use super::control_plane::joined_members;
 use crate::event::Events;
 use crate::fact::Facts;
 use crate::failure::{Failure, Kind, Result};
@@ -16,7 +17,8 @@ use crate::kubernetes::configuration::{
 use crate::kubernetes::manifests::EtcdMember;
 use crate::kubernetes::version::{self, Release};
 use crate::message::InitOrder;
-use crate::node::defaults;
+use crate::node::phases::{self, Selection};
+use crate::node::{defaults, phase};
 
 /// The plan of one `init`.
 #[derive(Debug, Clone)]
@@ -37,9 +39,13 @@ pub(in crate::node) struct Plan {
     pub(in crate::node) upload_certificates: bool,
     /// Whether the host joins a cluster that is there: what all control planes share is never made then.
     pub(in crate::node) joining: bool,
+    /// Whether the host has joined its cluster some time before.
+    pub(in crate::node) joined_before: bool,
     /// etcd's members, the host's own included, when it has just been added to them; empty on the first control plane, and
     /// on one whose member has started.
     pub(in crate::node) etcd_members: Vec<EtcdMember>,
+    /// Which phases are done.
+    pub(in crate::node) phases: Selection,
     /// The host's own name, lower case.
     pub(in crate::node) hostname: String,
     /// The version that is made.
@@ -48,16 +54,34 @@ pub(in crate::node) struct Plan {
     pub(in crate::node) release: &'static Release,
 }
 
-/// Phases that can be left out; a cluster remembers that they were (kubeadm.md section 16.3).
-const COREDNS_PHASES: &[&str] = &["addon", "addon/coredns", "addon/all"];
-const KUBE_PROXY_PHASES: &[&str] = &["addon", "addon/kube-proxy", "addon/all"];
-
 impl Plan {
     /// Reads an order.
     ///
     /// # Errors
     /// Kind `Configuration` for what the documents say; kind `Preflight` when the host has no address to announce.
     pub(in crate::node) fn load(host: &dyn Host, facts: &Facts, order: &InitOrder, events: &Events) -> Result<Self> {
+        let plan = Self::load_phases(host, facts, order, None, events)?;
+        if plan.init.dry_run {
+            return Err(Failure::new(
+                Kind::Configuration,
+                "InitConfiguration asks for a dry run, and `up` does for real",
+            )
+            .advise("take dryRun out; `clusterctl node init --dry-run` on the host says what would be done"));
+        }
+        Ok(plan)
+    }
+
+    /// Reads an order of which only one phase is wanted, or all.
+    ///
+    /// # Errors
+    /// As [`Plan::load`]; kind `Usage` for a phase there is not.
+    pub(in crate::node) fn load_phases(
+        host: &dyn Host,
+        facts: &Facts,
+        order: &InitOrder,
+        only: Option<&str>,
+        events: &Events,
+    ) -> Result<Self> {
         let documents = configuration::load(order.configuration.expose())?;
         for warning in &documents.warnings {
             events.warn(warning.clone());
@@ -73,20 +97,13 @@ impl Plan {
         let tokens_given = !init.bootstrap_tokens.is_empty();
         init.complete(&defaults::of(host, facts)?)?;
         cluster.complete(init.local_api_endpoint.bind_port)?;
-        for skipped in &init.skip_phases {
-            let skipped = skipped.as_str();
-            cluster.dns.disabled |= COREDNS_PHASES.contains(&skipped);
-            cluster.proxy.disabled |= KUBE_PROXY_PHASES.contains(&skipped);
-            if !COREDNS_PHASES.contains(&skipped) && !KUBE_PROXY_PHASES.contains(&skipped) {
-                events.warn(format!("phase {skipped} is not left out: only the phases of add-ons can be"));
-            }
-        }
+        let phases = phases::INIT.select(only, &init.skip_phases)?;
+        // A cluster remembers that add-ons were left out (kubeadm.md section 16.3).
+        let left_out = phases::INIT.select(None, &init.skip_phases)?;
+        cluster.dns.disabled |= !left_out.wants("addon/coredns");
+        cluster.proxy.disabled |= !left_out.wants("addon/kube-proxy");
         init.validate()?;
         cluster.validate()?;
-        if init.dry_run {
-            return Err(Failure::new(Kind::Configuration, "InitConfiguration asks for a dry run")
-                .advise("use `clusterctl plan` to see what would be done"));
-        }
         let version = version::parse(&cluster.kubernetes_version)?;
         let release = Release::of(&version)?;
         Ok(Self {
@@ -98,7 +115,9 @@ impl Plan {
             issue_ticket: order.issue_ticket,
             upload_certificates: order.upload_certificates,
             joining: false,
+            joined_before: !joined_members(host)?.is_empty(),
             etcd_members: Vec::new(),
+            phases,
             hostname: facts.hostname.clone(),
             version,
             release,
@@ -131,11 +150,27 @@ impl Plan {
             issue_ticket: false,
             upload_certificates: false,
             joining: true,
+            joined_before: false,
             etcd_members: Vec::new(),
+            phases: Selection::whole(&phases::INIT),
             hostname: hostname.to_owned(),
             version,
             release,
         }
+    }
+
+    /// A phase that is left out unless any of `path` is wanted; `id` is that of the step a person sees.
+    pub(super) async fn phase<T: Default>(
+        &self,
+        events: &Events,
+        (path, id): (&str, &str),
+        title: &str,
+        work: impl Future<Output = Result<(phase::Changes, T)>>,
+    ) -> Result<(u32, T)> {
+        if !self.phases.wants(path) {
+            return Ok((0, T::default()));
+        }
+        phase::phase(events, id, title, work).await
     }
 
     /// Name of the Node.

@@ -66,7 +66,7 @@ impl Join<'_> {
             let download = download_certs::download(host, self.bootstrap, &plan.cluster, key, self.found, limit);
             changes += phase(events, "download-certs", "Download what control planes share", download).await?.0;
         }
-        changes += credentials(host, &plan, events).await?.0;
+        changes += credentials(host, &plan, events).await?;
         let started = self.start(&plan).await;
         if started.is_err() {
             // In every case (kubeadm.md section 10.3): the token in it must not stay on the disk.
@@ -120,8 +120,7 @@ impl Join<'_> {
                 changes.extend(kubelet_client(&admin, plan).await?);
                 Ok((changes, ()))
             };
-            let (marked, ()) =
-                phase(events, "mark-control-plane", "Mark the node as control plane", marked).await?;
+            let (marked, ()) = phase(events, "mark-control-plane", "Mark the node as control plane", marked).await?;
             Ok(waited + marked)
         };
         let title = "Start controller manager and scheduler";
@@ -197,9 +196,8 @@ impl Join<'_> {
         let promote = async {
             let with = |members: &[EtcdMember]| Plan { etcd_members: members.to_vec(), ..plan.clone() };
             let mut changes = write(host, &with(entry.initial_cluster.as_deref().unwrap_or_default()), Part::Etcd)?;
-            let promoted = etcd::promote(&entry, &entrant, limits, |members| {
-                write(host, &with(members), Part::Etcd).map(drop)
-            });
+            let promoted =
+                etcd::promote(&entry, &entrant, limits, |members| write(host, &with(members), Part::Etcd).map(drop));
             match promoted.await {
                 Ok(promoted) => changes.extend(promoted),
                 Err(failure) => return Err(diagnosis::explain(host, failure, &["etcd"]).await),

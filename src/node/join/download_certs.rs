@@ -87,7 +87,10 @@ pub(super) fn missing(host: &dyn Host, shared: &[Shared]) -> Result<Vec<String>>
 fn differs(file: &Shared) -> Failure {
     Failure::new(
         Kind::Preflight,
-        format!("FileAvailable-{}: it is not the one that the cluster's control planes share", file.path.replace('/', "-")),
+        format!(
+            "FileAvailable-{}: it is not the one that the cluster's control planes share",
+            file.path.replace('/', "-")
+        ),
     )
     .advise(format!("remove {} if the cluster it belongs to is gone, or reset the host", file.path))
 }

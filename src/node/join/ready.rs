@@ -77,6 +77,7 @@ mod tests {
 
     use super::check;
     use crate::event::Events;
+    use crate::fact::Facts;
     use crate::failure::Kind;
     use crate::host::fake::FakeHost;
     use crate::node::init::plan::Plan;
@@ -86,8 +87,8 @@ mod tests {
         Plan::load(&FakeHost::new(), &facts(), &order(more), &Events::nowhere()).unwrap()
     }
 
-    fn good() -> crate::fact::Facts {
-        crate::fact::Facts {
+    fn good() -> Facts {
+        Facts {
             cpus: 2,
             memory_bytes: 4 << 30,
             cgroup_version: 2,
@@ -115,7 +116,7 @@ mod tests {
     #[test]
     fn a_host_is_judged_before_joining_has_begun() {
         let plan = plan("controlPlaneEndpoint: api:6443\n");
-        let check = |host: &FakeHost, facts| check(host, facts, &plan, true, &Events::nowhere());
+        let check = |host: &FakeHost, facts: &Facts| check(host, facts, &plan, true, &Events::nowhere());
         assert_eq!(check(&FakeHost::new(), &good()), Ok(()));
         let mut taken = good();
         taken.listening.push(crate::fact::Listening { address: "0.0.0.0".parse().unwrap(), port: 2379, process: None });
