@@ -7,13 +7,14 @@ mod addons;
 mod bootstrap_token;
 mod by_hand;
 mod certificates;
-mod control_plane;
+pub(super) mod control_plane;
 mod head_start;
-mod kubeconfigs;
-mod mark_control_plane;
-mod plan;
+pub(super) mod kubeconfigs;
+pub(super) mod mark_control_plane;
+pub(super) mod plan;
+mod upload_certs;
 mod upload_config;
-mod wait_control_plane;
+pub(super) mod wait_control_plane;
 
 pub use self::by_hand::{init_by_hand, rehearse_init};
 use self::control_plane::Part;
@@ -33,6 +34,7 @@ use crate::kubernetes::kubelet as kubelet_files;
 use crate::kubernetes::patches::Target;
 use crate::kubernetes::token::Token;
 use crate::message::{InitOrder, Initialised, Joined, Ticket};
+use crate::secret::Secret;
 
 #[cfg(test)]
 pub(super) use self::plan::tests;
@@ -80,7 +82,7 @@ async fn kubelet_start(host: &dyn Host, plan: &Plan, events: &Events) -> Result<
 }
 
 /// Phases certs and kubeconfig: how many changes.
-async fn credentials(host: &dyn Host, plan: &Plan, events: &Events) -> Result<u32> {
+pub(super) async fn credentials(host: &dyn Host, plan: &Plan, events: &Events) -> Result<u32> {
     if !plan.phases.wants("certs") && !plan.phases.wants("kubeconfig") {
         return Ok(0);
     }
@@ -200,20 +202,27 @@ async fn bring_up(host: &dyn Host, plan: &Plan, events: &Events) -> Result<Initi
     let controllers = plan.phase(events, step, "Start the controller manager", controllers);
     let stored = in_cluster(host, client.as_ref(), plan, &kubelet, events);
     let (controllers, stored) = tokio::join!(controllers, stored);
-    let ((controllers, ()), (stored, token)) = (controllers?, stored?);
+    let ((controllers, ()), (stored, Stored { token, certificate_key })) = (controllers?, stored?);
     let changes = [credentials, manifests, started, bound, controllers, stored].iter().sum();
-    let ticket = token.map(|token| ticket(host, plan, &token)).transpose()?;
-    Ok(Initialised { joined: Joined { node: plan.node_name().to_owned(), changes }, ticket })
+    let ticket = token.map(|token| ticket(host, plan, &token, certificate_key.clone())).transpose()?;
+    Ok(Initialised { joined: Joined { node: plan.node_name().to_owned(), changes }, ticket, certificate_key })
 }
 
-/// What is stored in the cluster for its nodes, side by side: how many changes, and the token to join with.
+/// What hosts join with, of what was stored in the cluster.
+#[derive(Default)]
+struct Stored {
+    token: Option<Token>,
+    certificate_key: Option<Secret>,
+}
+
+/// What is stored in the cluster for its nodes, side by side: how many changes, and what they join with.
 async fn in_cluster(
     host: &dyn Host,
     client: Option<&Client>,
     plan: &Plan,
     kubelet: &kubelet_files::KubeletConfiguration,
     events: &Events,
-) -> Result<(u32, Option<Token>)> {
+) -> Result<(u32, Stored)> {
     let marked = mark(host, client, plan);
     let path = if client.is_some() && plan.phases.wants("mark-control-plane") {
         "mark-control-plane"
@@ -222,17 +231,29 @@ async fn in_cluster(
     };
     let marked = plan.phase(events, (path, "mark-control-plane"), "Mark the node as control plane", marked);
     let Some(client) = client else {
-        return Ok((marked.await?.0, None));
+        return Ok((marked.await?.0, Stored::default()));
     };
     let uploaded = upload_config::upload(client, plan, kubelet);
     let issued = bootstrap_token::make(host, client, plan);
-    let (uploaded, issued, marked) = tokio::join!(
+    let shared = async {
+        if !plan.upload_certificates {
+            return Ok((0, None));
+        }
+        let upload = async {
+            let (changes, key) = upload_certs::upload(host, client, plan).await?;
+            Ok((changes, Some(key)))
+        };
+        plan.phase(events, ("upload-certs", "upload-certs"), "Upload what control planes share", upload).await
+    };
+    let (uploaded, shared, issued, marked) = tokio::join!(
         plan.phase(events, ("upload-config", "upload-config"), "Store the cluster's configuration", uploaded),
+        shared,
         plan.phase(events, ("bootstrap-token", "bootstrap-token"), "Let nodes join", issued),
         marked,
     );
-    let ((uploaded, ()), (issued, token), (marked, ())) = (uploaded?, issued?, marked?);
-    Ok((uploaded + issued + marked, token))
+    let ((uploaded, ()), (shared, certificate_key)) = (uploaded?, shared?);
+    let ((issued, token), (marked, ())) = (issued?, marked?);
+    Ok((uploaded + shared + issued + marked, Stored { token, certificate_key }))
 }
 
 /// Phases mark-control-plane and kubelet-finalize; the Node first, because the kubelet has its certificate by then.
@@ -248,7 +269,7 @@ async fn mark(host: &dyn Host, client: Option<&Client>, plan: &Plan) -> Result<(
 }
 
 /// What others join with.
-fn ticket(host: &dyn Host, plan: &Plan, token: &Token) -> Result<Ticket> {
+fn ticket(host: &dyn Host, plan: &Plan, token: &Token, certificate_key: Option<Secret>) -> Result<Ticket> {
     let endpoint = match plan.cluster.control_plane_endpoint.as_str() {
         "" => plan.init.local_api_endpoint.host_and_port(),
         endpoint => endpoint.to_owned(),
@@ -256,5 +277,5 @@ fn ticket(host: &dyn Host, plan: &Plan, token: &Token) -> Result<Ticket> {
     let ca = plan.pki("ca.crt");
     let text =
         files::text(host, &ca)?.ok_or_else(|| Failure::new(Kind::Host, format!("there is no {}", ca.display())))?;
-    Ok(Ticket { endpoint, token: token.text(), ca_hashes: public_key_hash(&text)?, certificate_key: None })
+    Ok(Ticket { endpoint, token: token.text(), ca_hashes: public_key_hash(&text)?, certificate_key })
 }

@@ -2,6 +2,7 @@
 
 mod defaults;
 mod diagnosis;
+mod etcd;
 mod files;
 mod health;
 mod images;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{load, run};
+use super::{Images, load, run};
 use crate::api::Rehearsal;
 use crate::event::Events;
 use crate::fact::Facts;
@@ -32,7 +32,7 @@ pub async fn join_by_hand(
     events: &Events,
 ) -> Result<Joined> {
     let (configuration, phases) = prepare(host, facts, order, only, events)?;
-    run(host, facts, configuration, &phases, events).await
+    run(host, facts, configuration, &phases, Images::Fetched, events).await
 }
 
 /// Says what [`join_by_hand`] would do on the host; the cluster is found and read, and not altered. Files that would be
@@ -53,7 +53,7 @@ pub async fn rehearse_join(
     let concerns = |phase: &&str| control_plane || *phase == "kubelet-wait-bootstrap";
     let left_out: Vec<&str> = WAITS.iter().copied().filter(|phase| phases.wants(phase)).filter(concerns).collect();
     let overlay = Overlay::new(host, folder);
-    run(&overlay, facts, configuration, &phases.without(WAITS), events).await?;
+    run(&overlay, facts, configuration, &phases.without(WAITS), Images::Fetched, events).await?;
     Ok(Rehearsed::of(&overlay, &Rehearsal::default(), &left_out))
 }
 
