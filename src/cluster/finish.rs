@@ -1,9 +1,11 @@
 //! The end of `up`: all nodes Ready, labels as wanted, system pods running, the kubeconfig on the laptop.
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::board::Board;
 use super::connect::Session;
 use crate::api;
 use crate::cancel::Cancel;
@@ -21,6 +23,9 @@ pub const NODE_LIMIT: Duration = Duration::from_secs(240);
 /// How often the API is asked while waiting.
 const POLL: Duration = Duration::from_millis(150);
 
+/// How often it is looked for pods to probe.
+const PROBE_POLL: Duration = Duration::from_millis(300);
+
 /// Sets the labels of the inventory on nodes that lack them; returns how many nodes were altered.
 pub async fn label(api: &api::Client, inventory: &Inventory, joined: &BTreeSet<String>) -> Result<u32> {
     let nodes = api::nodes(api).await?;
@@ -34,6 +39,30 @@ pub async fn label(api: &api::Client, inventory: &Inventory, joined: &BTreeSet<S
         }
     }
     Ok(changes)
+}
+
+/// Does `work`, and has kubelets probe the pods that run meanwhile, from the moment there is an API.
+pub async fn while_probing<Done>(board: &Board, work: impl Future<Output = Done>) -> Done {
+    let mut probes = api::Probes::default();
+    let done = tokio::select! {
+        done = work => done,
+        never = probe(board, &mut probes) => match never {},
+    };
+    if let Some(Ok(api)) = board.api.kept() {
+        probes.end(&api).await;
+    }
+    done
+}
+
+async fn probe(board: &Board, probes: &mut api::Probes) -> Infallible {
+    let Ok(api) = board.api.wait().await else { return std::future::pending().await };
+    let mut interval = tokio::time::interval(PROBE_POLL);
+    loop {
+        interval.tick().await;
+        if let Ok(pods) = api::pods(&api, "kube-system").await {
+            probes.ask(&api, &pods).await;
+        }
+    }
 }
 
 /// Waits until these nodes are Ready and the pods of kube-system run. Without a pod network of ours a node is not
@@ -51,7 +80,6 @@ pub async fn settle(
     let step = events.step("ready", "wait until ready");
     let started = std::time::Instant::now();
     let mut interval = tokio::time::interval(POLL);
-    let mut probes = api::Probes::default();
     let mut last;
     let result = loop {
         interval.tick().await;
@@ -59,12 +87,11 @@ pub async fn settle(
             break Err(failure);
         }
         match unready(api, joined).await {
-            Ok((waiting, _, total)) if waiting.is_empty() => {
+            Ok((waiting, total)) if waiting.is_empty() => {
                 step.progress(total, total, Unit::Items, None);
                 break Ok(());
             }
-            Ok((waiting, pods, total)) => {
-                probes.ask(api, &pods).await;
+            Ok((waiting, total)) => {
                 step.progress(total - waiting.len() as u64, total, Unit::Items, waiting.first().map(String::as_str));
                 last = Failure::new(Kind::Cluster, format!("still not ready: {}", waiting.join(", ")))
                     .advise("look with `clusterctl status` and `clusterctl kubectl -- get pods -A`, then run the same command again")
@@ -76,12 +103,11 @@ pub async fn settle(
             break Err(last);
         }
     };
-    probes.end(api).await;
     step.end(result)
 }
 
-/// What is not ready yet, in words, the pods, and how many things there are.
-async fn unready(api: &api::Client, joined: &BTreeSet<String>) -> Result<(Vec<String>, Vec<api::PodStatus>, u64)> {
+/// What is not ready yet, in words, and how many things there are.
+async fn unready(api: &api::Client, joined: &BTreeSet<String>) -> Result<(Vec<String>, u64)> {
     let (nodes, pods) = futures::try_join!(api::nodes(api), api::pods(api, "kube-system"))?;
     let ready = |name: &String| nodes.iter().any(|node| node.name == *name && node.ready);
     let mut waiting: Vec<String> =
@@ -89,8 +115,7 @@ async fn unready(api: &api::Client, joined: &BTreeSet<String>) -> Result<(Vec<St
     let ours = |node: &str| node.is_empty() || joined.contains(node);
     let pods: Vec<_> = pods.into_iter().filter(|pod| ours(&pod.node)).collect();
     waiting.extend(pods.iter().filter(|pod| !pod.settled()).map(|pod| format!("pod {} ({})", pod.name, pod.reason)));
-    let total = (joined.len() + pods.len()) as u64;
-    Ok((waiting, pods, total))
+    Ok((waiting, (joined.len() + pods.len()) as u64))
 }
 
 /// Where the admin kubeconfig of an inventory lies: beside it, `<cluster>.kubeconfig`.

@@ -164,23 +164,27 @@ mod tests {
 
     use super::{accounts, first_pod_networks, pod_network, rights};
     use crate::api::fake::FakeApi;
+    use crate::kubernetes::configuration::Arg;
     use crate::node::init::plan::tests::plan;
 
     #[rstest]
-    #[case("networking: {podSubnet: 10.244.0.0/16}", &["10.244.0.0/24"])]
-    #[case("networking: {podSubnet: '10.244.0.0/16,fd00:10::/56', serviceSubnet: '10.96.0.0/16,fd00:20::/112'}", &["10.244.0.0/24", "fd00:10::/64"])]
-    #[case("networking: {podSubnet: 10.244.7.0/25}", &[])]
-    #[case("{}", &[])]
-    #[case("networking: {podSubnet: 10.244.0.0/16}\ncontrollerManager: {extraArgs: [{name: node-cidr-mask-size, value: '26'}]}", &[])]
-    fn the_first_node_gets_the_first_networks(#[case] cluster: &str, #[case] networks: &[&str]) {
-        let found: Vec<String> = first_pod_networks(&plan(cluster).cluster).iter().map(ToString::to_string).collect();
+    #[case("10.244.0.0/16", "", &["10.244.0.0/24"])]
+    #[case("10.244.0.0/16,fd00:10::/56", "", &["10.244.0.0/24", "fd00:10::/64"])]
+    #[case("10.244.7.0/25", "", &[])]
+    #[case("", "", &[])]
+    #[case("10.244.0.0/16", "node-cidr-mask-size", &[])]
+    fn the_first_node_gets_the_first_networks(#[case] pods: &str, #[case] argument: &str, #[case] networks: &[&str]) {
+        let mut cluster = plan("").cluster;
+        cluster.networking.pod_subnet = pods.to_owned();
+        cluster.controller_manager.extra_args = vec![Arg { name: argument.to_owned(), value: "26".to_owned() }];
+        let found: Vec<String> = first_pod_networks(&cluster).iter().map(ToString::to_string).collect();
         assert_eq!(found, networks);
     }
 
     #[tokio::test]
     async fn a_pod_network_that_is_there_is_kept() {
         let api = FakeApi::start().await;
-        let plan = plan("networking: {podSubnet: 10.244.0.0/16}");
+        let plan = plan("");
         let path = format!("/api/v1/nodes/{}", plan.node_name());
         api.put(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": plan.node_name()}}));
         let client = api.client().await;
