@@ -39,11 +39,8 @@ pub fn judge(text: &str, deprecated: bool) -> Judged {
     if documents == Documents::default() {
         judged.errors.push("there is no document of kubeadm's in it".to_owned());
     }
-    for result in complete_and_validate(documents) {
-        if let Err(failure) = result {
-            judged.errors.extend(sentences(&failure));
-        }
-    }
+    let failures = complete_and_validate(documents).into_iter().filter_map(Result::err);
+    failures.for_each(|failure| judged.errors.extend(sentences(&failure)));
     judged
 }
 

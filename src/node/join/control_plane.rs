@@ -60,9 +60,8 @@ impl Join<'_> {
             settings.version.clone(),
             settings.release,
             &self.facts.hostname,
-            self.patches,
-            self.phases,
-        );
+        )
+        .laid_out(self.patches, self.phases);
         let key = control_plane.certificate_key.as_ref();
         self.is_no_worker(&plan)?;
         if self.phases.wants("preflight") {
