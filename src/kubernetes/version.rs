@@ -63,6 +63,8 @@ pub struct Release {
     pub empty_fields_written: bool,
     /// Whether the CoreDNS container names its probe ports.
     pub coredns_named_probe_ports: bool,
+    /// Whether the DaemonSet of kube-proxy can be patched.
+    pub kube_proxy_patches: bool,
     /// Whether the feature gate ControlPlaneKubeletLocalMode can have the kubelet of a control plane that joins talk to the
     /// control plane endpoint; if not, it talks to its own API server.
     pub kubelet_local_mode_gate: bool,
@@ -92,6 +94,7 @@ const V1_36: Release = Release {
     coredns_named_probe_ports: true,
     kubelet_local_mode_gate: false,
     kubelet_fails_on_cgroup_v1: true,
+    kube_proxy_patches: false,
 };
 
 const V1_35: Release = Release {
@@ -134,6 +137,7 @@ const V1_37: Release = Release {
     coredns_tag: "v1.14.6",
     instance_config_gate: false,
     kube_proxy_mode: "iptables",
+    kube_proxy_patches: true,
     kubelet_client_without_organization: ALWAYS,
     ..V1_36
 };

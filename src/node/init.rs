@@ -16,7 +16,7 @@ mod upload_certs;
 mod upload_config;
 pub(super) mod wait_control_plane;
 
-pub use self::by_hand::init_by_hand;
+pub use self::by_hand::{init_by_hand, rehearse_init};
 use self::control_plane::Part;
 pub(super) use self::mark_control_plane::SOCKET_ANNOTATION;
 use self::plan::Plan;
@@ -31,6 +31,7 @@ use crate::host::Host;
 use crate::kubernetes::certificates::public_key_hash;
 use crate::kubernetes::kubeconfig::ADMIN;
 use crate::kubernetes::kubelet as kubelet_files;
+use crate::kubernetes::patches::Target;
 use crate::kubernetes::token::Token;
 use crate::message::{InitOrder, Initialised, Joined, Ticket};
 use crate::secret::Secret;
@@ -41,14 +42,43 @@ pub(super) use self::plan::tests;
 /// Phases that need a client of the API server.
 const IN_CLUSTER: &[&str] = &["upload-config", "upload-certs", "mark-control-plane", "bootstrap-token"];
 
-/// Makes the certificates and kubeconfigs of the first control plane. `init` does the same first; asked for before, it
-/// goes on while images still arrive.
+/// What of `init` needs no image: certificates, kubeconfigs, and a kubelet that has nothing to run yet. `init` does the
+/// same first; asked for before, it goes on while images still arrive.
 ///
 /// # Errors
 /// As [`init`].
-pub async fn certify(host: &dyn Host, facts: &Facts, order: &InitOrder, events: &Events) -> Result<u32> {
+pub async fn begin(host: &dyn Host, facts: &Facts, order: &InitOrder, events: &Events) -> Result<u32> {
     let plan = Plan::load(host, facts, order, events)?;
-    credentials(host, &plan, events).await
+    check(host, &plan, events).await?;
+    let credentials = credentials(host, &plan, events).await?;
+    // A kubelet looks for a folder that is not there once in a while; one that is there it watches.
+    control_plane::make_room(host)?;
+    Ok(credentials + kubelet_start(host, &plan, events).await?)
+}
+
+/// kubeadm's checks of a host that is prepared.
+async fn check(host: &dyn Host, plan: &Plan, events: &Events) -> Result<()> {
+    if !plan.phases.wants("preflight") {
+        return Ok(());
+    }
+    preflight::judge(&prepared(host, plan).await?, events)
+}
+
+/// Phase kubelet-start: how many changes.
+async fn kubelet_start(host: &dyn Host, plan: &Plan, events: &Events) -> Result<u32> {
+    let shared = kubelet_files::configuration(plan.kubelet.as_ref(), &plan.cluster);
+    let settings = kubelet::Settings {
+        cluster: &plan.cluster,
+        release: plan.release,
+        node: &plan.init.node_registration,
+        hostname: &plan.hostname,
+        shared: &shared.document,
+        joining_worker: false,
+        patches: &plan.patches,
+    };
+    let started = async { Ok((kubelet::start(host, &settings, false).await?, ())) };
+    let step = ("kubelet-start", "kubelet-start");
+    Ok(plan.phase(events, step, "Start the kubelet", started).await?.0)
 }
 
 /// Phases certs and kubeconfig: how many changes.
@@ -103,7 +133,7 @@ async fn finish(host: &dyn Host, plan: &Plan, events: &Events) -> Result<u32> {
 
 /// A client with admin.conf, to this host's own API server.
 async fn administrator(host: &dyn Host, plan: &Plan) -> Result<Client> {
-    Client::from_kubeconfig(&kubeconfigs::local(host, plan, &ADMIN)?).await
+    plan.door.client(&kubeconfigs::local(host, plan, &ADMIN)?).await
 }
 
 /// Makes this host the first control plane, until others can join it; [`complete`] does the rest.
@@ -113,10 +143,8 @@ async fn administrator(host: &dyn Host, plan: &Plan) -> Result<Client> {
 /// fit; `Host` for what cannot be written or started; `Cluster`, with log lines, when Kubernetes does not come up.
 pub async fn init(host: &dyn Host, facts: &Facts, order: &InitOrder, events: &Events) -> Result<Initialised> {
     let plan = Plan::load(host, facts, order, events)?;
-    if plan.phases.wants("preflight") {
-        preflight::judge(&prepared(host, &plan).await?, events)?;
-    }
-    begin(host, &plan, events).await
+    check(host, &plan, events).await?;
+    bring_up(host, &plan, events).await
 }
 
 /// What preflight finds of what host preparation brings.
@@ -127,8 +155,7 @@ async fn prepared(host: &dyn Host, plan: &Plan) -> Result<Vec<Finding>> {
 }
 
 /// [`init`] by a plan, after preflight.
-async fn begin(host: &dyn Host, plan: &Plan, events: &Events) -> Result<Initialised> {
-    let node = &plan.init.node_registration;
+async fn bring_up(host: &dyn Host, plan: &Plan, events: &Events) -> Result<Initialised> {
     let kubelet = kubelet_files::configuration(plan.kubelet.as_ref(), &plan.cluster);
     if plan.phases.wants("kubelet-start") || plan.phases.wants("upload-config/kubelet") {
         kubelet.warnings.iter().for_each(|warning| events.warn(warning));
@@ -139,20 +166,11 @@ async fn begin(host: &dyn Host, plan: &Plan, events: &Events) -> Result<Initiali
     let title = "Write static pods of etcd and the API server";
     let path = if plan.phases.wants("etcd") { "etcd" } else { "control-plane/apiserver" };
     let (manifests, ()) = plan.phase(events, (path, "control-plane"), title, manifests).await?;
-    let settings = kubelet::Settings {
-        cluster: &plan.cluster,
-        release: plan.release,
-        node,
-        hostname: &plan.hostname,
-        shared: &kubelet.document,
-        joining_worker: false,
-    };
-    let started = async { Ok((kubelet::start(host, &settings, false).await?, ())) };
-    let step = ("kubelet-start", "kubelet-start");
-    let (started, ()) = plan.phase(events, step, "Start the kubelet", started).await?;
+    let started = kubelet_start(host, plan, events).await?;
 
     let api_server = async {
-        let healthy = kubelet::wait(host, &kubelet.document, plan.init.timeouts.kubelet_health_check.0);
+        let own = plan.patches.apply(Target::KubeletConfiguration, kubelet.document.clone())?;
+        let healthy = kubelet::wait(host, &own, plan.init.timeouts.kubelet_health_check.0);
         tokio::try_join!(wait_control_plane::api_server(host, plan), healthy)
             .map(|((changes, client), ())| (changes, Some(client)))
     };
@@ -169,6 +187,10 @@ async fn begin(host: &dyn Host, plan: &Plan, events: &Events) -> Result<Initiali
     };
     // What follows needs the API server alone and nothing of each other.
     let controllers = async {
+        if let Some(client) = client.as_ref().filter(|_| bound > 0) {
+            // Its node is Ready a few seconds earlier with a pod network; else the controller manager gives it one.
+            let _ = head_start::pod_network(client, plan).await;
+        }
         let changes = control_plane::write(host, plan, Part::ControllerManager)?;
         if let Some(client) = client.as_ref().filter(|_| bound > 0) {
             // While the container is made; without it the controller manager gets its rights a little later.
@@ -183,7 +205,7 @@ async fn begin(host: &dyn Host, plan: &Plan, events: &Events) -> Result<Initiali
     let ((controllers, ()), (stored, Stored { token, certificate_key })) = (controllers?, stored?);
     let changes = [credentials, manifests, started, bound, controllers, stored].iter().sum();
     let ticket = token.map(|token| ticket(host, plan, &token, certificate_key.clone())).transpose()?;
-    Ok(Initialised { joined: Joined { node: node.name.clone(), changes }, ticket, certificate_key })
+    Ok(Initialised { joined: Joined { node: plan.node_name().to_owned(), changes }, ticket, certificate_key })
 }
 
 /// What hosts join with, of what was stored in the cluster.

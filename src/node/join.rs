@@ -4,6 +4,7 @@
 //! phase may be run again: one that broke off is finished by the next run, and a host that is a node of this cluster
 //! already is left as it is.
 
+mod by_hand;
 mod cluster;
 mod control_plane;
 mod discovery;
@@ -15,11 +16,13 @@ use std::time::Duration;
 
 use serde_json::json;
 
+pub use self::by_hand::{join_by_hand, rehearse_join};
 use self::control_plane::Join;
 use self::discovery::{Found, same_authority};
 use super::init::SOCKET_ANNOTATION;
 use super::phase::{Changes, phase};
-use super::{defaults, diagnosis, files, kubelet, preflight};
+use super::phases::{self, Selection};
+use super::{defaults, diagnosis, files, kubelet, patches, preflight};
 use crate::api::wait::{Look, Wait};
 use crate::api::{Access, Client, Identity, Trust};
 use crate::event::Events;
@@ -44,6 +47,32 @@ const KUBECONFIG: &str = "/etc/kubernetes/kubelet.conf";
 /// that does not answer, does not prove itself or does not take the node, with the kubelet's last lines.
 pub async fn join(host: &dyn Host, facts: &Facts, order: &JoinOrder, events: &Events) -> Result<Joined> {
     let configuration = load(host, facts, order, events)?;
+    if configuration.dry_run {
+        return Err(Failure::new(Kind::Configuration, "JoinConfiguration asks for a dry run, and `up` does for real")
+            .advise("take dryRun out; `clusterctl node join --dry-run` on the host says what would be done"));
+    }
+    let phases = phases::JOIN.select(None, &configuration.skip_phases)?;
+    run(host, facts, configuration, &phases, Images::FromBundle, events).await
+}
+
+/// Where the images of a control plane come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Images {
+    /// They are on the host already.
+    FromBundle,
+    /// What lacks is fetched, as imagePullPolicy says.
+    Fetched,
+}
+
+/// [`join`] by a configuration that is completed and valid, in these phases.
+async fn run(
+    host: &dyn Host,
+    facts: &Facts,
+    configuration: JoinConfiguration,
+    phases: &Selection,
+    images: Images,
+    events: &Events,
+) -> Result<Joined> {
     let discovery = discover(host, &configuration);
     let (_, found) = phase(events, "discovery", "Find the cluster", discovery).await?;
     let bootstrap = bootstrap_client(&configuration, &found).await?;
@@ -58,11 +87,16 @@ pub async fn join(host: &dyn Host, facts: &Facts, order: &JoinOrder, events: &Ev
         facts.addresses.iter().map(|link| link.address.addr()).filter(std::net::IpAddr::is_ipv4).collect();
     let findings =
         preflight::prepared(host, Some(&settings.version), &node.cri_socket, &addresses, &node.ignore_preflight_errors);
-    preflight::judge(&findings.await?, events)?;
+    if phases.wants("preflight") {
+        preflight::judge(&findings.await?, events)?;
+    }
 
+    let patches = patches::read(host, configuration.patches.as_ref(), settings.release, events)?;
     if let Some(control_plane) = &configuration.control_plane {
         let (configuration, settings, found, bootstrap) = (&configuration, &settings, &found, &bootstrap);
-        let join = Join { host, facts, events, configuration, settings, found, bootstrap, member };
+        let patches = &patches;
+        let join =
+            Join { host, facts, events, configuration, settings, found, bootstrap, member, patches, phases, images };
         let changes = join.control_plane(control_plane).await?;
         return Ok(Joined { node: node.name.clone(), changes });
     }
@@ -74,6 +108,7 @@ pub async fn join(host: &dyn Host, facts: &Facts, order: &JoinOrder, events: &Ev
         hostname: &facts.hostname,
         shared: &settings.kubelet,
         joining_worker: true,
+        patches: &patches,
     };
     let started = async {
         let mut changes = trust(host, &configuration, &settings.cluster.cluster_name, &found, member)?;
@@ -81,7 +116,13 @@ pub async fn join(host: &dyn Host, facts: &Facts, order: &JoinOrder, events: &Ev
         changes.extend(kubelet::start(host, &kubelet_settings, restart).await?);
         Ok((changes, ()))
     };
-    let (started, ()) = phase(events, "kubelet-start", "Start the kubelet", started).await?;
+    let started = match phases.wants("kubelet-start") {
+        true => phase(events, "kubelet-start", "Start the kubelet", started).await?.0,
+        false => 0,
+    };
+    if !phases.wants("kubelet-wait-bootstrap") {
+        return Ok(Joined { node: node.name.clone(), changes: started });
+    }
 
     let waited = async {
         let waited = wait_bootstrap(host, &configuration, &settings, &bootstrap).await;
@@ -104,10 +145,6 @@ fn load(host: &dyn Host, facts: &Facts, order: &JoinOrder, events: &Events) -> R
         documents.join.ok_or_else(|| Failure::new(Kind::Configuration, "there is no JoinConfiguration"))?;
     configuration.complete(&defaults::of(host, facts)?)?;
     configuration.validate()?;
-    if configuration.dry_run {
-        return Err(Failure::new(Kind::Configuration, "JoinConfiguration asks for a dry run")
-            .advise("use `clusterctl plan` to see what would be done"));
-    }
     Ok(configuration)
 }
 
@@ -335,7 +372,6 @@ mod tests {
     }
 
     #[rstest]
-    #[case("dryRun: true\n", "JoinConfiguration asks for a dry run")]
     fn orders_that_are_not_for_us(#[case] more: &str, #[case] sentence: &str) {
         let failure = load(&FakeHost::new(), &facts(), &order(more), &Events::nowhere()).unwrap_err();
         assert_eq!((failure.kind, failure.sentence.as_str()), (Kind::Configuration, sentence));

@@ -37,7 +37,7 @@ pub(in crate::node) async fn make(
         kubeconfigs += usize::from(host.entry(&super::kubeconfigs::path(entry))?.is_none());
     }
     let now_seconds = defaults::now_seconds()?;
-    let algorithm: KeyAlgorithm = plan.cluster.encryption_algorithm.parse()?;
+    let algorithm: KeyAlgorithm = plan.cluster.key_algorithm().parse()?;
     let owned = plan.clone();
     // Keys are seconds of processor time: other work of the agent goes on meanwhile.
     let work = tokio::task::spawn_blocking(move || {

@@ -6,7 +6,8 @@ use super::plan::Plan;
 use crate::failure::Result;
 use crate::host::Host;
 use crate::kubernetes::configuration::EnvVar;
-use crate::kubernetes::manifests::{self, CA_DIRECTORIES, EtcdMember, ManifestOrder};
+use crate::kubernetes::manifests::{self, CA_DIRECTORIES, EtcdMember, Manifest, ManifestOrder};
+use crate::kubernetes::patches::Target;
 use crate::node::files;
 use crate::node::phase::Changes;
 
@@ -40,6 +41,11 @@ pub(in crate::node) fn there(host: &dyn Host, part: Part) -> Result<bool> {
     Ok(host.entry(&Path::new(DIRECTORY).join(format!("{name}.yaml")))?.is_some())
 }
 
+/// Makes the folder that the kubelet watches.
+pub(super) fn make_room(host: &dyn Host) -> Result<()> {
+    host.create_directory(Path::new(DIRECTORY), 0o700).map(drop)
+}
+
 /// Writes the manifests of a part that are missing or differ.
 pub(in crate::node) fn write(host: &dyn Host, plan: &Plan, part: Part) -> Result<Changes> {
     let mut ca_directories = Vec::new();
@@ -69,21 +75,28 @@ pub(in crate::node) fn write(host: &dyn Host, plan: &Plan, part: Part) -> Result
     let mut wanted = Vec::new();
     if let (Part::Server | Part::Etcd, true, Some(etcd)) = (part, plan.phases.wants("etcd"), &plan.cluster.etcd.local) {
         host.create_directory(Path::new(&etcd.data_dir), 0o700)?;
-        wanted.push(manifests::etcd(&order)?);
+        wanted.push((Target::Etcd, manifests::etcd(&order)?));
     }
     let component = match part {
         Part::Etcd => None,
-        Part::Server | Part::ApiServer => Some(("control-plane/apiserver", manifests::api_server(&order)?)),
-        Part::ControllerManager => Some(("control-plane/controller-manager", manifests::controller_manager(&order)?)),
-        Part::Scheduler => Some(("control-plane/scheduler", manifests::scheduler(&order)?)),
+        Part::Server | Part::ApiServer => {
+            Some(("control-plane/apiserver", Target::ApiServer, manifests::api_server(&order)?))
+        }
+        Part::ControllerManager => {
+            let manifest = manifests::controller_manager(&order)?;
+            Some(("control-plane/controller-manager", Target::ControllerManager, manifest))
+        }
+        Part::Scheduler => Some(("control-plane/scheduler", Target::Scheduler, manifests::scheduler(&order)?)),
     };
-    wanted.extend(component.filter(|(path, _)| plan.phases.wants(path)).map(|(_, manifest)| manifest));
+    let component = component.filter(|(path, ..)| plan.phases.wants(path));
+    wanted.extend(component.map(|(_, target, manifest)| (target, manifest)));
     if wanted.is_empty() {
         return Ok(Vec::new());
     }
-    host.create_directory(Path::new(DIRECTORY), 0o700)?;
+    make_room(host)?;
     let mut changes = Vec::new();
-    for manifest in wanted {
+    for (target, manifest) in wanted {
+        let manifest = Manifest { pod: plan.patches.apply(target, manifest.pod)?, ..manifest };
         let path = Path::new(DIRECTORY).join(manifest.file_name());
         if files::ensure(host, &path, manifest.to_text().as_bytes(), 0o600)? {
             changes.push(format!("{} written", path.display()));

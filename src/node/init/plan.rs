@@ -15,10 +15,21 @@ use crate::kubernetes::configuration::{
     self, ClusterConfiguration, InitConfiguration, JoinConfiguration, JoinControlPlane, subnets,
 };
 use crate::kubernetes::manifests::EtcdMember;
+use crate::kubernetes::patches::Patches;
 use crate::kubernetes::version::{self, Release};
 use crate::message::InitOrder;
 use crate::node::phases::{self, Selection};
-use crate::node::{defaults, phase};
+use crate::node::rehearse::Door;
+use crate::node::{defaults, patches, phase};
+
+/// Phases of `join` by what they are in `init`.
+const JOINING: &[(&str, &str)] = &[
+    ("control-plane-prepare/certs", "certs"),
+    ("control-plane-prepare/kubeconfig", "kubeconfig"),
+    ("control-plane-prepare/control-plane", "control-plane"),
+    ("etcd-join", "etcd"),
+    ("wait-control-plane", "wait-control-plane"),
+];
 
 /// The plan of one `init`.
 #[derive(Debug, Clone)]
@@ -35,6 +46,10 @@ pub(in crate::node) struct Plan {
     pub(in crate::node) tokens_given: bool,
     /// Whether hosts are waiting to join.
     pub(in crate::node) issue_ticket: bool,
+    /// What a person lays over what is made.
+    pub(in crate::node) patches: Patches,
+    /// How the API server is reached.
+    pub(in crate::node) door: Door,
     /// Whether control planes are waiting to join.
     pub(in crate::node) upload_certificates: bool,
     /// Whether the host joins a cluster that is there: what all control planes share is never made then.
@@ -67,6 +82,13 @@ impl Plan {
                 "InitConfiguration asks for a dry run, and `up` does for real",
             )
             .advise("take dryRun out; `clusterctl node init --dry-run` on the host says what would be done"));
+        }
+        if plan.issue_ticket && !plan.phases.wants("bootstrap-token") {
+            return Err(Failure::new(
+                Kind::Configuration,
+                "skipPhases leaves out bootstrap-token, without which no other host can join",
+            )
+            .advise("take bootstrap-token out of skipPhases, or the other hosts out of the inventory"));
         }
         Ok(plan)
     }
@@ -106,6 +128,7 @@ impl Plan {
         cluster.validate()?;
         let version = version::parse(&cluster.kubernetes_version)?;
         let release = Release::of(&version)?;
+        let patches = patches::read(host, init.patches.as_ref(), release, events)?;
         Ok(Self {
             init,
             cluster,
@@ -113,6 +136,8 @@ impl Plan {
             kube_proxy: documents.kube_proxy,
             tokens_given,
             issue_ticket: order.issue_ticket,
+            patches,
+            door: Door::Real,
             upload_certificates: order.upload_certificates,
             joining: false,
             joined_before: !joined_members(host)?.is_empty(),
@@ -133,7 +158,11 @@ impl Plan {
         version: Version,
         release: &'static Release,
         hostname: &str,
+        patches: &Patches,
+        phases: &Selection,
     ) -> Self {
+        let left_out = JOINING.iter().filter(|(joining, _)| !phases.wants(joining)).map(|(_, path)| *path);
+        let left_out: Vec<&str> = left_out.collect();
         let init = InitConfiguration {
             node_registration: join.node_registration.clone(),
             local_api_endpoint: control_plane.local_api_endpoint.clone(),
@@ -152,7 +181,9 @@ impl Plan {
             joining: true,
             joined_before: false,
             etcd_members: Vec::new(),
-            phases: Selection::whole(&phases::INIT),
+            patches: patches.clone(),
+            door: Door::Real,
+            phases: Selection::whole(&phases::INIT).without(&left_out),
             hostname: hostname.to_owned(),
             version,
             release,
@@ -195,6 +226,8 @@ impl Plan {
 
 #[cfg(test)]
 pub(in crate::node) mod tests {
+    use rstest::rstest;
+
     use super::Plan;
     use crate::event::Events;
     use crate::fact::{Facts, LinkAddress, Route};
@@ -242,6 +275,17 @@ pub(in crate::node) mod tests {
         let skip = "---\napiVersion: kubeadm.k8s.io/v1beta4\nkind: InitConfiguration\nskipPhases: [addon/kube-proxy]\n";
         let plan = plan(skip);
         assert!(plan.cluster.proxy.disabled && !plan.cluster.dns.disabled);
+    }
+
+    #[rstest]
+    #[case("dryRun: true", "InitConfiguration asks for a dry run")]
+    #[case("skipPhases: [bootstrap-token]", "skipPhases leaves out bootstrap-token")]
+    #[case("skipPhases: [bootstrap]", "invalid phase name")]
+    #[case("patches: {directory: /none}", "there is no folder of patches /none")]
+    fn orders_that_cannot_be_followed(#[case] more: &str, #[case] sentence: &str) {
+        let order = order(&format!("---\napiVersion: kubeadm.k8s.io/v1beta4\nkind: InitConfiguration\n{more}\n"));
+        let failure = Plan::load(&FakeHost::new(), &facts(), &order, &Events::nowhere()).unwrap_err();
+        assert!(failure.sentence.starts_with(sentence), "{failure}");
     }
 
     #[test]

@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use super::discovery::Found;
-use super::{BOOTSTRAP_KUBECONFIG, Membership, cluster, download_certs, ready, trust, wait_bootstrap};
+use super::{BOOTSTRAP_KUBECONFIG, Images, Membership, cluster, download_certs, ready, trust, wait_bootstrap};
 use crate::api::{Client, create_or_update_all};
 use crate::event::Events;
 use crate::fact::Facts;
@@ -16,14 +16,16 @@ use crate::host::Host;
 use crate::kubernetes::configuration::{JoinConfiguration, JoinControlPlane};
 use crate::kubernetes::kubeconfig::{ADMIN, Kubeconfig};
 use crate::kubernetes::manifests::EtcdMember;
-use crate::kubernetes::rbac;
+use crate::kubernetes::patches::{Patches, Target};
+use crate::kubernetes::{rbac, version};
 use crate::node::etcd::{self, Entrant, Limits};
 use crate::node::init::control_plane::{Part, write};
 use crate::node::init::mark_control_plane::{ROTATED, mark};
 use crate::node::init::plan::Plan;
 use crate::node::init::{credentials, kubeconfigs, wait_control_plane};
 use crate::node::phase::{Changes, phase};
-use crate::node::{diagnosis, files, kubelet, unit};
+use crate::node::phases::Selection;
+use crate::node::{diagnosis, files, images, kubelet, unit};
 
 /// Where the kubelet looks for static pods.
 const MANIFESTS: &str = "/etc/kubernetes/manifests";
@@ -42,6 +44,9 @@ pub(super) struct Join<'a> {
     pub(super) found: &'a Found,
     pub(super) bootstrap: &'a Client,
     pub(super) member: Membership,
+    pub(super) patches: &'a Patches,
+    pub(super) phases: &'a Selection,
+    pub(super) images: Images,
 }
 
 impl Join<'_> {
@@ -58,13 +63,21 @@ impl Join<'_> {
             settings.version.clone(),
             settings.release,
             &self.facts.hostname,
+            self.patches,
+            self.phases,
         );
         let key = control_plane.certificate_key.as_ref();
         self.is_no_worker(&plan)?;
-        ready::check(host, self.facts, &plan, key.is_some(), events)?;
+        if self.phases.wants("preflight") {
+            ready::check(host, self.facts, &plan, key.is_some(), events)?;
+            if self.images == Images::Fetched {
+                let wanted = version::images(&plan.cluster)?;
+                images::fetch(host, &plan.init.node_registration, &wanted.wanted(&plan.cluster, true), events).await?;
+            }
+        }
 
         let mut changes = 0;
-        if let Some(key) = key {
+        if let Some(key) = key.filter(|_| self.phases.wants("control-plane-prepare/download-certs")) {
             let limit = plan.init.timeouts.kubernetes_api_call.0;
             let download = download_certs::download(host, self.bootstrap, &plan.cluster, key, self.found, limit);
             changes += phase(events, "download-certs", "Download what control planes share", download).await?.0;
@@ -92,44 +105,71 @@ impl Join<'_> {
     }
 
     async fn start(&self, plan: &Plan) -> Result<u32> {
-        let Self { host, events, settings, configuration, .. } = *self;
+        let Self { host, settings, configuration, .. } = *self;
         // The kubelet starts while etcd makes room for the member.
         let (kubelet, entered) = tokio::join!(
-            phase(events, "kubelet-start", "Start the kubelet", self.start_kubelet(plan)),
+            self.step("kubelet-start", "kubelet-start", "Start the kubelet", self.start_kubelet(plan)),
             self.join_etcd(plan),
         );
         let ((kubelet, ()), member) = (kubelet?, entered?);
 
         let manifest = async { Ok((write(host, plan, Part::ApiServer)?, ())) };
-        let (server, ()) = phase(events, "control-plane", "Write the static pod of the API server", manifest).await?;
+        let title = "Write the static pod of the API server";
+        let path = "control-plane-prepare/control-plane";
+        let (server, ()) = self.step(path, "control-plane", title, manifest).await?;
         let answers = async {
             let limit = configuration.timeouts.kubelet_health_check.0;
-            let healthy = kubelet::wait(host, &settings.kubelet, limit);
+            let own = self.patches.apply(Target::KubeletConfiguration, settings.kubelet.clone())?;
+            let healthy = kubelet::wait(host, &own, limit);
             tokio::try_join!(wait_control_plane::api_server(host, plan), healthy).map(|(answers, ())| answers)
         };
-        let (bound, admin) = phase(events, "wait-control-plane", "Wait for the API server", answers).await?;
+        let answers = async { answers.await.map(|(changes, admin)| (changes, Some(admin))) };
+        let step = "wait-control-plane";
+        let (bound, admin) = self.step(step, step, "Wait for the API server", answers).await?;
 
         let components = async {
             let mut changes = write(host, plan, Part::ControllerManager)?;
             changes.extend(write(host, plan, Part::Scheduler)?);
-            wait_control_plane::components(host, plan).await?;
+            if self.phases.wants("wait-control-plane") {
+                wait_control_plane::components(host, plan).await?;
+            }
             Ok((changes, ()))
         };
         let node = async {
+            let step = "kubelet-wait-bootstrap";
             let title = "Wait for the kubelet's certificate and its Node";
-            let (waited, ()) = phase(events, "kubelet-wait-bootstrap", title, self.wait_kubelet()).await?;
+            let (waited, ()) = self.step(step, step, title, self.wait_kubelet()).await?;
             let marked = async {
+                let admin = match admin {
+                    Some(admin) => admin,
+                    None => self.admin().await?,
+                };
                 let (mut changes, ()) = mark(&admin, plan).await?;
                 changes.extend(kubelet_client(&admin, plan).await?);
                 Ok((changes, ()))
             };
-            let (marked, ()) = phase(events, "mark-control-plane", "Mark the node as control plane", marked).await?;
+            let title = "Mark the node as control plane";
+            let (marked, ()) = self.step("control-plane-join", "mark-control-plane", title, marked).await?;
             Ok(waited + marked)
         };
         let title = "Start controller manager and scheduler";
-        let (components, node) = tokio::join!(phase(events, "components", title, components), node);
+        let (components, node) = tokio::join!(self.step(path, "components", title, components), node);
         let ((components, ()), node) = (components?, node?);
         Ok([kubelet, member, server, bound, components, node].iter().sum())
+    }
+
+    /// A phase that is left out unless any of `path` is wanted; `id` is that of the step a person sees.
+    async fn step<T: Default>(
+        &self,
+        path: &str,
+        id: &str,
+        title: &str,
+        work: impl Future<Output = Result<(Changes, T)>>,
+    ) -> Result<(u32, T)> {
+        if !self.phases.wants(path) {
+            return Ok((0, T::default()));
+        }
+        phase(self.events, id, title, work).await
     }
 
     /// Writes what the kubelet asks for its certificate with, and starts it. Where the release wants it, it asks its own
@@ -152,6 +192,7 @@ impl Join<'_> {
             hostname: &self.facts.hostname,
             shared: &settings.kubelet,
             joining_worker: false,
+            patches: self.patches,
         };
         changes.extend(kubelet::start(host, &kubelet, restart).await?);
         Ok((changes, ()))
@@ -174,7 +215,8 @@ impl Join<'_> {
     /// to do.
     async fn join_etcd(&self, plan: &Plan) -> Result<u32> {
         let Self { host, events, .. } = *self;
-        let Some(local) = &plan.cluster.etcd.local else { return Ok(0) };
+        let local = plan.cluster.etcd.local.as_ref();
+        let Some(local) = local.filter(|_| self.phases.wants("etcd-join")) else { return Ok(0) };
         let data = PathBuf::from(&local.data_dir);
         let given = |name: &str| {
             let argument = local.extra_args.iter().rev().find(|argument| argument.name == name);
