@@ -107,7 +107,7 @@ mod tests {
         "nodeRegistration:\n  nam: x\n",
         "InitConfiguration has no field nodeRegistration.nam (line 4, column 3)"
     )]
-    #[case(CLUSTER, "apiServer:\n  extraArgs:\n  - {name: a, valu: b}\n", "extraArgs[0].valu (line 5, column 14)")]
+    #[case(CLUSTER, "apiServer:\n  extraArgs:\n  - {name: a, valu: b}\n", "extraArgs[0].valu (line 5, column 15)")]
     #[case(UPGRADE, "appl: {}\n", "UpgradeConfiguration has no field appl (line 3, column 1)")]
     #[case(INIT, "nodeRegistration: {imagePullPolicy: Sometimes}\n", "imagePullPolicy")]
     #[case(INIT, "localAPIEndpoint: {bindPort: no}\n", "InitConfiguration has a wrong value")]
