@@ -13,6 +13,8 @@
 //! objects, rbac  what init writes into the cluster
 //! addons         CoreDNS and kube-proxy
 //! token, jws     bootstrap tokens, signatures of cluster-info
+//! patches        what a person lays over manifests, the kubelet's configuration and add-ons
+//! uploaded_certificates  the Secret kubeadm-certs: what control planes share, encrypted
 //! podnetwork     CNI configuration and the routes between hosts
 //! text           the YAML these files are written in
 //! ```
@@ -26,8 +28,10 @@ pub mod kubelet;
 pub mod manifests;
 pub(crate) mod moment;
 pub mod objects;
+pub mod patches;
 pub mod podnetwork;
 pub mod rbac;
 pub mod text;
 pub mod token;
+pub mod uploaded_certificates;
 pub mod version;
