@@ -1,5 +1,6 @@
 //! kubeadm's phases on one host: init, join, reset; preflight checks; the pod network.
 
+pub mod certs;
 mod defaults;
 mod diagnosis;
 mod files;

@@ -6,6 +6,7 @@ mod duration;
 mod init;
 mod join;
 mod load;
+mod migrate;
 mod older;
 mod shape;
 mod validation;
@@ -22,6 +23,7 @@ pub use join::{
     BootstrapTokenDiscovery, Discovery, FileDiscovery, JoinConfiguration, JoinControlPlane, ResetConfiguration,
 };
 pub use load::{Documents, documents, load};
+pub use migrate::{Migrated, migrate};
 pub(crate) use validation::is_subject_name;
 pub use validation::{Subnets, host_and_port, network_address, subnets};
 
