@@ -10,6 +10,7 @@ mod migrate;
 mod older;
 mod shape;
 mod validation;
+mod write;
 
 pub use cluster::{
     ApiServer, Arg, ClusterConfiguration, ControlPlaneComponent, Dns, EnvVar, Etcd, ExternalEtcd, HostPathMount,
