@@ -10,11 +10,14 @@ use clap::Subcommand;
 use super::Context;
 use crate::failure::Result;
 
+mod certs;
+mod config;
 mod flags;
 mod here;
 mod init;
 mod join;
 mod join_command;
+mod migrate;
 mod reset;
 mod words;
 
@@ -39,6 +42,11 @@ pub enum NodeVerb {
     Join(Box<join::Arguments>),
     /// Take apart what init or join made on this host
     Reset(reset::Arguments),
+    /// Look after the certificates of this control plane
+    #[command(alias = "certificates")]
+    Certs(certs::Arguments),
+    /// Work with kubeadm's configuration documents
+    Config(config::Arguments),
 }
 
 /// Does what was asked on this host.
@@ -47,5 +55,7 @@ pub async fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode> {
         NodeVerb::Init(arguments) => init::run(arguments, context).await,
         NodeVerb::Join(arguments) => join::run(arguments, context).await,
         NodeVerb::Reset(arguments) => reset::run(arguments, context).await,
+        NodeVerb::Certs(arguments) => certs::run(arguments, context).await,
+        NodeVerb::Config(arguments) => config::run(arguments, context),
     }
 }

@@ -20,7 +20,7 @@ use self::control_plane::Part;
 pub(super) use self::mark_control_plane::SOCKET_ANNOTATION;
 use self::plan::Plan;
 use super::phase::{Changes, phase};
-use super::preflight::Finding;
+use super::preflight::{Finding, Surroundings};
 use super::{files, kubelet, preflight};
 use crate::api::Client;
 use crate::event::Events;
@@ -117,11 +117,22 @@ pub async fn init(host: &dyn Host, facts: &Facts, order: &InitOrder, events: &Ev
     begin(host, &plan, events).await
 }
 
-/// What preflight finds of what host preparation brings.
+/// What preflight finds of what host preparation brings, and of the world around.
 async fn prepared(host: &dyn Host, plan: &Plan) -> Result<Vec<Finding>> {
     let node = &plan.init.node_registration;
     let (addresses, ignore) = (plan.addresses(), &node.ignore_preflight_errors);
-    preflight::prepared(host, Some(&plan.version), &node.cri_socket, &addresses, ignore).await
+    let around = Surroundings {
+        node_name: plan.node_name(),
+        direct_host: Some(&plan.init.local_api_endpoint.advertise_address),
+        direct_networks: vec![&plan.cluster.networking.service_subnet, &plan.cluster.networking.pod_subnet],
+        external_etcd: plan.cluster.etcd.external.as_ref().map(|etcd| (etcd, &plan.version)),
+    };
+    let (mut prepared, around) = tokio::try_join!(
+        preflight::prepared(host, Some(&plan.version), &node.cri_socket, &addresses, ignore),
+        preflight::surroundings(host, &around, ignore)
+    )?;
+    prepared.extend(around);
+    Ok(prepared)
 }
 
 /// [`init`] by a plan, after preflight.

@@ -21,5 +21,6 @@ pub use self::images::fetch as fetch_images;
 pub use self::init::{certify, complete, init, init_by_hand};
 pub use self::join::join;
 pub use self::network::network;
+pub(crate) use self::preflight::kernel_options;
 pub use self::preflight::{Finding, Plan, Purpose, Severity, preflight};
 pub use self::reset::reset;
