@@ -17,8 +17,10 @@ mod here;
 mod init;
 mod join;
 mod join_command;
+mod kubeconfig;
 mod migrate;
 mod reset;
+mod token;
 mod words;
 
 /// Arguments of `node`.
@@ -42,11 +44,15 @@ pub enum NodeVerb {
     Join(Box<join::Arguments>),
     /// Take apart what init or join made on this host
     Reset(reset::Arguments),
+    /// Make, list and remove the tokens others join with
+    Token(token::Arguments),
     /// Look after the certificates of this control plane
     #[command(alias = "certificates")]
     Certs(certs::Arguments),
-    /// Work with kubeadm's configuration documents
+    /// Print, judge, look through and migrate kubeadm documents
     Config(config::Arguments),
+    /// Print kubeconfigs for other users
+    Kubeconfig(kubeconfig::Arguments),
 }
 
 /// Does what was asked on this host.
@@ -55,7 +61,9 @@ pub async fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode> {
         NodeVerb::Init(arguments) => init::run(arguments, context).await,
         NodeVerb::Join(arguments) => join::run(arguments, context).await,
         NodeVerb::Reset(arguments) => reset::run(arguments, context).await,
+        NodeVerb::Token(arguments) => token::run(arguments, context).await,
         NodeVerb::Certs(arguments) => certs::run(arguments, context).await,
-        NodeVerb::Config(arguments) => config::run(arguments, context),
+        NodeVerb::Config(arguments) => config::run(arguments, context).await,
+        NodeVerb::Kubeconfig(arguments) => kubeconfig::run(arguments, context).await,
     }
 }

@@ -15,7 +15,7 @@ use serde_json::json;
 use self::discovery::Found;
 use super::init::SOCKET_ANNOTATION;
 use super::phase::{Changes, phase};
-use super::{defaults, diagnosis, files, kubelet, preflight};
+use super::{defaults, diagnosis, files, kubelet, patches, preflight};
 use crate::api::wait::{Look, Wait};
 use crate::api::{Access, Client, Identity, Trust};
 use crate::event::Events;
@@ -67,6 +67,7 @@ pub async fn join(host: &dyn Host, facts: &Facts, order: &JoinOrder, events: &Ev
     findings.extend(around);
     preflight::judge(&findings, events)?;
 
+    let patches = patches::read(host, configuration.patches.as_ref(), settings.release, events)?;
     let kubelet_settings = kubelet::Settings {
         cluster: &settings.cluster,
         release: settings.release,
@@ -74,6 +75,7 @@ pub async fn join(host: &dyn Host, facts: &Facts, order: &JoinOrder, events: &Ev
         hostname: &facts.hostname,
         shared: &settings.kubelet,
         joining_worker: true,
+        patches: &patches,
     };
     let started = async {
         let mut changes = trust(host, &configuration, &settings.cluster.cluster_name, &found, member)?;

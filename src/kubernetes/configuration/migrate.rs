@@ -230,7 +230,7 @@ impl Work {
 
     fn drop_unknown_fields(&mut self) {
         for document in self.documents.iter_mut().filter(|document| document.version.is_some()) {
-            if let Some(shape) = shape_of(&document.kind) {
+            if let Some(shape) = shape::of(&document.kind) {
                 drop_unknown(&mut document.root, shape, "", &mut self.warnings);
             }
         }
@@ -263,16 +263,6 @@ impl Work {
         }
         self.warnings.sort_by_key(|finding| (finding.line, finding.column));
         Ok(Migrated { text: Secret::new(texts.join("---\n")), warnings: self.warnings, changed })
-    }
-}
-
-fn shape_of(kind: &str) -> Option<&'static Shape> {
-    match kind {
-        "InitConfiguration" => Some(&shape::INIT),
-        "ClusterConfiguration" => Some(&shape::CLUSTER),
-        "JoinConfiguration" => Some(&shape::JOIN),
-        "ResetConfiguration" => Some(&shape::RESET),
-        _ => None,
     }
 }
 
