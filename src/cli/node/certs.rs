@@ -279,13 +279,13 @@ mod tests {
     #[test]
     fn expirations_are_tables_as_those_of_kubeadm() {
         assert_snapshot!(tables(&found(), NOW), @"
-        CERTIFICATE                 EXPIRES                  RESIDUAL TIME  CERTIFICATE AUTHORITY  EXTERNALLY MANAGED
-        admin.conf                  Nov 23, 2027 12:00 UTC   364d           ca                     no
-        etcd-peer                   Nov 23, 2026 12:00 UTC   <invalid>      etcd-ca                yes
+        CERTIFICATE                 EXPIRES                 RESIDUAL TIME  CERTIFICATE AUTHORITY  EXTERNALLY MANAGED
+        admin.conf                  Nov 23, 2027 12:00 UTC  364d           ca                     no
+        etcd-peer                   Nov 23, 2026 12:00 UTC  <invalid>      etcd-ca                yes
         !MISSING! super-admin.conf
 
-        CERTIFICATE AUTHORITY  EXPIRES                  RESIDUAL TIME  EXTERNALLY MANAGED
-        ca                     Nov 20, 2036 12:00 UTC   9y             no
+        CERTIFICATE AUTHORITY  EXPIRES                 RESIDUAL TIME  EXTERNALLY MANAGED
+        ca                     Nov 20, 2036 12:00 UTC  9y             no
         !MISSING! etcd-ca
         ");
     }

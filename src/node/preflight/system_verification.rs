@@ -65,9 +65,9 @@ fn kernel(facts: &Facts, kubernetes: &Version, found: &mut Found) {
         return found.error(NAME, message);
     };
     let of_control_groups = match (kubernetes.minor, facts.cgroup_version) {
-        (..=34, _) => &[][..],
-        (_, 2) => REQUIRED_V2,
-        _ => REQUIRED_V1,
+        (..=34, _) | (_, 0) => &[][..],
+        (_, 1) => REQUIRED_V1,
+        _ => REQUIRED_V2,
     };
     let lacks = |names: &&&[&str]| !names.iter().any(|name| options.iter().any(|there| there == name));
     let lacking: Vec<_> =

@@ -152,6 +152,16 @@ pub(super) const LATER_FIELDS: &[(&str, &str, &[&str])] = &[
         &["apiServer", "controllerManager", "scheduler", "dns", "etcd.local.imageRepository", "etcd.local.imageTag"],
     ),
     ("v1beta1", "JoinConfiguration", &["discovery"]),
+    // Of a MasterConfiguration, which had the node's part inside of it.
+    (
+        "v1beta2",
+        "ClusterConfiguration",
+        &[
+            "nodeRegistration.ignorePreflightErrors",
+            "nodeRegistration.imagePullPolicy",
+            "nodeRegistration.imagePullSerial",
+        ],
+    ),
     ("v1beta2", INIT, &["certificateKey", "nodeRegistration.ignorePreflightErrors"]),
     ("v1beta2", "JoinConfiguration", &["controlPlane.certificateKey", "nodeRegistration.ignorePreflightErrors"]),
     ("v1beta3", INIT, &["skipPhases", "patches", "nodeRegistration.imagePullPolicy"]),
