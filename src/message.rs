@@ -215,6 +215,14 @@ pub struct ResetOrder {
     pub force: bool,
     /// The whole cluster goes, all hosts at once: etcd's members are not taken out one by one, nobody needs them.
     pub whole_cluster: bool,
+    /// Only this phase.
+    pub only: Option<String>,
+    /// Phases to leave out.
+    pub skip_phases: Vec<String>,
+    /// A directory of certificates to remove, besides the one the manifests name.
+    pub certificates: Option<String>,
+    /// Keep what others put into /etc/kubernetes/tmp.
+    pub keep_temporary: bool,
 }
 
 /// A program to run on the host, without a shell.

@@ -19,6 +19,7 @@ mod join;
 mod join_command;
 mod kubeconfig;
 mod migrate;
+mod rehearsed;
 mod reset;
 mod token;
 mod words;

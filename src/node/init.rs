@@ -15,7 +15,7 @@ mod plan;
 mod upload_config;
 mod wait_control_plane;
 
-pub use self::by_hand::init_by_hand;
+pub use self::by_hand::{init_by_hand, rehearse_init};
 use self::control_plane::Part;
 pub(super) use self::mark_control_plane::SOCKET_ANNOTATION;
 use self::plan::Plan;
@@ -101,7 +101,7 @@ async fn finish(host: &dyn Host, plan: &Plan, events: &Events) -> Result<u32> {
 
 /// A client with admin.conf, to this host's own API server.
 async fn administrator(host: &dyn Host, plan: &Plan) -> Result<Client> {
-    Client::from_kubeconfig(&kubeconfigs::local(host, plan, &ADMIN)?).await
+    plan.door.client(&kubeconfigs::local(host, plan, &ADMIN)?).await
 }
 
 /// Makes this host the first control plane, until others can join it; [`complete`] does the rest.

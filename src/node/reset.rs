@@ -12,13 +12,16 @@ mod mounts;
 mod pods;
 mod sweep;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use self::sweep::Sweep;
-use super::{sysctls, unit};
+use super::rehearse::Rehearsed;
+use super::{phases, sysctls, unit};
+use crate::api::Rehearsal;
 use crate::event::Events;
 use crate::failure::Result;
 use crate::host::Host;
+use crate::host::overlay::Overlay;
 use crate::message::ResetOrder;
 
 /// What the node's own files say about where its parts lie; read before anything is removed.
@@ -37,23 +40,49 @@ struct Traces {
 /// # Errors
 /// Kind `Host`, naming all that could not be removed, when everything else is done.
 pub async fn reset(host: &dyn Host, order: &ResetOrder, events: &Events) -> Result<u32> {
+    let phases = phases::RESET.select(order.only.as_deref(), &order.skip_phases)?;
     let traces = files::traces(host)?;
     let mut sweep = Sweep::new(events);
+    if phases.wants("cleanup-node") {
+        clean(host, &traces, order, &mut sweep).await;
+    }
+    sweep.finish()
+}
 
+/// Says what [`reset`] would do, by the same steps over a host that only notes. etcd keeps its member: taking that out is
+/// nothing that could be played.
+///
+/// # Errors
+/// As [`reset`], as far as a host shows it before anything runs.
+pub async fn rehearse(host: &dyn Host, order: &ResetOrder, folder: &Path, events: &Events) -> Result<Rehearsed> {
+    let phases = phases::RESET.select(order.only.as_deref(), &order.skip_phases)?;
+    let mut order = order.clone();
+    order.skip_phases.push(ETCD_MEMBER.to_owned());
+    let overlay = Overlay::new(host, folder);
+    reset(&overlay, &order, events).await?;
+    let left_out: &[&str] = if phases.wants(ETCD_MEMBER) { &[ETCD_MEMBER] } else { &[] };
+    Ok(Rehearsed::of(&overlay, &Rehearsal::default(), left_out))
+}
+
+/// The phase that talks to other hosts.
+const ETCD_MEMBER: &str = "remove-etcd-member";
+
+/// Phase cleanup-node.
+async fn clean(host: &dyn Host, traces: &Traces, order: &ResetOrder, sweep: &mut Sweep) {
     sweep.begin("kubelet-stop", "Stop the kubelet");
     sweep.changes_of(unit::stop(host, "kubelet").await, "kubelet stopped");
 
     sweep.begin("pods", "Stop all pods");
-    let had_containers = pods::stop(host, &mut sweep).await;
+    let had_containers = pods::stop(host, sweep).await;
 
     sweep.begin("mounts", "Unmount the pods' volumes");
-    mounts::remove(host, &mut sweep);
-    pods::remove_state(host, had_containers, &mut sweep).await;
-    control_groups::remove(host, &mut sweep);
+    mounts::remove(host, sweep);
+    pods::remove_state(host, had_containers, sweep).await;
+    control_groups::remove(host, sweep);
 
     sweep.begin("pod-network", "Remove the pod network");
-    links::remove(host, traces.bridge.as_deref(), &mut sweep).await;
-    firewall::remove(host, &mut sweep).await;
+    links::remove(host, traces.bridge.as_deref(), sweep).await;
+    firewall::remove(host, sweep).await;
 
     sweep.begin("sysctls", "Put kernel settings back");
     match sysctls::restore(host) {
@@ -62,7 +91,5 @@ pub async fn reset(host: &dyn Host, order: &ResetOrder, events: &Events) -> Resu
     }
 
     sweep.begin("files", "Remove Kubernetes' files");
-    files::remove(host, &traces, order, &mut sweep).await;
-
-    sweep.finish()
+    files::remove(host, traces, order, sweep).await;
 }

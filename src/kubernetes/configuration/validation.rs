@@ -216,6 +216,9 @@ impl ClusterConfiguration {
     /// An unknown gate is an error in a file (kubeadm.md section 0.2).
     fn validate_feature_gates(&self, findings: &mut Findings) {
         let minor = version::parse(&self.kubernetes_version).map_or(0, |version| version.minor);
+        let rootless = self.feature_gates.get("RootlessControlPlane") == Some(&true);
+        let message = "RootlessControlPlane is not supported: the control plane's static pods run as root";
+        findings.refuse_unless(!rootless, "featureGates", message);
         for gate in self.feature_gates.keys() {
             let known = match gate.as_str() {
                 "RootlessControlPlane" => true,
@@ -340,6 +343,9 @@ impl ResetConfiguration {
         for flag in &self.unmount_flags {
             let known = ["MNT_FORCE", "MNT_DETACH", "MNT_EXPIRE", "UMOUNT_NOFOLLOW"].contains(&flag.as_str());
             findings.refuse_unless(known, "unmountFlags", format_args!("{flag:?} is not known"));
+            let done = !known || ["MNT_DETACH", "UMOUNT_NOFOLLOW"].contains(&flag.as_str());
+            let message = format!("{flag} is not used here: every mount is detached, without following links");
+            findings.refuse_unless(done, "unmountFlags", message);
         }
         findings.into_result("ResetConfiguration")
     }

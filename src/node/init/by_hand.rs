@@ -4,13 +4,16 @@ use std::path::Path;
 
 use super::plan::Plan;
 use super::{begin, finish, prepared};
+use crate::api::Rehearsal;
 use crate::event::Events;
 use crate::fact::Facts;
 use crate::failure::Result;
 use crate::host::Host;
+use crate::host::overlay::Overlay;
 use crate::kubernetes::version;
 use crate::message::{InitOrder, Initialised};
 use crate::node::preflight::{self, Finding, Purpose};
+use crate::node::rehearse::{self, Door, Rehearsed};
 use crate::node::{files, images};
 
 /// There from the first change of a whole `init` to its end: with it, what lies on the host is our own unfinished work,
@@ -31,18 +34,53 @@ pub async fn init_by_hand(
     only: Option<&str>,
     events: &Events,
 ) -> Result<Initialised> {
+    let plan = load(host, facts, order, only, events)?;
+    run(host, facts, &plan, events).await
+}
+
+/// Says what [`init_by_hand`] would do: the same steps over a host that only notes and a server that is only played. Files
+/// that would be written lie below `folder` afterwards.
+///
+/// # Errors
+/// As [`init_by_hand`], as far as a host shows it before anything runs.
+pub async fn rehearse_init(
+    host: &dyn Host,
+    facts: &Facts,
+    order: &InitOrder,
+    only: Option<&str>,
+    folder: &Path,
+    events: &Events,
+) -> Result<(Initialised, Rehearsed)> {
+    let mut plan = load(host, facts, order, only, events)?;
+    let server = Rehearsal::default().with(rehearse::node(plan.node_name()));
+    plan.door = Door::Rehearsed(server.clone());
+    let left_out: Vec<&str> = WAITS.iter().filter(|phase| plan.phases.wants(phase)).copied().collect();
+    plan.phases = plan.phases.without(WAITS);
+    let overlay = Overlay::new(host, folder);
+    let done = run(&overlay, facts, &plan, events).await?;
+    Ok((done, Rehearsed::of(&overlay, &server, &left_out)))
+}
+
+/// Phases that wait for pods, which a dry run does not start.
+const WAITS: &[&str] = &["wait-control-plane"];
+
+fn load(host: &dyn Host, facts: &Facts, order: &InitOrder, only: Option<&str>, events: &Events) -> Result<Plan> {
     let mut plan = Plan::load_phases(host, facts, order, only, events)?;
     // As kubeadm does: every run makes a token of its own.
     plan.tokens_given = true;
+    Ok(plan)
+}
+
+async fn run(host: &dyn Host, facts: &Facts, plan: &Plan, events: &Events) -> Result<Initialised> {
     if plan.phases.wants("preflight") {
-        check(host, facts, &plan, events).await?;
+        check(host, facts, plan, events).await?;
     }
     let whole = plan.phases.is_whole();
     if whole {
         files::ensure(host, Path::new(UNDER_WAY), b"", 0o600)?;
     }
-    let mut done = begin(host, &plan, events).await?;
-    done.joined.changes += finish(host, &plan, events).await?;
+    let mut done = begin(host, plan, events).await?;
+    done.joined.changes += finish(host, plan, events).await?;
     if whole {
         host.remove(Path::new(UNDER_WAY))?;
     }

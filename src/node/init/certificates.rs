@@ -39,7 +39,7 @@ pub(super) async fn make(host: &dyn Host, plan: &Plan, events: &Events) -> Resul
     }
     let mut problems = super::kubeconfigs::wrong_with_external(host, plan, &existing)?;
     let now_seconds = defaults::now_seconds()?;
-    let algorithm: KeyAlgorithm = plan.cluster.encryption_algorithm.parse()?;
+    let algorithm: KeyAlgorithm = plan.cluster.key_algorithm().parse()?;
     let owned = plan.clone();
     // Keys are seconds of processor time: other work of the agent goes on meanwhile.
     let work = tokio::task::spawn_blocking(move || {

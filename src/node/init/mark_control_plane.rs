@@ -62,14 +62,8 @@ fn patch(node: &Value, taints: &[Taint], annotation: Option<&str>) -> Option<Val
     let there = node.pointer("/spec/taints").and_then(Value::as_array).cloned().unwrap_or_default();
     let is =
         |taint: &Taint, other: &Value| other["key"] == taint.key.as_str() && other["effect"] == taint.effect.as_str();
-    let missing: Vec<Value> = taints
-        .iter()
-        .filter(|taint| !there.iter().any(|other| is(taint, other)))
-        .map(|taint| match taint.value.is_empty() {
-            true => json!({ "key": taint.key, "effect": taint.effect }),
-            false => json!({ "key": taint.key, "value": taint.value, "effect": taint.effect }),
-        })
-        .collect();
+    let missing: Vec<Value> =
+        taints.iter().filter(|taint| !there.iter().any(|other| is(taint, other))).map(|taint| json!(taint)).collect();
     if labelled && annotated && missing.is_empty() {
         return None;
     }

@@ -15,6 +15,7 @@ use crate::kubernetes::patches::Patches;
 use crate::kubernetes::version::{self, Release};
 use crate::message::InitOrder;
 use crate::node::phases::{self, Selection};
+use crate::node::rehearse::Door;
 use crate::node::{defaults, patches, phase};
 
 /// The plan of one `init`.
@@ -34,6 +35,8 @@ pub(super) struct Plan {
     pub(super) issue_ticket: bool,
     /// What a person lays over what is made.
     pub(super) patches: Patches,
+    /// How the API server is reached.
+    pub(super) door: Door,
     /// Which phases are done.
     pub(super) phases: Selection,
     /// The host's own name, lower case.
@@ -105,6 +108,7 @@ impl Plan {
             tokens_given,
             issue_ticket: order.issue_ticket,
             patches,
+            door: Door::Real,
             phases,
             hostname: facts.hostname.clone(),
             version,
