@@ -4,6 +4,8 @@ use base64::engine::general_purpose::STANDARD;
 use super::*;
 use crate::host::fake::FakeHost;
 use crate::kubernetes::certificates::{Authority, KeyAlgorithm, PrivateKey};
+use crate::node::init::credentials;
+use crate::node::init::plan::Plan;
 use crate::node::init::tests::{facts, order};
 
 const DIRECTORY: &str = "/etc/kubernetes";
@@ -11,9 +13,15 @@ const DIRECTORY: &str = "/etc/kubernetes";
 /// A control plane with its certificates and kubeconfigs.
 async fn control_plane() -> (FakeHost, ClusterConfiguration) {
     let host = FakeHost::new().file("/k.yaml", order("").configuration.expose());
-    crate::node::init::certify(&host, &facts(), &order(""), &Events::nowhere()).await.unwrap();
+    init(&host).await.unwrap();
     let cluster = cluster(&host, &source(Some("/k.yaml")), &Events::nowhere()).await.unwrap();
     (host, cluster)
+}
+
+/// Phases certs and kubeconfig of init.
+async fn init(host: &FakeHost) -> Result<u32> {
+    let plan = Plan::load(host, &facts(), &order(""), &Events::nowhere())?;
+    credentials(host, &plan, &Events::nowhere()).await
 }
 
 fn source(file: Option<&'static str>) -> Source<'static> {
@@ -131,7 +139,7 @@ async fn what_an_authority_elsewhere_signs_is_taken_by_init() {
     assert_eq!(again.sentence, "24 of the files to write are there already");
 
     sign(&host, &written);
-    let init = || async { crate::node::init::certify(&host, &facts(), &order(""), &Events::nowhere()).await };
+    let init = || init(&host);
     assert_eq!(init().await.map(|changes| changes > 0), Ok(true), "sa is made here");
     assert_eq!(init().await, Ok(0));
     assert!(host.text("/etc/kubernetes/pki/ca.key").is_none());

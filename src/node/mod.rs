@@ -3,6 +3,7 @@
 pub mod certs;
 mod defaults;
 mod diagnosis;
+mod etcd;
 mod files;
 mod health;
 mod images;
@@ -23,8 +24,8 @@ mod user_kubeconfig;
 
 pub use self::defaults::completed;
 pub use self::images::fetch as fetch_images;
-pub use self::init::{certify, complete, init, init_by_hand, rehearse_init};
-pub use self::join::join;
+pub use self::init::{begin, complete, init, init_by_hand, rehearse_init};
+pub use self::join::{join, join_by_hand, rehearse_join};
 pub use self::network::network;
 pub(crate) use self::preflight::kernel_options;
 pub use self::preflight::{Finding, Plan, Purpose, Severity, preflight};

@@ -2,9 +2,11 @@
 //! interfaces, firewall chains, CNI state, logs.
 //!
 //! It works by what is there, never by what should be: on half-made nodes, with a dead API server, with a dead runtime,
-//! twice in a row. What resists is remembered, everything else goes on, and the end names what is left.
+//! twice in a row. What resists is remembered, everything else goes on, and the end names what is left. Only one thing
+//! stops it, before it begins: etcd that would lose its quorum.
 
 mod control_groups;
+mod etcd_member;
 mod files;
 mod firewall;
 mod links;
@@ -16,13 +18,14 @@ use std::path::{Path, PathBuf};
 
 use self::sweep::Sweep;
 use super::rehearse::Rehearsed;
-use super::{phases, sysctls, unit};
+use super::{etcd, phases, sysctls, unit};
 use crate::api::Rehearsal;
 use crate::event::Events;
 use crate::failure::Result;
 use crate::host::Host;
 use crate::host::overlay::Overlay;
 use crate::message::ResetOrder;
+use crate::secret::Secret;
 
 /// What the node's own files say about where its parts lie; read before anything is removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +34,10 @@ struct Traces {
     certificates: PathBuf,
     /// etcd's data.
     etcd_data: PathBuf,
+    /// The member of etcd, if there is one.
+    etcd: Option<etcd::Trace>,
+    /// The administrator's kubeconfig.
+    admin: Option<Secret>,
     /// Bridge of our pod network, if it was set up here.
     bridge: Option<String>,
 }
@@ -38,11 +45,15 @@ struct Traces {
 /// Takes the node apart; returns how many things were altered.
 ///
 /// # Errors
-/// Kind `Host`, naming all that could not be removed, when everything else is done.
+/// Kind `Host`, naming all that could not be removed, when everything else is done; `Cluster`, and nothing was touched, when
+/// etcd would lose its quorum and the order does not force it.
 pub async fn reset(host: &dyn Host, order: &ResetOrder, events: &Events) -> Result<u32> {
     let phases = phases::RESET.select(order.only.as_deref(), &order.skip_phases)?;
     let traces = files::traces(host)?;
     let mut sweep = Sweep::new(events);
+    if phases.wants(ETCD_MEMBER) {
+        etcd_member::remove(host, &traces, order, events, &mut sweep).await?;
+    }
     if phases.wants("cleanup-node") {
         clean(host, &traces, order, &mut sweep).await;
     }

@@ -15,9 +15,9 @@ use crate::event::Events;
 use crate::failure::Result;
 use crate::host::machine::Machine;
 use crate::host::observe;
-use crate::kubernetes::certificates::certificate_key;
 use crate::kubernetes::moment;
 use crate::kubernetes::renewal::{Expiration, Expirations};
+use crate::kubernetes::token::generate_certificate_key;
 use crate::node::certs::{self, KUBECONFIG_DIRECTORY, Outcome, Requested, Source, State};
 use crate::ui;
 
@@ -127,7 +127,7 @@ pub(super) async fn run(arguments: &Arguments, context: &Context) -> Result<Exit
     let text = match &arguments.verb {
         CertsVerb::CheckExpiration(check) => expirations(check, context).await?,
         CertsVerb::Renew(renew) => renewed(renew, context).await?,
-        CertsVerb::CertificateKey => format!("{}\n", certificate_key()?.expose()),
+        CertsVerb::CertificateKey => format!("{}\n", generate_certificate_key()?.expose()),
         CertsVerb::GenerateCsr(request) => requested(request, context).await?,
     };
     context.screen.print(&text)?;

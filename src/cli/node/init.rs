@@ -229,8 +229,9 @@ fn document(done: &Initialised, hidden: Hidden) -> Value {
         "endpoint": ticket.map(|ticket| &ticket.endpoint),
         "token": ticket.filter(|_| !hidden.token).map(|ticket| ticket.token.expose()),
         "caCertHashes": ticket.map(|ticket| &ticket.ca_hashes),
-        "certificateKey": ticket
-            .and_then(|ticket| ticket.certificate_key.as_ref())
+        "certificateKey": done
+            .certificate_key
+            .as_ref()
             .filter(|_| !hidden.certificate_key)
             .map(|key| key.expose()),
         "joinCommand": ticket.map(|ticket| join_command::worker(ticket, hidden)),
@@ -264,6 +265,9 @@ fn text(done: &Initialised, hidden: Hidden, whole: bool) -> String {
             "Workers join by this command, as root:\n\n{}\n",
             join_command::folded(&join_command::worker(ticket, hidden))
         ));
+    }
+    if let (None, Some(key), false) = (&done.ticket, &done.certificate_key, hidden.certificate_key) {
+        parts.push(format!("The uploaded certificates are opened by this key, for two hours: {}\n", key.expose()));
     }
     parts.join("\n")
 }

@@ -4,7 +4,6 @@ use std::str::FromStr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use aws_lc_rs::rand;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rcgen::{KeyPair, PublicKeyData, RsaKeySize, SigningKey};
@@ -12,7 +11,6 @@ use zeroize::Zeroize;
 
 use super::der::{self, tag};
 use crate::failure::{Failure, Kind, Result};
-use crate::kubernetes::token::hex;
 use crate::secret::Secret;
 
 /// Algorithms of new keys (ClusterConfiguration.encryptionAlgorithm, kubeadm.md section 2.3).
@@ -178,18 +176,6 @@ fn traditional_pem(pkcs8: &[u8], algorithm: KeyAlgorithm) -> Option<Secret> {
     parts.iter_mut().for_each(Zeroize::zeroize);
     encoded.zeroize();
     Some(pem)
-}
-
-/// A key for uploaded certificates: 32 random bytes as 64 hexadecimal digits (kubeadm.md section 7.3).
-///
-/// # Errors
-/// [`Kind::Internal`] if the system gives no random bytes.
-pub fn certificate_key() -> Result<Secret> {
-    let mut bytes = [0_u8; 32];
-    rand::fill(&mut bytes).map_err(|_| Failure::new(Kind::Internal, "the system gives no random bytes"))?;
-    let text = Secret::new(hex(&bytes));
-    bytes.zeroize();
-    Ok(text)
 }
 
 /// A PEM block with lines of 64 characters, as Go writes it.

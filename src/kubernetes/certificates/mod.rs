@@ -13,7 +13,7 @@ pub use authority::Authority;
 pub use catalogue::{CATALOGUE, Entry, Signer, SubjectNames, Usage, alternative_names};
 pub use certificate::{Certificate, OutOfTime, public_key_hash};
 pub use issue::{CertificateOrder, EXTERNAL, Issued, PkiFile, all_at_once, issue, pki_paths};
-pub use key::{KeyAlgorithm, KeyPool, PrivateKey, certificate_key};
+pub use key::{KeyAlgorithm, KeyPool, PrivateKey};
 pub use request::signing_request;
 pub use sign::Subject;
 

@@ -10,7 +10,6 @@ use crate::host::Host;
 use crate::kubernetes::certificates::{
     Authority, CATALOGUE, CertificateOrder, KeyAlgorithm, KeyPool, PkiFile, Signer, all_at_once, issue, pki_paths,
 };
-use crate::kubernetes::kubeconfig;
 use crate::node::phase::Changes;
 use crate::node::{defaults, files};
 use crate::secret::Secret;
@@ -24,7 +23,11 @@ const KUBECONFIGS: &str = "/etc/kubernetes";
 
 /// Makes the certificates; answers with the cluster's CA and with keys for the kubeconfigs, which are made along with
 /// the others because it takes all cores.
-pub(super) async fn make(host: &dyn Host, plan: &Plan, events: &Events) -> Result<(Changes, (Authority, KeyPool))> {
+pub(in crate::node) async fn make(
+    host: &dyn Host,
+    plan: &Plan,
+    events: &Events,
+) -> Result<(Changes, (Authority, KeyPool))> {
     forget_half_written(host)?;
     let mut existing = BTreeMap::new();
     for path in pki_paths(&plan.cluster) {
@@ -33,8 +36,7 @@ pub(super) async fn make(host: &dyn Host, plan: &Plan, events: &Events) -> Resul
         }
     }
     let mut kubeconfigs = 0;
-    let wanted = kubeconfig::CATALOGUE.iter();
-    for entry in wanted.filter(|entry| plan.phases.wants(&super::kubeconfigs::phase_path(entry))) {
+    for entry in super::kubeconfigs::wanted(plan) {
         kubeconfigs += usize::from(host.entry(&super::kubeconfigs::path(entry))?.is_none());
     }
     let mut problems = super::kubeconfigs::wrong_with_external(host, plan, &existing)?;
@@ -52,7 +54,7 @@ pub(super) async fn make(host: &dyn Host, plan: &Plan, events: &Events) -> Resul
             node_name: owned.node_name(),
             local: &owned.init.local_api_endpoint,
             now_seconds,
-            joining: false,
+            joining: owned.joining,
             kubelet_client_in_admins: false,
         };
         issue(&order, &existing, &mut keys).map(|issued| (issued, keys))

@@ -13,9 +13,10 @@ use crate::event::Events;
 use crate::failure::{Failure, Kind, Result};
 use crate::host::Host;
 use crate::kubernetes::certificates::{Certificate, OutOfTime, public_key_hash};
-use crate::kubernetes::configuration::{BootstrapTokenDiscovery, Discovery};
+use crate::kubernetes::configuration::{BootstrapTokenDiscovery, Discovery, documents};
 use crate::kubernetes::jws;
 use crate::kubernetes::kubeconfig::{Cluster, Kubeconfig};
+use crate::kubernetes::text;
 use crate::kubernetes::token::Token;
 use crate::node::defaults;
 use crate::secret::Secret;
@@ -39,6 +40,22 @@ pub(super) struct Found {
     pub(super) ca_pem: String,
     /// A kubeconfig with credentials, where the discovery file had some; everything it needs is inside of it.
     pub(super) credentials: Option<Secret>,
+}
+
+/// Whether two PEM texts name the same authority: a file may hold more certificates than the one that signs.
+pub(super) fn same_authority(one: &str, other: &str) -> bool {
+    let read = |text: &str| Certificate::parse_pem(text).unwrap_or_default();
+    let (first, second) = (read(one), read(other));
+    one.trim() == other.trim() || first.iter().any(|certificate| second.contains(certificate))
+}
+
+/// A kubeconfig that leads to another server; everything else in it stays, also what we do not know.
+pub(super) fn pointed_to(kubeconfig: &Secret, server: &str) -> Result<Secret> {
+    let mut document = documents(kubeconfig.expose())?.into_iter().next().unwrap_or_default();
+    for named in document["clusters"].as_array_mut().into_iter().flatten() {
+        named["cluster"]["server"] = server.into();
+    }
+    Ok(Secret::new(text::yaml(&document)))
 }
 
 /// Finds the cluster.

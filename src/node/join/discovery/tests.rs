@@ -4,7 +4,7 @@ use rstest::rstest;
 use serde_json::json;
 
 use super::tls_server::{self, Fault, authority};
-use super::{ClusterInfo, Found, discover, fetch, pins, verified};
+use super::{ClusterInfo, Found, discover, fetch, pins, pointed_to, verified};
 use crate::api::Trust;
 use crate::api::fake::FakeApi;
 use crate::event::Events;
@@ -200,6 +200,8 @@ async fn a_file_is_trusted_with_all_it_names_inside(#[case] user: &str, #[case] 
         assert!(!text.contains("ca.crt") && !text.contains("sub/token"), "{text}");
         assert!(text.contains("t0ken") || text.contains("password: it"), "{text}");
         assert_eq!(Kubeconfig::parse(text).unwrap().current_cluster().unwrap().ca_pem().unwrap(), ca_of(&host));
+        let own = pointed_to(&Secret::new(text), "https://10.0.0.12:6443").unwrap();
+        assert!(own.expose().contains("server: https://10.0.0.12:6443") && !own.expose().contains(&url));
     }
 }
 
