@@ -357,16 +357,16 @@ impl Kubeconfig {
         self.users.iter().find(|user| user.name == context.context.user)
     }
 
-    /// The certificate that is embedded for the user of the current context.
+    /// The certificate that is embedded for the user of the current context; those that lead to its CA may follow.
     ///
     /// # Errors
     /// [`Kind::Configuration`] if there is none or it cannot be read; the caller names the file.
-    pub fn client_certificate(&self) -> Result<Certificate> {
+    pub fn client_certificates(&self) -> Result<Vec<Certificate>> {
         let none = || Failure::new(Kind::Configuration, "the user of its current context has no embedded certificate");
         let data = self.current_user().and_then(|named| named.user.client_certificate_data.as_deref());
         let data: String = data.ok_or_else(none)?.split_ascii_whitespace().collect();
         let bytes = STANDARD.decode(data).map_err(|error| none().because(&error))?;
-        Ok(Certificate::parse_pem(&String::from_utf8_lossy(&bytes))?.swap_remove(0))
+        Certificate::parse_pem(&String::from_utf8_lossy(&bytes))
     }
 
     /// Points every cluster to another URL: a joining control plane's kubelet talks to its own API server
@@ -450,8 +450,9 @@ pub fn judge_holder(text: &str, authorities: &[Certificate], now_seconds: u64) -
         let advice = "have the request beside it (.csr) signed, and add the certificate and the authority's";
         return if unsigned { Err(Failure::new(Kind::Configuration, sentence).advise(advice)) } else { Ok(None) };
     }
-    let certificate = kubeconfig.client_certificate()?;
-    if !certificate.leads_to(authorities, &[]) {
+    let chain = kubeconfig.client_certificates()?;
+    let certificate = &chain[0];
+    if !certificate.leads_to(authorities, &chain[1..]) {
         let sentence = "its client certificate is not signed by the certificate authority";
         return Err(Failure::new(Kind::Configuration, sentence));
     }

@@ -114,8 +114,8 @@ impl Present {
             }
             Place::Kubeconfig(file) => {
                 let Some(text) = self.kubeconfigs.get(file) else { return Ok(None) };
-                let read = Kubeconfig::parse(text.expose()).and_then(|kubeconfig| kubeconfig.client_certificate());
-                (file.to_owned(), read)
+                let read = Kubeconfig::parse(text.expose()).and_then(|kubeconfig| kubeconfig.client_certificates());
+                (file.to_owned(), read.map(|mut all| all.swap_remove(0)))
             }
         };
         read.map(Some).map_err(|failure| unusable(&name, &failure))

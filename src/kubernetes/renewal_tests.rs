@@ -129,7 +129,10 @@ fn a_kubeconfig_keeps_what_we_do_not_know() {
     };
     let text = files[0].content.expose();
     assert!(text.contains("command: get") && text.contains("name: mine"), "{text}");
-    assert_eq!(Kubeconfig::parse(text).unwrap().client_certificate().unwrap().not_after, LATER as i64 + 8760 * 3600);
+    assert_eq!(
+        Kubeconfig::parse(text).unwrap().client_certificates().unwrap()[0].not_after,
+        LATER as i64 + 8760 * 3600
+    );
 }
 
 #[test]

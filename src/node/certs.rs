@@ -155,7 +155,7 @@ pub async fn renew(
     let now_seconds = defaults::now_seconds()?;
     let (owned, settings) = (wanted.clone(), cluster.clone());
     let renewals = off_the_asynchronous_threads(move || {
-        let mut keys = KeyPool::new(settings.encryption_algorithm.parse()?);
+        let mut keys = KeyPool::new(settings.key_algorithm().parse()?);
         keys.fill(owned.len())?;
         let renew = |one| renewal::renew(one, &settings, &present, now_seconds, &mut keys);
         owned.iter().map(renew).collect::<Result<Vec<_>>>()
@@ -271,7 +271,7 @@ fn requests(wanted: &Requested, kubeconfigs: &Path) -> Result<Vec<Request>> {
     let (node_name, local) = (&init.node_registration.name, &init.local_api_endpoint);
     let pki = Path::new(&cluster.certificates_dir);
     let leaves: Vec<_> = CATALOGUE.iter().filter(|entry| entry.signer != Signer::Itself).collect();
-    let mut keys = KeyPool::new(cluster.encryption_algorithm.parse()?);
+    let mut keys = KeyPool::new(cluster.key_algorithm().parse()?);
     keys.fill(leaves.len() + kubeconfig::CATALOGUE.len())?;
     let mut made = Vec::new();
     for entry in leaves {
