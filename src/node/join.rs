@@ -73,7 +73,7 @@ async fn run(
     images: Images,
     events: &Events,
 ) -> Result<Joined> {
-    let discovery = discover(host, &configuration);
+    let discovery = discover(host, &configuration, events);
     let (_, found) = phase(events, "discovery", "Find the cluster", discovery).await?;
     let bootstrap = bootstrap_client(&configuration, &found).await?;
     let limit = configuration.timeouts.kubernetes_api_call.0;
@@ -85,10 +85,26 @@ async fn run(
     let node = &configuration.node_registration;
     let addresses: Vec<_> =
         facts.addresses.iter().map(|link| link.address.addr()).filter(std::net::IpAddr::is_ipv4).collect();
-    let findings =
-        preflight::prepared(host, Some(&settings.version), &node.cri_socket, &addresses, &node.ignore_preflight_errors);
     if phases.wants("preflight") {
-        preflight::judge(&findings.await?, events)?;
+        let endpoint = configuration.discovery.bootstrap_token.as_ref().map(|discovery| &discovery.api_server_endpoint);
+        let endpoint = endpoint.and_then(|endpoint| configuration::host_and_port(endpoint).ok());
+        // Only a control plane's components talk to services and pods.
+        let networking = configuration.control_plane.as_ref().map(|_| &settings.cluster.networking);
+        let around = preflight::Surroundings {
+            node_name: &node.name,
+            direct_host: endpoint.as_ref().map(|(host, _)| host.as_str()),
+            direct_networks: networking
+                .map(|of| vec![of.service_subnet.as_str(), of.pod_subnet.as_str()])
+                .unwrap_or_default(),
+            external_etcd: None,
+        };
+        let ignore = &node.ignore_preflight_errors;
+        let (mut findings, around) = tokio::try_join!(
+            preflight::prepared(host, Some(&settings.version), &node.cri_socket, &addresses, ignore),
+            preflight::surroundings(host, &around, ignore)
+        )?;
+        findings.extend(around);
+        preflight::judge(&findings, events)?;
     }
 
     let patches = patches::read(host, configuration.patches.as_ref(), settings.release, events)?;
@@ -148,21 +164,35 @@ fn load(host: &dyn Host, facts: &Facts, order: &JoinOrder, events: &Events) -> R
     Ok(configuration)
 }
 
-async fn discover(host: &dyn Host, configuration: &JoinConfiguration) -> Result<(Changes, Found)> {
+async fn discover(host: &dyn Host, configuration: &JoinConfiguration, events: &Events) -> Result<(Changes, Found)> {
     let limit = configuration.timeouts.discovery.0;
-    Ok((Vec::new(), discovery::discover(host, &configuration.discovery, limit).await?))
+    Ok((Vec::new(), discovery::discover(host, &configuration.discovery, limit, events).await?))
 }
 
-/// A client with the bootstrap token.
+/// A client with what the kubelet gets its certificate with.
 async fn bootstrap_client(configuration: &JoinConfiguration, found: &Found) -> Result<Client> {
-    let identity = Identity::Token(bootstrap_token(configuration)?);
-    Client::new(&Access { server: found.server.clone(), trust: Trust::Authority(found.ca_pem.clone()), identity }).await
+    match bootstrap_identity(configuration, found)? {
+        Bootstrap::Token(token) => {
+            let (trust, identity) = (Trust::Authority(found.ca_pem.clone()), Identity::Token(token.clone()));
+            Client::new(&Access { server: found.server.clone(), trust, identity }).await
+        }
+        Bootstrap::Kubeconfig(kubeconfig) => Client::from_kubeconfig(kubeconfig).await,
+    }
 }
 
-fn bootstrap_token(configuration: &JoinConfiguration) -> Result<Secret> {
-    configuration.discovery.tls_bootstrap_token.clone().ok_or_else(|| {
-        Failure::new(Kind::Configuration, "there is no token that the kubelet could get its certificate with")
-            .advise("set discovery.tlsBootstrapToken")
+/// What a kubelet gets its certificate with (kubeadm.md section 9.3).
+enum Bootstrap<'a> {
+    /// A token.
+    Token(&'a Secret),
+    /// The credentials of the discovery file.
+    Kubeconfig(&'a Secret),
+}
+
+fn bootstrap_identity<'a>(configuration: &'a JoinConfiguration, found: &'a Found) -> Result<Bootstrap<'a>> {
+    let token = configuration.discovery.tls_bootstrap_token.as_ref().map(Bootstrap::Token);
+    token.or(found.credentials.as_ref().map(Bootstrap::Kubeconfig)).ok_or_else(|| {
+        Failure::new(Kind::Configuration, "there is nothing that the kubelet could get its certificate with")
+            .advise("set discovery.tlsBootstrapToken, or put credentials into the discovery file")
     })
 }
 
@@ -244,8 +274,12 @@ fn trust(
 ) -> Result<Changes> {
     let mut changes = Vec::new();
     if member == Membership::None {
-        let token = bootstrap_token(configuration)?;
-        let kubeconfig = Kubeconfig::bootstrap(&found.server, cluster_name, &found.ca_pem, &token).to_text();
+        let kubeconfig = match bootstrap_identity(configuration, found)? {
+            Bootstrap::Token(token) => {
+                Kubeconfig::bootstrap(&found.server, cluster_name, &found.ca_pem, token).to_text()
+            }
+            Bootstrap::Kubeconfig(kubeconfig) => kubeconfig.clone(),
+        };
         if files::ensure(host, Path::new(BOOTSTRAP_KUBECONFIG), kubeconfig.expose().as_bytes(), 0o600)? {
             changes.push(format!("{BOOTSTRAP_KUBECONFIG} written"));
         }
@@ -363,7 +397,7 @@ mod tests {
     }
 
     fn found() -> Found {
-        Found { server: "https://10.0.0.11:6443".into(), ca_pem: "CA\n".into() }
+        Found { server: "https://10.0.0.11:6443".into(), ca_pem: "CA\n".into(), credentials: None }
     }
 
     fn kubelet_conf(ca: &str) -> FakeHost {
@@ -424,6 +458,13 @@ mod tests {
         assert!(
             host.text("/etc/kubernetes/bootstrap-kubelet.conf").unwrap().contains("token: abcdef.0123456789abcdef")
         );
+        let mut by_file = configuration.clone();
+        by_file.discovery.tls_bootstrap_token = None;
+        let host = FakeHost::new();
+        assert!(trust(&host, &by_file, "c", &found(), Membership::None).is_err());
+        let with_credentials = Found { credentials: Some(Secret::new("whole: file\n")), ..found() };
+        trust(&host, &by_file, "c", &with_credentials, Membership::None).unwrap();
+        assert_eq!(host.text("/etc/kubernetes/bootstrap-kubelet.conf").as_deref(), Some("whole: file\n"));
         let other = FakeHost::new().file("/etc/kubernetes/pki/ca.crt", "OTHER\n");
         assert_eq!(trust(&other, &configuration, "c", &found(), Membership::Member).unwrap_err().kind, Kind::Preflight);
     }
