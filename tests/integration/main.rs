@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod bed;
+mod golden;
 mod interruption;
 mod lifecycle;
 mod playbooks;
