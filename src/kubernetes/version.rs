@@ -65,6 +65,10 @@ pub struct Release {
     pub coredns_named_probe_ports: bool,
     /// Whether the kubelet refuses control groups of version 1 unless failCgroupV1 is false.
     pub kubelet_fails_on_cgroup_v1: bool,
+    /// The feature gates that kubeadm knows (section 0.2).
+    pub feature_gates: &'static [&'static str],
+    /// Whether `etcd.external.httpEndpoints` exists; an older kubeadm reading it would only warn, but never wrote it.
+    pub etcd_http_endpoints: bool,
 }
 
 /// The lowest patch release from which a value holds: never in this minor.
@@ -88,6 +92,8 @@ const V1_36: Release = Release {
     empty_fields_written: false,
     coredns_named_probe_ports: true,
     kubelet_fails_on_cgroup_v1: true,
+    feature_gates: &["NodeLocalCRISocket", "PublicKeysECDSA", "RootlessControlPlane"],
+    etcd_http_endpoints: true,
 };
 
 const V1_35: Release = Release {
@@ -99,6 +105,7 @@ const V1_35: Release = Release {
     kubelet_client_without_organization: NEVER,
     flexvolume_mount: true,
     etcd_flags_follow_image: true,
+    feature_gates: &["ControlPlaneKubeletLocalMode", "NodeLocalCRISocket", "PublicKeysECDSA", "RootlessControlPlane"],
     ..V1_36
 };
 
@@ -108,6 +115,14 @@ const V1_34: Release = Release {
     coredns_tag: "v1.12.1",
     pod_infra_container_image_flag: true,
     kubelet_fails_on_cgroup_v1: false,
+    feature_gates: &[
+        "ControlPlaneKubeletLocalMode",
+        "NodeLocalCRISocket",
+        "PublicKeysECDSA",
+        "RootlessControlPlane",
+        "WaitForAllControlPlaneComponents",
+    ],
+    etcd_http_endpoints: false,
     ..V1_35
 };
 
@@ -130,6 +145,7 @@ const V1_37: Release = Release {
     instance_config_gate: false,
     kube_proxy_mode: "iptables",
     kubelet_client_without_organization: ALWAYS,
+    feature_gates: &["RootlessControlPlane"],
     ..V1_36
 };
 

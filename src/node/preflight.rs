@@ -12,6 +12,7 @@ use crate::event::Events;
 use crate::fact::Facts;
 use crate::failure::{Failure, Kind, Result};
 use crate::host::{Command, Host};
+use crate::kubernetes::version::Release;
 
 /// What a host is to become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,7 +120,7 @@ fn listed(ports: &[u16]) -> String {
 fn system(facts: &Facts, plan: &Plan<'_>, found: &mut Found) {
     match facts.cgroup_version {
         0 => found.error("SystemVerification", "no control groups are mounted"),
-        1 if plan.kubernetes.minor >= 35 => found.error(
+        1 if Release::of(plan.kubernetes).is_ok_and(|release| release.kubelet_fails_on_cgroup_v1) => found.error(
             "SystemVerification",
             "the host runs cgroup v1, which kubelets from 1.35 on refuse; boot it with cgroup v2, or ignore \
              SystemVerification and set `failCgroupV1: false` in the KubeletConfiguration",

@@ -9,6 +9,8 @@ export PATH=$PWD:$PATH
 skipped=preflight,wait-control-plane,upload-config,upload-certs,mark-control-plane,bootstrap-token,kubelet-finalize,addon,show-join-command
 
 cat >/etc/systemd/system/kubelet.service <<'UNIT'
+[Unit]
+StartLimitIntervalSec=0
 [Service]
 ExecStart=/bin/sleep infinity
 [Install]

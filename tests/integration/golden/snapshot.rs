@@ -141,7 +141,7 @@ mod tests {
     #[rstest]
     #[case::same(&[("etc/a", 0o600, "one\ntwo\n")], &[])]
     #[case::content(&[("etc/a", 0o600, "one\n2\n")], &["/etc/a: -two", "/etc/a: +2"])]
-    #[case::order(&[("etc/a", 0o600, "two\none\n")], &["/etc/a: -one", "/etc/a: +one"])]
+    #[case::order(&[("etc/a", 0o600, "two\none\n")], &["/etc/a: +two", "/etc/a: -two"])]
     #[case::mode(&[("etc/a", 0o644, "one\ntwo\n")], &["/etc/a: -Regular 0600 0:0", "/etc/a: +Regular 0644 0:0"])]
     #[case::newline(&[("etc/a", 0o600, "one\ntwo")], &["/etc/a: +(no newline at the end)"])]
     #[case::gone(&[], &["/etc/a: -(only upstream has it)"])]
