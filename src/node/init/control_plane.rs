@@ -56,15 +56,22 @@ pub(super) fn write(host: &dyn Host, plan: &Plan, part: Part) -> Result<Changes>
         etcd_members: &[],
         etcd_tag: None,
     };
-    let wanted = match (part, &plan.cluster.etcd.local) {
-        (Part::Server, Some(etcd)) => {
-            host.create_directory(Path::new(&etcd.data_dir), 0o700)?;
-            vec![manifests::etcd(&order)?, manifests::api_server(&order)?]
-        }
-        (Part::Server, None) => vec![manifests::api_server(&order)?],
-        (Part::ControllerManager, _) => vec![manifests::controller_manager(&order)?],
-        (Part::Scheduler, _) => vec![manifests::scheduler(&order)?],
+    let mut wanted = Vec::new();
+    if let (Part::Server, true, Some(etcd)) = (part, plan.phases.wants("etcd"), &plan.cluster.etcd.local) {
+        host.create_directory(Path::new(&etcd.data_dir), 0o700)?;
+        wanted.push(manifests::etcd(&order)?);
+    }
+    let (path, manifest) = match part {
+        Part::Server => ("control-plane/apiserver", manifests::api_server(&order)?),
+        Part::ControllerManager => ("control-plane/controller-manager", manifests::controller_manager(&order)?),
+        Part::Scheduler => ("control-plane/scheduler", manifests::scheduler(&order)?),
     };
+    if plan.phases.wants(path) {
+        wanted.push(manifest);
+    }
+    if wanted.is_empty() {
+        return Ok(Vec::new());
+    }
     host.create_directory(Path::new(DIRECTORY), 0o700)?;
     let mut changes = Vec::new();
     for manifest in wanted {

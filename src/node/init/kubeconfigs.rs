@@ -20,6 +20,11 @@ pub(super) fn path(entry: &Entry) -> PathBuf {
     Path::new(DIRECTORY).join(entry.file)
 }
 
+/// Path of the phase that writes a kubeconfig: `kubeconfig/super-admin`.
+pub(super) fn phase_path(entry: &Entry) -> String {
+    format!("kubeconfig/{}", entry.file.trim_end_matches(".conf"))
+}
+
 /// Writes those that are missing; those that are there are judged and stay.
 pub(super) fn write(
     host: &dyn Host,
@@ -36,7 +41,7 @@ pub(super) fn write(
         now_seconds: defaults::now_seconds()?,
     };
     let mut changes = Vec::new();
-    for entry in &kubeconfig::CATALOGUE {
+    for entry in kubeconfig::CATALOGUE.iter().filter(|entry| plan.phases.wants(&phase_path(entry))) {
         let path = path(entry);
         match files::text(host, &path)? {
             Some(text) => {

@@ -13,7 +13,8 @@ use crate::host::Host;
 use crate::kubernetes::configuration::{self, ClusterConfiguration, InitConfiguration, subnets};
 use crate::kubernetes::version::{self, Release};
 use crate::message::InitOrder;
-use crate::node::defaults;
+use crate::node::phases::{self, Selection};
+use crate::node::{defaults, phase};
 
 /// The plan of one `init`.
 #[derive(Debug, Clone)]
@@ -30,6 +31,8 @@ pub(super) struct Plan {
     pub(super) tokens_given: bool,
     /// Whether hosts are waiting to join.
     pub(super) issue_ticket: bool,
+    /// Which phases are done.
+    pub(super) phases: Selection,
     /// The host's own name, lower case.
     pub(super) hostname: String,
     /// The version that is made.
@@ -38,16 +41,34 @@ pub(super) struct Plan {
     pub(super) release: &'static Release,
 }
 
-/// Phases that can be left out; a cluster remembers that they were (kubeadm.md section 16.3).
-const COREDNS_PHASES: &[&str] = &["addon", "addon/coredns", "addon/all"];
-const KUBE_PROXY_PHASES: &[&str] = &["addon", "addon/kube-proxy", "addon/all"];
-
 impl Plan {
     /// Reads an order.
     ///
     /// # Errors
     /// Kind `Configuration` for what the documents say; kind `Preflight` when the host has no address to announce.
     pub(super) fn load(host: &dyn Host, facts: &Facts, order: &InitOrder, events: &Events) -> Result<Self> {
+        let plan = Self::load_phases(host, facts, order, None, events)?;
+        if plan.init.dry_run {
+            return Err(Failure::new(
+                Kind::Configuration,
+                "InitConfiguration asks for a dry run, and `up` does for real",
+            )
+            .advise("take dryRun out; `clusterctl node init --dry-run` on the host says what would be done"));
+        }
+        Ok(plan)
+    }
+
+    /// Reads an order of which only one phase is wanted, or all.
+    ///
+    /// # Errors
+    /// As [`Plan::load`]; kind `Usage` for a phase there is not.
+    pub(super) fn load_phases(
+        host: &dyn Host,
+        facts: &Facts,
+        order: &InitOrder,
+        only: Option<&str>,
+        events: &Events,
+    ) -> Result<Self> {
         let documents = configuration::load(order.configuration.expose())?;
         for warning in &documents.warnings {
             events.warn(warning.clone());
@@ -63,20 +84,13 @@ impl Plan {
         let tokens_given = !init.bootstrap_tokens.is_empty();
         init.complete(&defaults::of(host, facts)?)?;
         cluster.complete(init.local_api_endpoint.bind_port)?;
-        for skipped in &init.skip_phases {
-            let skipped = skipped.as_str();
-            cluster.dns.disabled |= COREDNS_PHASES.contains(&skipped);
-            cluster.proxy.disabled |= KUBE_PROXY_PHASES.contains(&skipped);
-            if !COREDNS_PHASES.contains(&skipped) && !KUBE_PROXY_PHASES.contains(&skipped) {
-                events.warn(format!("phase {skipped} is not left out: only the phases of add-ons can be"));
-            }
-        }
+        let phases = phases::INIT.select(only, &init.skip_phases)?;
+        // A cluster remembers that add-ons were left out (kubeadm.md section 16.3).
+        let left_out = phases::INIT.select(None, &init.skip_phases)?;
+        cluster.dns.disabled |= !left_out.wants("addon/coredns");
+        cluster.proxy.disabled |= !left_out.wants("addon/kube-proxy");
         init.validate()?;
         cluster.validate()?;
-        if init.dry_run {
-            return Err(Failure::new(Kind::Configuration, "InitConfiguration asks for a dry run")
-                .advise("use `clusterctl plan` to see what would be done"));
-        }
         let version = version::parse(&cluster.kubernetes_version)?;
         let release = Release::of(&version)?;
         Ok(Self {
@@ -86,10 +100,25 @@ impl Plan {
             kube_proxy: documents.kube_proxy,
             tokens_given,
             issue_ticket: order.issue_ticket,
+            phases,
             hostname: facts.hostname.clone(),
             version,
             release,
         })
+    }
+
+    /// A phase that is left out unless any of `path` is wanted; `id` is that of the step a person sees.
+    pub(super) async fn phase<T: Default>(
+        &self,
+        events: &Events,
+        (path, id): (&str, &str),
+        title: &str,
+        work: impl Future<Output = Result<(phase::Changes, T)>>,
+    ) -> Result<(u32, T)> {
+        if !self.phases.wants(path) {
+            return Ok((0, T::default()));
+        }
+        phase::phase(events, id, title, work).await
     }
 
     /// Name of the Node.
@@ -139,7 +168,7 @@ pub(in crate::node) mod tests {
             "apiVersion: kubeadm.k8s.io/v1beta4\nkind: ClusterConfiguration\nkubernetesVersion: 1.36.3\n\
              encryptionAlgorithm: ECDSA-P256\nnetworking: {{podSubnet: 10.244.0.0/16}}\n{more}"
         ));
-        InitOrder { configuration, issue_ticket: true }
+        InitOrder { configuration, issue_ticket: true, upload_certificates: false }
     }
 
     /// A plan with quick keys for the host cp1.
@@ -165,7 +194,7 @@ pub(in crate::node) mod tests {
 
     #[test]
     fn an_order_without_documents_is_refused() {
-        let order = InitOrder { configuration: Secret::new(""), issue_ticket: true };
+        let order = InitOrder { configuration: Secret::new(""), issue_ticket: true, upload_certificates: false };
         let failure = Plan::load(&FakeHost::new(), &facts(), &order, &Events::nowhere()).unwrap_err();
         assert!(failure.sentence.starts_with("there is neither"), "{failure}");
     }

@@ -213,7 +213,7 @@ mod tests {
         let host = node();
         let traces = traces(&host).unwrap();
         let mut sweep = Sweep::new(&Events::nowhere());
-        remove(&host, &traces, &ResetOrder { keep_data: true }, &mut sweep).await;
+        remove(&host, &traces, &ResetOrder { keep_data: true, ..ResetOrder::default() }, &mut sweep).await;
         assert!(host.text("/data/etcd/member/db").is_some());
     }
 }
