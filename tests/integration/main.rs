@@ -2,9 +2,11 @@
 
 mod bad_input;
 mod bed;
+mod both_ways;
 mod golden;
 mod interruption;
 mod lifecycle;
+mod minors;
 mod playbooks;
 mod privileges;
 mod program;
