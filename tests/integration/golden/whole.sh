@@ -29,7 +29,7 @@ settle() {
     if [ "$now" = "$before" ] && kubectl get serviceaccount default >/dev/null 2>&1; then same=$((same + 1)); else same=0; fi
     [ "$same" -lt 5 ] || return 0
     before=$now
-    read -rt 1 <> <(:) || true
+    sleep 1
   done
   echo "objects were still made after $tries looks" >&2
   return 1
