@@ -10,12 +10,15 @@ use clap::Subcommand;
 use super::Context;
 use crate::failure::Result;
 
+mod config;
 mod flags;
 mod here;
 mod init;
 mod join;
 mod join_command;
+mod kubeconfig;
 mod reset;
+mod token;
 mod words;
 
 /// Arguments of `node`.
@@ -39,6 +42,12 @@ pub enum NodeVerb {
     Join(Box<join::Arguments>),
     /// Take apart what init or join made on this host
     Reset(reset::Arguments),
+    /// Make, list and remove the tokens others join with
+    Token(token::Arguments),
+    /// Print, judge and look through kubeadm documents
+    Config(config::Arguments),
+    /// Print kubeconfigs for other users
+    Kubeconfig(kubeconfig::Arguments),
 }
 
 /// Does what was asked on this host.
@@ -47,5 +56,8 @@ pub async fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode> {
         NodeVerb::Init(arguments) => init::run(arguments, context).await,
         NodeVerb::Join(arguments) => join::run(arguments, context).await,
         NodeVerb::Reset(arguments) => reset::run(arguments, context).await,
+        NodeVerb::Token(arguments) => token::run(arguments, context).await,
+        NodeVerb::Config(arguments) => config::run(arguments, context).await,
+        NodeVerb::Kubeconfig(arguments) => kubeconfig::run(arguments, context).await,
     }
 }

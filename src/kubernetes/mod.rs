@@ -14,6 +14,7 @@
 //! objects, rbac  what init writes into the cluster
 //! addons         CoreDNS and kube-proxy
 //! token, jws     bootstrap tokens, signatures of cluster-info
+//! patches        what a person lays over manifests, the kubelet's configuration and add-ons
 //! podnetwork     CNI configuration and the routes between hosts
 //! text           the YAML these files are written in
 //! ```
@@ -28,6 +29,7 @@ pub mod kubelet;
 pub mod manifests;
 pub(crate) mod moment;
 pub mod objects;
+pub mod patches;
 pub mod podnetwork;
 pub mod rbac;
 pub mod text;

@@ -21,6 +21,45 @@ pub(crate) fn rfc3339(seconds: u64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
+/// Seconds since the epoch of a moment in RFC 3339, with `Z` or an offset; fractions are dropped. `None` for another text,
+/// and before 1970.
+pub(crate) fn from_rfc3339(text: &str) -> Option<u64> {
+    let number = |from: usize, to: usize| -> Option<i64> {
+        let digits = text.get(from..to)?;
+        digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
+    };
+    let separators = [(4, "-"), (7, "-"), (13, ":"), (16, ":")];
+    let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
+    let (hour, minute, second) = (number(11, 13)?, number(14, 16)?, number(17, 19)?);
+    if separators.iter().any(|(at, mark)| text.get(*at..at + 1) != Some(*mark))
+        || !matches!(text.get(10..11), Some("T" | "t" | " "))
+        || !(1..=12).contains(&month)
+        || !(1..=31).contains(&day)
+        || hour > 23
+        || minute > 59
+        || second > 60
+    {
+        return None;
+    }
+    let zone = text.get(19..)?;
+    let zone = zone.strip_prefix('.').map_or(zone, |rest| rest.trim_start_matches(|one: char| one.is_ascii_digit()));
+    let offset = match zone.get(..1)? {
+        "Z" | "z" if zone.len() == 1 => 0,
+        sign @ ("+" | "-") if zone.len() == 6 && zone.get(3..4) == Some(":") => {
+            let minutes = zone.get(1..3)?.parse::<i64>().ok()? * 60 + zone.get(4..6)?.parse::<i64>().ok()?;
+            if sign == "+" { minutes * 60 } else { -minutes * 60 }
+        }
+        _ => return None,
+    };
+    // As in `calendar`: years from March, eras of 400 years.
+    let year = if month <= 2 { year - 1 } else { year };
+    let (era, year_of_era) = (year.div_euclid(400), year.rem_euclid(400));
+    let month_from_march = (month + 9) % 12;
+    let day_of_year = (153 * month_from_march + 2) / 5 + day - 1;
+    let days = era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468;
+    u64::try_from(days * 86_400 + hour * 3600 + minute * 60 + second - offset).ok()
+}
+
 /// The tag and text of an X.509 time: UTCTime up to 2049, GeneralizedTime after.
 pub(crate) fn x509_time(seconds: u64) -> (u8, String) {
     let (year, month, day, hour, minute, second) = calendar(seconds);
@@ -32,7 +71,7 @@ pub(crate) fn x509_time(seconds: u64) -> (u8, String) {
 mod tests {
     use rstest::rstest;
 
-    use super::{rfc3339, x509_time};
+    use super::{from_rfc3339, rfc3339, x509_time};
 
     #[rstest]
     #[case(0, "1970-01-01T00:00:00Z")]
@@ -42,6 +81,19 @@ mod tests {
     #[case(4_107_542_400, "2100-03-01T00:00:00Z")]
     fn moments_have_dates(#[case] seconds: u64, #[case] text: &str) {
         assert_eq!(rfc3339(seconds), text);
+        assert_eq!(from_rfc3339(text), Some(seconds));
+    }
+
+    #[rstest]
+    #[case("2026-11-23T14:59:59.123+03:00", Some(1_795_435_199))]
+    #[case("2026-11-23T06:59:59-05:00", Some(1_795_435_199))]
+    #[case("2026-11-23", None)]
+    #[case("2026-11-23T11:59:59", None)]
+    #[case("2026-13-23T11:59:59Z", None)]
+    #[case("1969-12-31T23:59:59Z", None)]
+    #[case("", None)]
+    fn dates_are_moments(#[case] text: &str, #[case] seconds: Option<u64>) {
+        assert_eq!(from_rfc3339(text), seconds);
     }
 
     #[test]

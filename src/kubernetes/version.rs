@@ -63,6 +63,8 @@ pub struct Release {
     pub empty_fields_written: bool,
     /// Whether the CoreDNS container names its probe ports.
     pub coredns_named_probe_ports: bool,
+    /// Whether the DaemonSet of kube-proxy can be patched.
+    pub kube_proxy_patches: bool,
     /// Whether the kubelet refuses control groups of version 1 unless failCgroupV1 is false.
     pub kubelet_fails_on_cgroup_v1: bool,
     /// The feature gates that kubeadm knows (section 0.2).
@@ -94,6 +96,7 @@ const V1_36: Release = Release {
     kubelet_fails_on_cgroup_v1: true,
     feature_gates: &["NodeLocalCRISocket", "PublicKeysECDSA", "RootlessControlPlane"],
     etcd_http_endpoints: true,
+    kube_proxy_patches: false,
 };
 
 const V1_35: Release = Release {
@@ -144,6 +147,7 @@ const V1_37: Release = Release {
     coredns_tag: "v1.14.6",
     instance_config_gate: false,
     kube_proxy_mode: "iptables",
+    kube_proxy_patches: true,
     kubelet_client_without_organization: ALWAYS,
     feature_gates: &["RootlessControlPlane"],
     ..V1_36

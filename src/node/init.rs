@@ -144,6 +144,7 @@ async fn begin(host: &dyn Host, plan: &Plan, events: &Events) -> Result<Initiali
         hostname: &plan.hostname,
         shared: &kubelet.document,
         joining_worker: false,
+        patches: &plan.patches,
     };
     let started = async { Ok((kubelet::start(host, &settings, false).await?, ())) };
     let step = ("kubelet-start", "kubelet-start");

@@ -15,7 +15,7 @@ use serde_json::json;
 use self::discovery::Found;
 use super::init::SOCKET_ANNOTATION;
 use super::phase::{Changes, phase};
-use super::{defaults, diagnosis, files, kubelet, preflight};
+use super::{defaults, diagnosis, files, kubelet, patches, preflight};
 use crate::api::wait::{Look, Wait};
 use crate::api::{Access, Client, Identity, Trust};
 use crate::event::Events;
@@ -56,6 +56,7 @@ pub async fn join(host: &dyn Host, facts: &Facts, order: &JoinOrder, events: &Ev
         preflight::prepared(host, Some(&settings.version), &node.cri_socket, &addresses, &node.ignore_preflight_errors);
     preflight::judge(&findings.await?, events)?;
 
+    let patches = patches::read(host, configuration.patches.as_ref(), settings.release, events)?;
     let kubelet_settings = kubelet::Settings {
         cluster: &settings.cluster,
         release: settings.release,
@@ -63,6 +64,7 @@ pub async fn join(host: &dyn Host, facts: &Facts, order: &JoinOrder, events: &Ev
         hostname: &facts.hostname,
         shared: &settings.kubelet,
         joining_worker: true,
+        patches: &patches,
     };
     let started = async {
         let mut changes = trust(host, &configuration, &settings.cluster.cluster_name, &found, member)?;

@@ -67,16 +67,27 @@ pub(super) fn argument(text: &str) -> Result<Arg, String> {
     Ok(Arg { name: name.trim_start_matches('-').to_owned(), value: value.to_owned() })
 }
 
+/// The administrator's kubeconfig, where kubeadm has it.
+pub(super) const ADMIN_KUBECONFIG: &str = "/etc/kubernetes/admin.conf";
+
+/// The text of a file that a person named.
+///
+/// # Errors
+/// Kind `Configuration`, naming the file.
+pub(super) fn text(path: &Path) -> Result<String> {
+    let content = Machine
+        .read(path)?
+        .ok_or_else(|| Failure::new(Kind::Configuration, format!("there is no file {}", path.display())))?;
+    String::from_utf8(content).map_err(|_| Failure::new(Kind::Configuration, format!("{} is not text", path.display())))
+}
+
 /// The documents of a file; its warnings are said.
 ///
 /// # Errors
 /// Kind `Configuration`, naming the file.
 pub(super) fn documents(path: &Path, context: &Context) -> Result<Documents> {
     let unusable = || Failure::new(Kind::Configuration, format!("{} cannot be used", path.display()));
-    let content = Machine
-        .read(path)?
-        .ok_or_else(|| Failure::new(Kind::Configuration, format!("there is no file {}", path.display())))?;
-    let text = String::from_utf8(content).map_err(|_| unusable().caused_by("it is not text"))?;
+    let text = text(path)?;
     let mut documents = configuration::load(&text).map_err(|failure| Failure {
         advice: failure.advice.clone(),
         detail: failure.detail.clone(),

@@ -26,7 +26,7 @@ pub struct HostDefaults {
 }
 
 /// The socket that is assumed when no container runtime was found.
-const DEFAULT_CRI_SOCKET: &str = "unix:///var/run/containerd/containerd.sock";
+pub(super) const DEFAULT_CRI_SOCKET: &str = "unix:///var/run/containerd/containerd.sock";
 
 /// The taint that keeps ordinary pods off control planes.
 pub fn control_plane_taint() -> Taint {
@@ -170,7 +170,8 @@ impl BootstrapToken {
 }
 
 impl NodeRegistrationOptions {
-    fn complete(&mut self, host: &HostDefaults) {
+    /// Fills in every default.
+    pub fn complete(&mut self, host: &HostDefaults) {
         let override_name = self.kubelet_extra_args.iter().rev().find(|arg| arg.name == "hostname-override");
         if let Some(name) = override_name {
             self.name = name.value.clone();

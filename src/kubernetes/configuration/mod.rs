@@ -5,9 +5,12 @@ mod default;
 mod duration;
 mod init;
 mod join;
+mod judge;
 mod load;
 mod older;
+mod print;
 mod shape;
+mod upgrade;
 mod validation;
 mod write;
 
@@ -22,7 +25,10 @@ pub use init::{ApiEndpoint, BootstrapToken, InitConfiguration, NodeRegistrationO
 pub use join::{
     BootstrapTokenDiscovery, Discovery, FileDiscovery, JoinConfiguration, JoinControlPlane, ResetConfiguration,
 };
+pub use judge::{Judged, judge};
 pub use load::{Documents, documents, load};
+pub use print::{init_defaults, join_defaults, reset_defaults};
+pub use upgrade::{UpgradeApply, UpgradeConfiguration, UpgradeDiff, UpgradeNode, UpgradePlan};
 pub(crate) use validation::is_subject_name;
 pub use validation::{Subnets, host_and_port, network_address, subnets};
 

@@ -261,6 +261,24 @@ impl InitConfiguration {
     /// [`Kind::Configuration`] with all findings.
     pub fn validate(&self) -> Result<()> {
         let mut findings = Findings::default();
+        self.judge_tokens(&mut findings);
+        validate_node(&self.node_registration, &mut findings);
+        validate_endpoint(&self.local_api_endpoint, "localAPIEndpoint", &mut findings);
+        validate_certificate_key(self.certificate_key.as_ref(), "certificateKey", &mut findings);
+        findings.into_result("InitConfiguration")
+    }
+
+    /// Checks the bootstrap tokens alone.
+    ///
+    /// # Errors
+    /// [`Kind::Configuration`] with all findings.
+    pub fn validate_tokens(&self) -> Result<()> {
+        let mut findings = Findings::default();
+        self.judge_tokens(&mut findings);
+        findings.into_result("InitConfiguration")
+    }
+
+    fn judge_tokens(&self, findings: &mut Findings) {
         for (position, token) in self.bootstrap_tokens.iter().enumerate() {
             let field = format!("bootstrapTokens[{position}]");
             if let Some(Err(failure)) = token.token.as_ref().map(|token| Token::parse(token.expose())) {
@@ -281,10 +299,6 @@ impl InitConfiguration {
                 findings.refuse_unless(is_bootstrap_group(group), &format!("{field}.groups"), message);
             }
         }
-        validate_node(&self.node_registration, &mut findings);
-        validate_endpoint(&self.local_api_endpoint, "localAPIEndpoint", &mut findings);
-        validate_certificate_key(self.certificate_key.as_ref(), "certificateKey", &mut findings);
-        findings.into_result("InitConfiguration")
     }
 }
 

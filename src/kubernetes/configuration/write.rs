@@ -18,6 +18,7 @@ impl Documents {
             self.cluster.as_ref().map(|document| kubeadm("ClusterConfiguration", document)),
             self.join.as_ref().map(|document| kubeadm("JoinConfiguration", document)),
             self.reset.as_ref().map(|document| kubeadm("ResetConfiguration", document)),
+            self.upgrade.as_ref().map(|document| kubeadm("UpgradeConfiguration", document)),
             self.kubelet.clone(),
             self.kube_proxy.clone(),
         ];

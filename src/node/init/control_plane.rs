@@ -6,7 +6,8 @@ use super::plan::Plan;
 use crate::failure::Result;
 use crate::host::Host;
 use crate::kubernetes::configuration::EnvVar;
-use crate::kubernetes::manifests::{self, CA_DIRECTORIES, ManifestOrder};
+use crate::kubernetes::manifests::{self, CA_DIRECTORIES, Manifest, ManifestOrder};
+use crate::kubernetes::patches::Target;
 use crate::node::files;
 use crate::node::phase::Changes;
 
@@ -59,22 +60,25 @@ pub(super) fn write(host: &dyn Host, plan: &Plan, part: Part) -> Result<Changes>
     let mut wanted = Vec::new();
     if let (Part::Server, true, Some(etcd)) = (part, plan.phases.wants("etcd"), &plan.cluster.etcd.local) {
         host.create_directory(Path::new(&etcd.data_dir), 0o700)?;
-        wanted.push(manifests::etcd(&order)?);
+        wanted.push((Target::Etcd, manifests::etcd(&order)?));
     }
-    let (path, manifest) = match part {
-        Part::Server => ("control-plane/apiserver", manifests::api_server(&order)?),
-        Part::ControllerManager => ("control-plane/controller-manager", manifests::controller_manager(&order)?),
-        Part::Scheduler => ("control-plane/scheduler", manifests::scheduler(&order)?),
+    let (path, target, manifest) = match part {
+        Part::Server => ("control-plane/apiserver", Target::ApiServer, manifests::api_server(&order)?),
+        Part::ControllerManager => {
+            ("control-plane/controller-manager", Target::ControllerManager, manifests::controller_manager(&order)?)
+        }
+        Part::Scheduler => ("control-plane/scheduler", Target::Scheduler, manifests::scheduler(&order)?),
     };
     if plan.phases.wants(path) {
-        wanted.push(manifest);
+        wanted.push((target, manifest));
     }
     if wanted.is_empty() {
         return Ok(Vec::new());
     }
     host.create_directory(Path::new(DIRECTORY), 0o700)?;
     let mut changes = Vec::new();
-    for manifest in wanted {
+    for (target, manifest) in wanted {
+        let manifest = Manifest { pod: plan.patches.apply(target, manifest.pod)?, ..manifest };
         let path = Path::new(DIRECTORY).join(manifest.file_name());
         if files::ensure(host, &path, manifest.to_text().as_bytes(), 0o600)? {
             changes.push(format!("{} written", path.display()));

@@ -11,10 +11,11 @@ use crate::fact::Facts;
 use crate::failure::{Failure, Kind, Result};
 use crate::host::Host;
 use crate::kubernetes::configuration::{self, ClusterConfiguration, InitConfiguration, subnets};
+use crate::kubernetes::patches::Patches;
 use crate::kubernetes::version::{self, Release};
 use crate::message::InitOrder;
 use crate::node::phases::{self, Selection};
-use crate::node::{defaults, phase};
+use crate::node::{defaults, patches, phase};
 
 /// The plan of one `init`.
 #[derive(Debug, Clone)]
@@ -31,6 +32,8 @@ pub(super) struct Plan {
     pub(super) tokens_given: bool,
     /// Whether hosts are waiting to join.
     pub(super) issue_ticket: bool,
+    /// What a person lays over what is made.
+    pub(super) patches: Patches,
     /// Which phases are done.
     pub(super) phases: Selection,
     /// The host's own name, lower case.
@@ -93,6 +96,7 @@ impl Plan {
         cluster.validate()?;
         let version = version::parse(&cluster.kubernetes_version)?;
         let release = Release::of(&version)?;
+        let patches = patches::read(host, init.patches.as_ref(), release, events)?;
         Ok(Self {
             init,
             cluster,
@@ -100,6 +104,7 @@ impl Plan {
             kube_proxy: documents.kube_proxy,
             tokens_given,
             issue_ticket: order.issue_ticket,
+            patches,
             phases,
             hostname: facts.hostname.clone(),
             version,
