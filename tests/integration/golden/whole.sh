@@ -14,6 +14,9 @@ spec:
   replicas: 1
   template: {metadata: {annotations: {patched.example/by: merge}}}
 PATCH
+if [ "$(kubeadm version -o short | cut -d. -f2)" -ge 37 ]; then
+  echo 'spec: {template: {metadata: {labels: {patched: "yes"}}}}' >patches/kubeproxydaemonset+merge.yaml
+fi
 cat >patches/kube-scheduler+merge.yaml <<'PATCH'
 metadata: {labels: {patched: merge}}
 PATCH
