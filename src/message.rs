@@ -49,9 +49,8 @@ pub enum Request {
     },
     /// Run a play: [`PlayReport`].
     Play(PlayOrder),
-    /// Make the certificates and kubeconfigs of the first control plane, while its images still arrive: `u32`, the
-    /// number of changes.
-    Certify(InitOrder),
+    /// Make what the first control plane needs no image for, while its images still arrive: `u32`, the number of changes.
+    Begin(InitOrder),
     /// Make the first control plane, until hosts can join: [`Initialised`].
     Init(InitOrder),
     /// What `init` leaves for when all images are there: add-ons, and all components healthy: `u32`, the number of
@@ -153,6 +152,8 @@ pub struct Initialised {
     pub joined: Joined,
     /// What hosts join with, if it was asked for.
     pub ticket: Option<Ticket>,
+    /// The key of the certificates that were uploaded, also where no ticket was asked for; the ticket has it too.
+    pub certificate_key: Option<Secret>,
 }
 
 /// What `init` hands to `join`.
@@ -215,6 +216,14 @@ pub struct ResetOrder {
     pub force: bool,
     /// The whole cluster goes, all hosts at once: etcd's members are not taken out one by one, nobody needs them.
     pub whole_cluster: bool,
+    /// Only this phase.
+    pub only: Option<String>,
+    /// Phases to leave out.
+    pub skip_phases: Vec<String>,
+    /// A directory of certificates to remove, besides the one the manifests name.
+    pub certificates: Option<String>,
+    /// Keep what others put into /etc/kubernetes/tmp.
+    pub keep_temporary: bool,
 }
 
 /// A program to run on the host, without a shell.

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::access::{self, Access};
 use super::problem::Problem;
+use super::rehearsal::Rehearsal;
 use super::resource::Resource;
 use crate::failure::{Failure, Kind, Result};
 use crate::secret::Secret;
@@ -21,10 +22,19 @@ const MAXIMUM_ANSWER_BYTES: u64 = 64 << 20;
 /// A client of one API server under one identity. Cheap to clone; clones share their connections.
 #[derive(Clone)]
 pub struct Client {
-    inner: kube::Client,
+    inner: Inner,
     server: String,
     request_limit: Duration,
     answer_limit: u64,
+}
+
+/// Where requests go.
+#[derive(Clone)]
+enum Inner {
+    /// To a server.
+    Real(kube::Client),
+    /// Nowhere: a dry run.
+    Rehearsed(Rehearsal),
 }
 
 impl std::fmt::Debug for Client {
@@ -69,8 +79,19 @@ impl Client {
         Ok(Self::around(inner, server))
     }
 
+    /// A client of a server that is only played.
+    pub fn rehearsed(rehearsal: &Rehearsal) -> Self {
+        Self {
+            inner: Inner::Rehearsed(rehearsal.clone()),
+            server: "the rehearsed API server".to_owned(),
+            request_limit: REQUEST_LIMIT,
+            answer_limit: MAXIMUM_ANSWER_BYTES,
+        }
+    }
+
     /// A client around one of kube's, for tests.
     pub(super) fn around(inner: kube::Client, server: &str) -> Self {
+        let inner = Inner::Real(inner);
         Self { inner, server: server.to_owned(), request_limit: REQUEST_LIMIT, answer_limit: MAXIMUM_ANSWER_BYTES }
     }
 
@@ -98,6 +119,13 @@ impl Client {
         path: &str,
         body: Option<(&str, &Value)>,
     ) -> Result<String, Problem> {
+        let inner = match &self.inner {
+            Inner::Real(inner) => inner,
+            Inner::Rehearsed(rehearsal) => {
+                let answer = rehearsal.answer(method.as_str(), path, body.map(|(_, value)| value))?;
+                return Ok(answer.to_string());
+            }
+        };
         let mut request = http::Request::builder().method(method).uri(path).header("accept", "application/json");
         let content = match body {
             Some((content_type, value)) => {
@@ -108,7 +136,7 @@ impl Client {
         };
         let request = request.body(content).map_err(|error| Problem::Unreadable(error.to_string()))?;
         let answer = async {
-            let stream = self.inner.request_stream(request).await.map_err(|error| self.problem(error))?;
+            let stream = inner.request_stream(request).await.map_err(|error| self.problem(error))?;
             let mut bytes = Vec::new();
             let mut stream = std::pin::pin!(stream.take(self.answer_limit + 1));
             stream.read_to_end(&mut bytes).await.map_err(|error| Problem::Unreachable(error.to_string()))?;

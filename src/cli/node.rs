@@ -17,6 +17,7 @@ mod init;
 mod join;
 mod join_command;
 mod kubeconfig;
+mod rehearsed;
 mod reset;
 mod token;
 mod words;

@@ -241,7 +241,12 @@ mod tests {
         let mut node =
             NodeRegistrationOptions { name: "w1".into(), cri_socket: "unix:///s".into(), ..Default::default() };
         if full_worker {
-            node.taints = Some(vec![Taint { key: "disk".into(), value: "ssd".into(), effect: "NoSchedule".into() }]);
+            node.taints = Some(vec![Taint {
+                key: "disk".into(),
+                value: "ssd".into(),
+                effect: "NoSchedule".into(),
+                ..Taint::default()
+            }]);
             let arg = |name: &str, value: &str| Arg { name: name.into(), value: value.into() };
             node.kubelet_extra_args = vec![arg("v", "4"), arg("a", "b")];
         }

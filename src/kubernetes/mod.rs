@@ -15,6 +15,7 @@
 //! addons         CoreDNS and kube-proxy
 //! token, jws     bootstrap tokens, signatures of cluster-info
 //! patches        what a person lays over manifests, the kubelet's configuration and add-ons
+//! uploaded_certificates  the Secret kubeadm-certs: what control planes share, encrypted
 //! podnetwork     CNI configuration and the routes between hosts
 //! text           the YAML these files are written in
 //! ```
@@ -34,4 +35,5 @@ pub mod podnetwork;
 pub mod rbac;
 pub mod text;
 pub mod token;
+pub mod uploaded_certificates;
 pub mod version;

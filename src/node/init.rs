@@ -7,15 +7,16 @@ mod addons;
 mod bootstrap_token;
 mod by_hand;
 mod certificates;
-mod control_plane;
+pub(super) mod control_plane;
 mod head_start;
-mod kubeconfigs;
-mod mark_control_plane;
-mod plan;
+pub(super) mod kubeconfigs;
+pub(super) mod mark_control_plane;
+pub(super) mod plan;
+mod upload_certs;
 mod upload_config;
-mod wait_control_plane;
+pub(super) mod wait_control_plane;
 
-pub use self::by_hand::init_by_hand;
+pub use self::by_hand::{init_by_hand, rehearse_init};
 use self::control_plane::Part;
 pub(super) use self::mark_control_plane::SOCKET_ANNOTATION;
 use self::plan::Plan;
@@ -30,8 +31,10 @@ use crate::host::Host;
 use crate::kubernetes::certificates::public_key_hash;
 use crate::kubernetes::kubeconfig::ADMIN;
 use crate::kubernetes::kubelet as kubelet_files;
+use crate::kubernetes::patches::Target;
 use crate::kubernetes::token::Token;
 use crate::message::{InitOrder, Initialised, Joined, Ticket};
+use crate::secret::Secret;
 
 #[cfg(test)]
 pub(super) use self::plan::tests;
@@ -39,18 +42,47 @@ pub(super) use self::plan::tests;
 /// Phases that need a client of the API server.
 const IN_CLUSTER: &[&str] = &["upload-config", "upload-certs", "mark-control-plane", "bootstrap-token"];
 
-/// Makes the certificates and kubeconfigs of the first control plane. `init` does the same first; asked for before, it
-/// goes on while images still arrive.
+/// What of `init` needs no image: certificates, kubeconfigs, and a kubelet that has nothing to run yet. `init` does the
+/// same first; asked for before, it goes on while images still arrive.
 ///
 /// # Errors
 /// As [`init`].
-pub async fn certify(host: &dyn Host, facts: &Facts, order: &InitOrder, events: &Events) -> Result<u32> {
+pub async fn begin(host: &dyn Host, facts: &Facts, order: &InitOrder, events: &Events) -> Result<u32> {
     let plan = Plan::load(host, facts, order, events)?;
-    credentials(host, &plan, events).await
+    check(host, &plan, events).await?;
+    let credentials = credentials(host, &plan, events).await?;
+    // A kubelet looks for a folder that is not there once in a while; one that is there it watches.
+    control_plane::make_room(host)?;
+    Ok(credentials + kubelet_start(host, &plan, events).await?)
+}
+
+/// kubeadm's checks of a host that is prepared.
+async fn check(host: &dyn Host, plan: &Plan, events: &Events) -> Result<()> {
+    if !plan.phases.wants("preflight") {
+        return Ok(());
+    }
+    preflight::judge(&prepared(host, plan).await?, events)
+}
+
+/// Phase kubelet-start: how many changes.
+async fn kubelet_start(host: &dyn Host, plan: &Plan, events: &Events) -> Result<u32> {
+    let shared = kubelet_files::configuration(plan.kubelet.as_ref(), &plan.cluster);
+    let settings = kubelet::Settings {
+        cluster: &plan.cluster,
+        release: plan.release,
+        node: &plan.init.node_registration,
+        hostname: &plan.hostname,
+        shared: &shared.document,
+        joining_worker: false,
+        patches: &plan.patches,
+    };
+    let started = async { Ok((kubelet::start(host, &settings, false).await?, ())) };
+    let step = ("kubelet-start", "kubelet-start");
+    Ok(plan.phase(events, step, "Start the kubelet", started).await?.0)
 }
 
 /// Phases certs and kubeconfig: how many changes.
-async fn credentials(host: &dyn Host, plan: &Plan, events: &Events) -> Result<u32> {
+pub(super) async fn credentials(host: &dyn Host, plan: &Plan, events: &Events) -> Result<u32> {
     if !plan.phases.wants("certs") && !plan.phases.wants("kubeconfig") {
         return Ok(0);
     }
@@ -101,7 +133,7 @@ async fn finish(host: &dyn Host, plan: &Plan, events: &Events) -> Result<u32> {
 
 /// A client with admin.conf, to this host's own API server.
 async fn administrator(host: &dyn Host, plan: &Plan) -> Result<Client> {
-    Client::from_kubeconfig(&kubeconfigs::local(host, plan, &ADMIN)?).await
+    plan.door.client(&kubeconfigs::local(host, plan, &ADMIN)?).await
 }
 
 /// Makes this host the first control plane, until others can join it; [`complete`] does the rest.
@@ -111,10 +143,8 @@ async fn administrator(host: &dyn Host, plan: &Plan) -> Result<Client> {
 /// fit; `Host` for what cannot be written or started; `Cluster`, with log lines, when Kubernetes does not come up.
 pub async fn init(host: &dyn Host, facts: &Facts, order: &InitOrder, events: &Events) -> Result<Initialised> {
     let plan = Plan::load(host, facts, order, events)?;
-    if plan.phases.wants("preflight") {
-        preflight::judge(&prepared(host, &plan).await?, events)?;
-    }
-    begin(host, &plan, events).await
+    check(host, &plan, events).await?;
+    bring_up(host, &plan, events).await
 }
 
 /// What preflight finds of what host preparation brings.
@@ -125,8 +155,7 @@ async fn prepared(host: &dyn Host, plan: &Plan) -> Result<Vec<Finding>> {
 }
 
 /// [`init`] by a plan, after preflight.
-async fn begin(host: &dyn Host, plan: &Plan, events: &Events) -> Result<Initialised> {
-    let node = &plan.init.node_registration;
+async fn bring_up(host: &dyn Host, plan: &Plan, events: &Events) -> Result<Initialised> {
     let kubelet = kubelet_files::configuration(plan.kubelet.as_ref(), &plan.cluster);
     if plan.phases.wants("kubelet-start") || plan.phases.wants("upload-config/kubelet") {
         kubelet.warnings.iter().for_each(|warning| events.warn(warning));
@@ -137,21 +166,11 @@ async fn begin(host: &dyn Host, plan: &Plan, events: &Events) -> Result<Initiali
     let title = "Write static pods of etcd and the API server";
     let path = if plan.phases.wants("etcd") { "etcd" } else { "control-plane/apiserver" };
     let (manifests, ()) = plan.phase(events, (path, "control-plane"), title, manifests).await?;
-    let settings = kubelet::Settings {
-        cluster: &plan.cluster,
-        release: plan.release,
-        node,
-        hostname: &plan.hostname,
-        shared: &kubelet.document,
-        joining_worker: false,
-        patches: &plan.patches,
-    };
-    let started = async { Ok((kubelet::start(host, &settings, false).await?, ())) };
-    let step = ("kubelet-start", "kubelet-start");
-    let (started, ()) = plan.phase(events, step, "Start the kubelet", started).await?;
+    let started = kubelet_start(host, plan, events).await?;
 
     let api_server = async {
-        let healthy = kubelet::wait(host, &kubelet.document, plan.init.timeouts.kubelet_health_check.0);
+        let own = plan.patches.apply(Target::KubeletConfiguration, kubelet.document.clone())?;
+        let healthy = kubelet::wait(host, &own, plan.init.timeouts.kubelet_health_check.0);
         tokio::try_join!(wait_control_plane::api_server(host, plan), healthy)
             .map(|((changes, client), ())| (changes, Some(client)))
     };
@@ -168,6 +187,10 @@ async fn begin(host: &dyn Host, plan: &Plan, events: &Events) -> Result<Initiali
     };
     // What follows needs the API server alone and nothing of each other.
     let controllers = async {
+        if let Some(client) = client.as_ref().filter(|_| bound > 0) {
+            // Its node is Ready a few seconds earlier with a pod network; else the controller manager gives it one.
+            let _ = head_start::pod_network(client, plan).await;
+        }
         let changes = control_plane::write(host, plan, Part::ControllerManager)?;
         if let Some(client) = client.as_ref().filter(|_| bound > 0) {
             // While the container is made; without it the controller manager gets its rights a little later.
@@ -179,20 +202,27 @@ async fn begin(host: &dyn Host, plan: &Plan, events: &Events) -> Result<Initiali
     let controllers = plan.phase(events, step, "Start the controller manager", controllers);
     let stored = in_cluster(host, client.as_ref(), plan, &kubelet, events);
     let (controllers, stored) = tokio::join!(controllers, stored);
-    let ((controllers, ()), (stored, token)) = (controllers?, stored?);
+    let ((controllers, ()), (stored, Stored { token, certificate_key })) = (controllers?, stored?);
     let changes = [credentials, manifests, started, bound, controllers, stored].iter().sum();
-    let ticket = token.map(|token| ticket(host, plan, &token)).transpose()?;
-    Ok(Initialised { joined: Joined { node: node.name.clone(), changes }, ticket })
+    let ticket = token.map(|token| ticket(host, plan, &token, certificate_key.clone())).transpose()?;
+    Ok(Initialised { joined: Joined { node: plan.node_name().to_owned(), changes }, ticket, certificate_key })
 }
 
-/// What is stored in the cluster for its nodes, side by side: how many changes, and the token to join with.
+/// What hosts join with, of what was stored in the cluster.
+#[derive(Default)]
+struct Stored {
+    token: Option<Token>,
+    certificate_key: Option<Secret>,
+}
+
+/// What is stored in the cluster for its nodes, side by side: how many changes, and what they join with.
 async fn in_cluster(
     host: &dyn Host,
     client: Option<&Client>,
     plan: &Plan,
     kubelet: &kubelet_files::KubeletConfiguration,
     events: &Events,
-) -> Result<(u32, Option<Token>)> {
+) -> Result<(u32, Stored)> {
     let marked = mark(host, client, plan);
     let path = if client.is_some() && plan.phases.wants("mark-control-plane") {
         "mark-control-plane"
@@ -201,17 +231,29 @@ async fn in_cluster(
     };
     let marked = plan.phase(events, (path, "mark-control-plane"), "Mark the node as control plane", marked);
     let Some(client) = client else {
-        return Ok((marked.await?.0, None));
+        return Ok((marked.await?.0, Stored::default()));
     };
     let uploaded = upload_config::upload(client, plan, kubelet);
     let issued = bootstrap_token::make(host, client, plan);
-    let (uploaded, issued, marked) = tokio::join!(
+    let shared = async {
+        if !plan.upload_certificates {
+            return Ok((0, None));
+        }
+        let upload = async {
+            let (changes, key) = upload_certs::upload(host, client, plan).await?;
+            Ok((changes, Some(key)))
+        };
+        plan.phase(events, ("upload-certs", "upload-certs"), "Upload what control planes share", upload).await
+    };
+    let (uploaded, shared, issued, marked) = tokio::join!(
         plan.phase(events, ("upload-config", "upload-config"), "Store the cluster's configuration", uploaded),
+        shared,
         plan.phase(events, ("bootstrap-token", "bootstrap-token"), "Let nodes join", issued),
         marked,
     );
-    let ((uploaded, ()), (issued, token), (marked, ())) = (uploaded?, issued?, marked?);
-    Ok((uploaded + issued + marked, token))
+    let ((uploaded, ()), (shared, certificate_key)) = (uploaded?, shared?);
+    let ((issued, token), (marked, ())) = (issued?, marked?);
+    Ok((uploaded + shared + issued + marked, Stored { token, certificate_key }))
 }
 
 /// Phases mark-control-plane and kubelet-finalize; the Node first, because the kubelet has its certificate by then.
@@ -227,7 +269,7 @@ async fn mark(host: &dyn Host, client: Option<&Client>, plan: &Plan) -> Result<(
 }
 
 /// What others join with.
-fn ticket(host: &dyn Host, plan: &Plan, token: &Token) -> Result<Ticket> {
+fn ticket(host: &dyn Host, plan: &Plan, token: &Token, certificate_key: Option<Secret>) -> Result<Ticket> {
     let endpoint = match plan.cluster.control_plane_endpoint.as_str() {
         "" => plan.init.local_api_endpoint.host_and_port(),
         endpoint => endpoint.to_owned(),
@@ -235,5 +277,5 @@ fn ticket(host: &dyn Host, plan: &Plan, token: &Token) -> Result<Ticket> {
     let ca = plan.pki("ca.crt");
     let text =
         files::text(host, &ca)?.ok_or_else(|| Failure::new(Kind::Host, format!("there is no {}", ca.display())))?;
-    Ok(Ticket { endpoint, token: token.text(), ca_hashes: public_key_hash(&text)?, certificate_key: None })
+    Ok(Ticket { endpoint, token: token.text(), ca_hashes: public_key_hash(&text)?, certificate_key })
 }

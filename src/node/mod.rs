@@ -2,6 +2,7 @@
 
 mod defaults;
 mod diagnosis;
+mod etcd;
 mod files;
 mod health;
 mod images;
@@ -13,6 +14,7 @@ mod patches;
 mod phase;
 pub mod phases;
 mod preflight;
+mod rehearse;
 mod reset;
 mod sysctls;
 pub mod token;
@@ -21,9 +23,10 @@ mod user_kubeconfig;
 
 pub use self::defaults::completed;
 pub use self::images::fetch as fetch_images;
-pub use self::init::{certify, complete, init, init_by_hand};
-pub use self::join::join;
+pub use self::init::{begin, complete, init, init_by_hand, rehearse_init};
+pub use self::join::{join, join_by_hand, rehearse_join};
 pub use self::network::network;
 pub use self::preflight::{Finding, Plan, Purpose, Severity, preflight};
-pub use self::reset::reset;
+pub use self::rehearse::Rehearsed;
+pub use self::reset::{rehearse as rehearse_reset, reset};
 pub use self::user_kubeconfig::{UserKubeconfig, user_kubeconfig};

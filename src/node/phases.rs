@@ -243,6 +243,11 @@ pub struct Selection {
 }
 
 impl Selection {
+    /// Everything a workflow has.
+    pub fn whole(workflow: &Workflow) -> Self {
+        Self { wanted: workflow.phases.iter().flat_map(Phase::leaves).collect(), whole: true }
+    }
+
     /// Whether any of what `path` stands for is wanted.
     pub fn wants(&self, path: &str) -> bool {
         self.wanted

@@ -91,9 +91,9 @@ async fn of_documents(host: &dyn Host, documents: Documents) -> Result<Cluster> 
     cluster.validate()?;
     Ok(Cluster {
         server: cluster.control_plane_url(&init.local_api_endpoint)?,
+        algorithm: cluster.key_algorithm().to_owned(),
         name: cluster.cluster_name,
         certificates: cluster.certificates_dir,
-        algorithm: cluster.encryption_algorithm,
     })
 }
 

@@ -1,5 +1,6 @@
 //! This machine as the host to work on.
 
+use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::agent::Lock;
@@ -42,6 +43,14 @@ pub(super) async fn work<T>(
     };
     display.finish().await;
     result
+}
+
+/// A folder for what a dry run would write, for root alone; it stays for a person to look at.
+pub(super) fn folder(verb: &str) -> Result<PathBuf> {
+    must_be_root()?;
+    let made = tempfile::Builder::new().prefix(&format!("clusterctl-{verb}-dryrun-")).tempdir();
+    let failed = |error| Failure::new(Kind::Host, "cannot make a folder for the dry run").because(&error);
+    Ok(made.map_err(failed)?.keep())
 }
 
 fn interrupted(verb: &str) -> Failure {

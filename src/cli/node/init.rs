@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::flags::{self, Form};
 use super::join_command::{self, Hidden};
-use super::{here, words};
+use super::{here, rehearsed, words};
 use crate::cli::Context;
 use crate::failure::{Failure, Kind, Result};
 use crate::kubernetes::configuration::{Arg, BootstrapToken, Documents, Duration, Patches};
@@ -42,6 +42,9 @@ pub struct Arguments {
     /// Phases to leave out: addon/kube-proxy,mark-control-plane
     #[arg(long, value_name = "PHASES", value_delimiter = ',')]
     skip_phases: Vec<String>,
+    /// Say what would be done and do nothing; files that would be written are put into a folder in /tmp
+    #[arg(long)]
+    dry_run: bool,
     /// Store the shared certificates in the cluster, encrypted, for other control planes to join with
     #[arg(long)]
     upload_certs: bool,
@@ -171,6 +174,7 @@ impl Arguments {
         if !self.skip_phases.is_empty() {
             init.skip_phases.clone_from(&self.skip_phases);
         }
+        init.dry_run |= self.dry_run;
         Ok(())
     }
 }
@@ -184,6 +188,11 @@ pub(super) async fn run(arguments: &Arguments, context: &Context) -> Result<Exit
     };
     arguments.lay_over(&mut documents)?;
     let only = words.phase.as_deref();
+    let form = Form::of(arguments.form, context);
+    let folder = match documents.init.as_ref().is_some_and(|init| init.dry_run) {
+        true => Some(here::folder("init")?),
+        false => None,
+    };
     let done = here::work(context, "init", async |host, facts, events| {
         let cluster = documents.cluster.get_or_insert_default();
         if cluster.kubernetes_version.is_empty()
@@ -193,11 +202,20 @@ pub(super) async fn run(arguments: &Arguments, context: &Context) -> Result<Exit
         }
         let configuration = documents.to_text();
         let order = InitOrder { configuration, issue_ticket: true, upload_certificates: arguments.upload_certs };
-        node::init_by_hand(host, facts, &order, only, events).await
+        match &folder {
+            None => Ok((node::init_by_hand(host, facts, &order, only, events).await?, None)),
+            Some(folder) => {
+                let (done, told) = node::rehearse_init(host, facts, &order, only, folder, events).await?;
+                Ok((done, Some(told)))
+            }
+        }
     });
-    let done = done.await?;
+    let (done, told) = done.await?;
+    if let Some(told) = told {
+        context.screen.print(&rehearsed::write(&told, form))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let hidden = Hidden { token: arguments.skip_token_print, certificate_key: arguments.skip_certificate_key_print };
-    let form = Form::of(arguments.form, context);
     context.screen.print(&form.write(&document(&done, hidden), || text(&done, hidden, only.is_none())))?;
     Ok(ExitCode::SUCCESS)
 }
@@ -211,8 +229,9 @@ fn document(done: &Initialised, hidden: Hidden) -> Value {
         "endpoint": ticket.map(|ticket| &ticket.endpoint),
         "token": ticket.filter(|_| !hidden.token).map(|ticket| ticket.token.expose()),
         "caCertHashes": ticket.map(|ticket| &ticket.ca_hashes),
-        "certificateKey": ticket
-            .and_then(|ticket| ticket.certificate_key.as_ref())
+        "certificateKey": done
+            .certificate_key
+            .as_ref()
             .filter(|_| !hidden.certificate_key)
             .map(|key| key.expose()),
         "joinCommand": ticket.map(|ticket| join_command::worker(ticket, hidden)),
@@ -235,8 +254,7 @@ fn text(done: &Initialised, hidden: Hidden, whole: bool) -> String {
         ));
     }
     if let Some(ticket) = &done.ticket {
-        if let Some(key) = &ticket.certificate_key {
-            let _ = key;
+        if ticket.certificate_key.is_some() {
             parts.push(format!(
                 "Control planes join by this command, as root; the key in it opens the cluster's certificates, and what \
                  is uploaded goes after two hours:\n\n{}\n",
@@ -247,6 +265,9 @@ fn text(done: &Initialised, hidden: Hidden, whole: bool) -> String {
             "Workers join by this command, as root:\n\n{}\n",
             join_command::folded(&join_command::worker(ticket, hidden))
         ));
+    }
+    if let (None, Some(key), false) = (&done.ticket, &done.certificate_key, hidden.certificate_key) {
+        parts.push(format!("The uploaded certificates are opened by this key, for two hours: {}\n", key.expose()));
     }
     parts.join("\n")
 }

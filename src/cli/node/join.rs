@@ -7,7 +7,7 @@ use clap::ValueHint::{DirPath, FilePath};
 use serde_json::json;
 
 use super::flags::{self, Form};
-use super::{here, words};
+use super::{here, rehearsed, words};
 use crate::cli::Context;
 use crate::failure::{Failure, Kind, Result};
 use crate::kubernetes::configuration::{
@@ -40,6 +40,9 @@ pub struct Arguments {
     /// Checks whose errors are only warnings, by kubeadm's names: Swap,NumCPU; `all` for all
     #[arg(long, value_name = "CHECKS", value_delimiter = ',')]
     ignore_preflight_errors: Vec<String>,
+    /// Say what would be done and do nothing; files that would be written are put into a folder in /tmp
+    #[arg(long)]
+    dry_run: bool,
     /// Phases to leave out
     #[arg(long, value_name = "PHASES", value_delimiter = ',')]
     skip_phases: Vec<String>,
@@ -146,6 +149,7 @@ impl Arguments {
         if !self.skip_phases.is_empty() {
             join.skip_phases.clone_from(&self.skip_phases);
         }
+        join.dry_run |= self.dry_run;
         Ok(join)
     }
 }
@@ -155,15 +159,25 @@ pub(super) async fn run(arguments: &Arguments, context: &Context) -> Result<Exit
     let words = words::read(&arguments.words, &phases::JOIN, true)?;
     let join = arguments.document(words.endpoint.as_deref(), context)?;
     let control_plane = join.control_plane.is_some();
-    let configuration = Documents { join: Some(join), ..Documents::default() }.to_text();
+    let form = Form::of(arguments.form, context);
+    let only = words.phase.as_deref();
+    let folder = if join.dry_run { Some(here::folder("join")?) } else { None };
+    let order = JoinOrder { configuration: Documents { join: Some(join), ..Documents::default() }.to_text() };
+    if let Some(folder) = folder {
+        let told = here::work(context, "join", async |host, facts, events| {
+            node::rehearse_join(host, facts, &order, only, &folder, events).await
+        });
+        context.screen.print(&rehearsed::write(&told.await?, form))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let joined = here::work(context, "join", async |host, facts, events| {
-        node::join(host, facts, &JoinOrder { configuration }, events).await
+        node::join_by_hand(host, facts, &order, only, events).await
     });
     let joined = joined.await?;
     let role = if control_plane { "a control plane" } else { "a node" };
     let document = json!({ "node": joined.node, "changes": joined.changes });
     let text =
         || format!("{} is {role} of the cluster. On a control plane, `kubectl get nodes` shows it.\n", joined.node);
-    context.screen.print(&Form::of(arguments.form, context).write(&document, text))?;
+    context.screen.print(&form.write(&document, text))?;
     Ok(ExitCode::SUCCESS)
 }

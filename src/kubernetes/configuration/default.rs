@@ -30,7 +30,7 @@ pub(super) const DEFAULT_CRI_SOCKET: &str = "unix:///var/run/containerd/containe
 
 /// The taint that keeps ordinary pods off control planes.
 pub fn control_plane_taint() -> Taint {
-    Taint { key: "node-role.kubernetes.io/control-plane".into(), value: String::new(), effect: "NoSchedule".into() }
+    Taint { key: "node-role.kubernetes.io/control-plane".into(), effect: "NoSchedule".into(), ..Taint::default() }
 }
 
 impl ClusterConfiguration {

@@ -12,6 +12,8 @@ mod print;
 mod shape;
 mod upgrade;
 mod validation;
+#[cfg(test)]
+mod verdict_tests;
 mod write;
 
 pub use cluster::{

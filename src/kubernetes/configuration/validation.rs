@@ -211,6 +211,9 @@ impl ClusterConfiguration {
 
     /// An unknown gate is an error in a file (kubeadm.md section 0.2).
     fn validate_feature_gates(&self, findings: &mut Findings) {
+        let rootless = self.feature_gates.get("RootlessControlPlane") == Some(&true);
+        let message = "RootlessControlPlane is not supported: the control plane's static pods run as root";
+        findings.refuse_unless(!rootless, "featureGates", message);
         // Another version than those we know is a finding of its own.
         let Ok(release) = version::parse(&self.kubernetes_version).and_then(|version| Release::of(&version)) else {
             return;
@@ -333,6 +336,9 @@ impl ResetConfiguration {
         for flag in &self.unmount_flags {
             let known = ["MNT_FORCE", "MNT_DETACH", "MNT_EXPIRE", "UMOUNT_NOFOLLOW"].contains(&flag.as_str());
             findings.refuse_unless(known, "unmountFlags", format_args!("{flag:?} is not known"));
+            let done = !known || ["MNT_DETACH", "UMOUNT_NOFOLLOW"].contains(&flag.as_str());
+            let message = format!("{flag} is not used here: every mount is detached, without following links");
+            findings.refuse_unless(done, "unmountFlags", message);
         }
         findings.into_result("ResetConfiguration")
     }

@@ -10,7 +10,6 @@ use crate::host::Host;
 use crate::kubernetes::certificates::{
     Authority, CATALOGUE, CertificateOrder, KeyAlgorithm, KeyPool, PkiFile, Signer, issue, pki_paths,
 };
-use crate::kubernetes::kubeconfig;
 use crate::node::phase::Changes;
 use crate::node::{defaults, files};
 use crate::secret::Secret;
@@ -21,7 +20,11 @@ const UNDER_WAY: &str = "/etc/kubernetes/tmp/clusterctl-certificates";
 
 /// Makes the certificates; answers with the cluster's CA and with keys for the kubeconfigs, which are made along with
 /// the others because it takes all cores.
-pub(super) async fn make(host: &dyn Host, plan: &Plan, events: &Events) -> Result<(Changes, (Authority, KeyPool))> {
+pub(in crate::node) async fn make(
+    host: &dyn Host,
+    plan: &Plan,
+    events: &Events,
+) -> Result<(Changes, (Authority, KeyPool))> {
     forget_half_written(host)?;
     let mut existing = BTreeMap::new();
     for path in pki_paths(&plan.cluster) {
@@ -30,12 +33,11 @@ pub(super) async fn make(host: &dyn Host, plan: &Plan, events: &Events) -> Resul
         }
     }
     let mut kubeconfigs = 0;
-    let wanted = kubeconfig::CATALOGUE.iter();
-    for entry in wanted.filter(|entry| plan.phases.wants(&super::kubeconfigs::phase_path(entry))) {
+    for entry in super::kubeconfigs::wanted(plan) {
         kubeconfigs += usize::from(host.entry(&super::kubeconfigs::path(entry))?.is_none());
     }
     let now_seconds = defaults::now_seconds()?;
-    let algorithm: KeyAlgorithm = plan.cluster.encryption_algorithm.parse()?;
+    let algorithm: KeyAlgorithm = plan.cluster.key_algorithm().parse()?;
     let owned = plan.clone();
     // Keys are seconds of processor time: other work of the agent goes on meanwhile.
     let work = tokio::task::spawn_blocking(move || {
@@ -48,7 +50,7 @@ pub(super) async fn make(host: &dyn Host, plan: &Plan, events: &Events) -> Resul
             node_name: owned.node_name(),
             local: &owned.init.local_api_endpoint,
             now_seconds,
-            joining: false,
+            joining: owned.joining,
             kubelet_client_in_admins: false,
         };
         issue(&order, &existing, &mut keys).map(|issued| (issued, keys))
