@@ -26,30 +26,58 @@ impl Side {
     }
 }
 
-/// A control plane and a prepared host.
+/// What the other host becomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Worker,
+    ControlPlane,
+}
+
+/// The key of the uploaded certificates.
+const KEY: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+/// A control plane that others can join, and a prepared host.
 fn cluster(by: Side) -> Bed {
     let bed = Bed::prepared(2, VERSION);
     let configuration = bed.folder.path().join("kubeadm.yaml");
-    let networking = "networking: {podSubnet: 10.244.0.0/16}";
+    let endpoint = format!("controlPlaneEndpoint: {}:6443", bed.hosts[0].address);
+    let more = format!("kubernetesVersion: v{VERSION}\nnetworking: {{podSubnet: 10.244.0.0/16}}\n{endpoint}");
     let text = include_str!("golden/whole/defaults.yaml")
-        .replace("kubernetesVersion: VERSION", &format!("kubernetesVersion: v{VERSION}\n{networking}"));
+        .replace("kubernetesVersion: VERSION", &more)
+        .replace("bootstrapTokens:", &format!("certificateKey: {KEY}\nbootstrapTokens:"));
     std::fs::write(&configuration, text).unwrap();
     for host in &bed.hosts {
         bed.send(&host.name, &[&clusterctl(), &configuration], "/root");
     }
-    let program = by.program();
-    bed.sh(&bed.hosts[0].name, &format!("{program} init --config /root/kubeadm.yaml"));
+    init(&bed, by);
     bed
 }
 
-/// The other host becomes a worker, with the command that the control plane's side prints.
-fn join(bed: &Bed, printed_by: Side, by: Side) {
-    let [control_plane, worker] = [0, 1].map(|at| bed.hosts[at].name.as_str());
-    let printed = bed.sh(control_plane, &format!("{} token create --print-join-command", printed_by.program()));
+fn init(bed: &Bed, by: Side) {
+    bed.sh(&bed.hosts[0].name, &format!("{} init --upload-certs --config /root/kubeadm.yaml", by.program()));
+}
+
+/// The other host joins, with the command that the control plane's side prints.
+fn join(bed: &Bed, printed_by: Side, by: Side, role: Role) {
+    let [control_plane, other] = [0, 1].map(|at| bed.hosts[at].name.as_str());
+    let key = if role == Role::ControlPlane { format!("--certificate-key {KEY}") } else { String::new() };
+    let print = format!("{} token create --print-join-command {key}", printed_by.program());
+    let printed = bed.sh(control_plane, &print);
     let words = printed.lines().rfind(|line| line.contains(" join ")).expect("a join command");
     let (_, arguments) = words.split_once(" join ").unwrap();
     let ignored = "--ignore-preflight-errors=SystemVerification";
-    bed.sh(worker, &format!("{} join {} {ignored}", by.program(), arguments.trim().trim_end_matches('\\')));
+    bed.sh(other, &format!("{} join {} {ignored}", by.program(), arguments.trim().trim_end_matches('\\')));
+}
+
+/// Both members of etcd vote.
+fn both_members_vote(bed: &Bed) {
+    let certificates = "--cacert /etc/kubernetes/pki/etcd/ca.crt --cert /etc/kubernetes/pki/etcd/server.crt \
+                        --key /etc/kubernetes/pki/etcd/server.key";
+    let (host, pods) = (&bed.hosts[1].name, "-n kube-system");
+    let list = format!("{KUBECTL} {pods} exec etcd-{host} -- etcdctl {certificates} member list");
+    let members = bed.sh(&bed.hosts[0].name, &list);
+    let votes = |line: &&str| line.contains(", started, ") && line.ends_with(", false");
+    assert_eq!(members.lines().filter(votes).count(), 2, "{members}");
 }
 
 fn wait_for(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) {
@@ -79,22 +107,25 @@ fn is_reset(bed: &Bed, host: &str) {
 
 #[rstest]
 #[ignore = "takes minutes: make test-all"]
-#[case::upstream_on_ours(Side::Ours, Side::Upstream)]
-#[ignore = "takes minutes: make test-all"]
-#[case::ours_on_upstreams(Side::Upstream, Side::Ours)]
-fn a_worker_joins_and_everything_is_reset(#[case] made_by: Side, #[case] used_by: Side) {
+fn a_node_joins_and_everything_is_reset(
+    #[values(Side::Ours, Side::Upstream)] made_by: Side,
+    #[values(Role::Worker, Role::ControlPlane)] role: Role,
+) {
+    let used_by = if made_by == Side::Ours { Side::Upstream } else { Side::Ours };
     let bed = cluster(made_by);
-    join(&bed, made_by, used_by);
+    join(&bed, made_by, used_by, role);
     all_nodes_are_ready(&bed);
-    if made_by == Side::Ours {
-        upstreams_verbs_know_it(&bed);
+    match role {
+        Role::ControlPlane => both_members_vote(&bed),
+        Role::Worker if made_by == Side::Ours => upstreams_verbs_know_it(&bed),
+        Role::Worker => {}
     }
     for host in bed.hosts.iter().rev() {
         bed.sh(&host.name, &format!("{} reset --force", used_by.program()));
         is_reset(&bed, &host.name);
     }
     // What was reset can be used again.
-    bed.sh(&bed.hosts[0].name, &format!("{} init --config /root/kubeadm.yaml", made_by.program()));
+    init(&bed, made_by);
 }
 
 /// What a person who knows kubeadm types on a node of ours.
