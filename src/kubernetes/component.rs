@@ -130,6 +130,16 @@ pub fn write_out_kube_proxy(document: &mut Value) {
     write_out(document, KUBE_PROXY);
 }
 
+/// Writes out a patched pod: containers a patch adds, or takes the resources from, have empty ones.
+pub fn write_out_pod(document: &mut Value) {
+    for list in ["containers", "initContainers"] {
+        let containers = document.pointer_mut(&format!("/spec/{list}")).and_then(Value::as_array_mut);
+        for container in containers.into_iter().flatten().filter_map(Value::as_object_mut) {
+            container.entry("resources").or_insert_with(|| json!({}));
+        }
+    }
+}
+
 fn write_out(document: &mut Value, fields: &[Field]) {
     for (path, unset) in fields {
         if *unset == Absent && find(document, path).is_none() {
@@ -185,7 +195,7 @@ mod tests {
     use rstest::rstest;
     use serde_json::{Value, json};
 
-    use super::{find, write_out_kube_proxy, write_out_kubelet};
+    use super::{find, write_out_kube_proxy, write_out_kubelet, write_out_pod};
 
     #[rstest]
     #[case("syncFrequency", json!("1m30s"))]
@@ -218,5 +228,14 @@ mod tests {
         let mut document = json!({"conntrack": {"tcpEstablishedTimeout": "60m", "maxPerCore": 0}});
         write_out_kube_proxy(&mut document);
         assert_eq!(find(&document, path), Some(&expected));
+    }
+
+    #[test]
+    fn containers_have_resources() {
+        let mut pod = json!({"spec": {"containers": [{"name": "a"}, {"name": "b", "resources": {"limits": {}}}]}});
+        write_out_pod(&mut pod);
+        let expected = json!([{"name": "a", "resources": {}}, {"name": "b", "resources": {"limits": {}}}]);
+        assert_eq!(pod["spec"]["containers"], expected);
+        write_out_pod(&mut Value::Null);
     }
 }
