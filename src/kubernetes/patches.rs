@@ -286,7 +286,7 @@ mod tests {
         assert_eq!(
             patches.apply(Target::Etcd, pod).unwrap(),
             json!({"metadata": {"labels": {"b": "two", "c": "three"}},
-                "spec": {"containers": [{"name": "etcd", "image": "mine", "command": ["etcd"]}]}})
+                "spec": {"containers": [{"name": "etcd", "image": "mine", "command": ["etcd"], "resources": {}}]}})
         );
         assert_eq!(passed_over.len(), 2, "{passed_over:?}");
     }
