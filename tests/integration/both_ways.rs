@@ -1,5 +1,6 @@
 //! Upstream's kubeadm on what we made, and we on what it made: nobody is locked in.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rstest::rstest;
@@ -8,6 +9,7 @@ use crate::bed::Bed;
 use crate::program::clusterctl;
 
 const VERSION: &str = "1.36.3";
+const NEXT: &str = "1.37.2";
 const KUBECTL: &str = "kubectl --kubeconfig /etc/kubernetes/admin.conf";
 
 /// Whose program does it.
@@ -147,8 +149,11 @@ fn upstreams_verbs_know_it(bed: &Bed) {
     // It reads kubeadm-config, kubelet-config and kube-proxy's configuration, and writes them again.
     on("kubeadm init phase upload-config all --config /root/kubeadm.yaml");
 
-    let plan = on(&format!("kubeadm upgrade plan v{VERSION} --ignore-preflight-errors=CreateJob"));
+    // The next minor's kubeadm plans its upgrade: it takes work, all is healthy, and all versions are found.
+    bed.send(control_plane, &[Path::new(crate::bed::bed(&["kubeadm", NEXT]).trim())], "/root/next");
+    let plan = on(&format!("/root/next/kubeadm upgrade plan v{NEXT} --ignore-preflight-errors=SystemVerification"));
     for component in ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "CoreDNS", "etcd"] {
-        assert!(plan.lines().any(|line| line.starts_with(component)), "{component}: {plan}");
+        let line = plan.lines().find(|line| line.starts_with(component));
+        assert!(line.is_some_and(|line| line.split_whitespace().count() >= 4), "{component}: {plan}");
     }
 }
