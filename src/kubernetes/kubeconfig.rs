@@ -117,7 +117,7 @@ impl Entry {
         let subject = self.subject(order.node_name);
         let period = order.cluster.certificate_validity_period.map_or(8760 * 3600, |period| period.0.as_secs());
         let key = keys.take()?;
-        let certificate = order.authority.sign(&subject, &key, order.now_seconds, period)?;
+        let certificate = order.authority.sign_since_own_beginning(&subject, &key, order.now_seconds, period)?;
         Ok(Kubeconfig::with_certificate(
             &self.server_url(order.cluster, order.local)?,
             &order.cluster.cluster_name,

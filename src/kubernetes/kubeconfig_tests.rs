@@ -2,7 +2,8 @@ use super::*;
 use crate::kubernetes::certificates::{KeyAlgorithm, PrivateKey};
 
 fn authority() -> Authority {
-    Authority::fresh("kubernetes", PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap(), 1_800_000_000, 3600).unwrap()
+    let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap();
+    Authority::fresh("kubernetes", key, 1_700_000_000, 87600 * 3600).unwrap()
 }
 
 fn order<'a>(
@@ -32,6 +33,8 @@ fn the_catalogue_is_that_of_kubeadm() {
         let certificate = Certificate::parse_pem(std::str::from_utf8(&data).unwrap()).unwrap().remove(0);
         assert!(certificate.is_signed_by(&authority.certificates()[0]));
         assert_eq!(certificate.common_name, named.name);
+        assert_eq!(certificate.not_before, authority.certificates()[0].not_before);
+        assert_eq!(certificate.not_after, 1_800_000_000 + 8760 * 3600);
         assert_eq!(made.current_context, format!("{}@kubernetes", named.name));
         let server = &made.current_cluster().unwrap().server;
         rows.push(format!("{} {} {:?} {server}", entry.file, named.name, certificate.organizations));

@@ -11,6 +11,7 @@
 //! kubeconfig     admin.conf and its siblings, bootstrap kubeconfigs, cluster-info
 //! manifests      the four static pods
 //! kubelet        config.yaml, instance-config.yaml, kubeadm-flags.env
+//! component      configurations of components, as upstream writes them out
 //! objects, rbac  what init writes into the cluster
 //! addons         CoreDNS and kube-proxy
 //! token, jws     bootstrap tokens, signatures of cluster-info
@@ -22,6 +23,7 @@
 
 pub mod addons;
 pub mod certificates;
+pub mod component;
 pub mod configuration;
 pub mod jws;
 pub mod kubeconfig;

@@ -3,6 +3,7 @@
 
 use serde_json::Value;
 
+use super::component::write_out_pod;
 use super::version::Release;
 use crate::failure::{Failure, Kind, Result};
 use crate::yaml::{self, Finding, Node};
@@ -100,7 +101,9 @@ impl Patches {
     /// # Errors
     /// Kind `Configuration`, with file and line, when a patch does not fit the document.
     pub fn apply(&self, target: Target, document: Value) -> Result<Value> {
-        self.patches.iter().filter(|patch| patch.target == target).try_fold(document, |document, patch| {
+        let mut of_target = self.patches.iter().filter(|patch| patch.target == target).peekable();
+        let is_patched = of_target.peek().is_some();
+        let mut document = of_target.try_fold(document, |document, patch| {
             let patched = match patch.kind {
                 Type::Strategic => strategic::apply(document, &patch.content, schema(target)),
                 Type::Merge => Ok(merge(document, &patch.content)),
@@ -109,7 +112,15 @@ impl Patches {
             patched.map_err(|reason| {
                 Failure::new(Kind::Configuration, format!("{}: the patch does not fit: {reason}", patch.place))
             })
-        })
+        })?;
+        // Upstream reads the pod that comes out into its types and writes it again.
+        match target {
+            Target::Etcd | Target::ApiServer | Target::ControllerManager | Target::Scheduler if is_patched => {
+                write_out_pod(&mut document);
+            }
+            _ => {}
+        }
+        Ok(document)
     }
 }
 
@@ -275,7 +286,7 @@ mod tests {
         assert_eq!(
             patches.apply(Target::Etcd, pod).unwrap(),
             json!({"metadata": {"labels": {"b": "two", "c": "three"}},
-                "spec": {"containers": [{"name": "etcd", "image": "mine", "command": ["etcd"]}]}})
+                "spec": {"containers": [{"name": "etcd", "image": "mine", "command": ["etcd"], "resources": {}}]}})
         );
         assert_eq!(passed_over.len(), 2, "{passed_over:?}");
     }

@@ -70,6 +70,10 @@ pub struct Release {
     pub kubelet_local_mode_gate: bool,
     /// Whether the kubelet refuses control groups of version 1 unless failCgroupV1 is false.
     pub kubelet_fails_on_cgroup_v1: bool,
+    /// The feature gates that kubeadm knows (section 0.2).
+    pub feature_gates: &'static [&'static str],
+    /// Whether `etcd.external.httpEndpoints` exists; an older kubeadm reading it would only warn, but never wrote it.
+    pub etcd_http_endpoints: bool,
 }
 
 /// The lowest patch release from which a value holds: never in this minor.
@@ -94,6 +98,8 @@ const V1_36: Release = Release {
     coredns_named_probe_ports: true,
     kubelet_local_mode_gate: false,
     kubelet_fails_on_cgroup_v1: true,
+    feature_gates: &["NodeLocalCRISocket", "PublicKeysECDSA", "RootlessControlPlane"],
+    etcd_http_endpoints: true,
     kube_proxy_patches: false,
 };
 
@@ -107,6 +113,7 @@ const V1_35: Release = Release {
     flexvolume_mount: true,
     kubelet_local_mode_gate: true,
     etcd_flags_follow_image: true,
+    feature_gates: &["ControlPlaneKubeletLocalMode", "NodeLocalCRISocket", "PublicKeysECDSA", "RootlessControlPlane"],
     ..V1_36
 };
 
@@ -116,6 +123,14 @@ const V1_34: Release = Release {
     coredns_tag: "v1.12.1",
     pod_infra_container_image_flag: true,
     kubelet_fails_on_cgroup_v1: false,
+    feature_gates: &[
+        "ControlPlaneKubeletLocalMode",
+        "NodeLocalCRISocket",
+        "PublicKeysECDSA",
+        "RootlessControlPlane",
+        "WaitForAllControlPlaneComponents",
+    ],
+    etcd_http_endpoints: false,
     ..V1_35
 };
 
@@ -139,6 +154,7 @@ const V1_37: Release = Release {
     kube_proxy_mode: "iptables",
     kube_proxy_patches: true,
     kubelet_client_without_organization: ALWAYS,
+    feature_gates: &["RootlessControlPlane"],
     ..V1_36
 };
 

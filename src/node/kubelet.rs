@@ -60,6 +60,7 @@ async fn write(host: &dyn Host, settings: &Settings<'_>) -> Result<Changes> {
         socket.map(|socket| (kubelet::INSTANCE_CONFIGURATION_PATH, kubelet::instance_configuration_text(socket))),
     );
     wanted.push((kubelet::CONFIGURATION_PATH, kubelet::configuration_text(&document)));
+    host.create_directory(Path::new(kubelet::DIRECTORY), 0o700)?;
     let mut changes = Vec::new();
     for (path, text) in wanted {
         if files::ensure(host, Path::new(path), text.as_bytes(), 0o644)? {

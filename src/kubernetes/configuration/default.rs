@@ -246,9 +246,9 @@ fn default_to(field: &mut String, default: &str) {
     }
 }
 
-/// `etcd.external.httpEndpoints` exists from 1.35; an older kubeadm reading it would only warn, but never wrote it.
 fn knows_http_endpoints(version: &str) -> bool {
-    version::parse(version).is_ok_and(|version| version.minor >= 35)
+    let release = version::parse(version).and_then(|version| version::Release::of(&version));
+    release.is_ok_and(|release| release.etcd_http_endpoints)
 }
 
 fn resolved_version(text: &str) -> Result<String> {

@@ -11,7 +11,7 @@ use super::{
 use crate::failure::{Failure, Kind, Result};
 use crate::kubernetes::certificates::KeyAlgorithm;
 use crate::kubernetes::token::Token;
-use crate::kubernetes::version;
+use crate::kubernetes::version::{self, Release};
 
 /// One or two networks, the first of which counts where only one can be used.
 pub type Subnets = Vec<IpNet>;
@@ -215,18 +215,15 @@ impl ClusterConfiguration {
 
     /// An unknown gate is an error in a file (kubeadm.md section 0.2).
     fn validate_feature_gates(&self, findings: &mut Findings) {
-        let minor = version::parse(&self.kubernetes_version).map_or(0, |version| version.minor);
         let rootless = self.feature_gates.get("RootlessControlPlane") == Some(&true);
         let message = "RootlessControlPlane is not supported: the control plane's static pods run as root";
         findings.refuse_unless(!rootless, "featureGates", message);
+        // Another version than those we know is a finding of its own.
+        let Ok(release) = version::parse(&self.kubernetes_version).and_then(|version| Release::of(&version)) else {
+            return;
+        };
         for gate in self.feature_gates.keys() {
-            let known = match gate.as_str() {
-                "RootlessControlPlane" => true,
-                "NodeLocalCRISocket" | "PublicKeysECDSA" => minor <= 36,
-                "ControlPlaneKubeletLocalMode" => minor <= 35,
-                "WaitForAllControlPlaneComponents" => minor <= 34,
-                _ => false,
-            };
+            let (known, minor) = (release.feature_gates.contains(&gate.as_str()), release.minor);
             findings.refuse_unless(known, "featureGates", format_args!("Kubernetes 1.{minor} has no gate {gate}"));
         }
     }

@@ -5,6 +5,7 @@ use semver::Version;
 
 use super::Found;
 use crate::fact::Facts;
+use crate::kubernetes::version::Release;
 
 const NAME: &str = "SystemVerification";
 
@@ -43,7 +44,7 @@ pub(super) fn check(facts: &Facts, kubernetes: &Version, found: &mut Found) {
     kernel(facts, kubernetes, found);
     match facts.cgroup_version {
         0 => return found.error(NAME, "no control groups are mounted"),
-        1 if kubernetes.minor >= 35 => found.error(
+        1 if Release::of(kubernetes).is_ok_and(|release| release.kubelet_fails_on_cgroup_v1) => found.error(
             NAME,
             "the host runs cgroup v1, which kubelets from 1.35 on refuse; boot it with cgroup v2, or ignore \
              SystemVerification and set `failCgroupV1: false` in the KubeletConfiguration",
