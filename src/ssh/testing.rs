@@ -12,7 +12,6 @@ use russh::server::{self, Auth, ChannelOpenHandle, Msg, Response, Session};
 use russh::{Channel, ChannelId, MethodKind, MethodSet};
 use tempfile::TempDir;
 
-use crate::inventory::HostKeys;
 use crate::secret::Secret;
 
 use super::login::Sources;
@@ -20,18 +19,7 @@ use super::target::{Prompt, Target};
 
 /// A target on loopback.
 pub(super) fn target(name: &str, port: u16) -> Target {
-    Target {
-        name: name.to_owned(),
-        address: "127.0.0.1".to_owned(),
-        port,
-        user: "ops".to_owned(),
-        identities: Vec::new(),
-        agent: false,
-        password: None,
-        known_hosts: Vec::new(),
-        host_keys: HostKeys::Strict,
-        connect_limit: Duration::from_secs(20),
-    }
+    Target { port, user: "ops".to_owned(), agent: false, ..Target::plain(name, "127.0.0.1") }
 }
 
 /// No agent and no home folder: tests must not see the keys of whoever runs them.
