@@ -104,7 +104,7 @@ async fn reach(
     settings.cancel.check().map_err(|failure| failure.on(&host.name))?;
     let step = events.step("connect", "connect");
     let work = async {
-        let target = tokio::task::block_in_place(|| configuration.target(host, known(host.ssh.password.as_ref())))?;
+        let target = configuration.find(host, known(host.ssh.password.as_ref())).await?;
         let connection = ssh::connect(&target, settings.prompts.as_ref()).await?;
         let password = known(host.ssh.become_password.as_ref()).or_else(|| known(host.ssh.password.as_ref()));
         let privilege = Privilege { way: host.ssh.become_root, password };

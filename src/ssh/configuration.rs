@@ -58,7 +58,7 @@ impl Configuration {
     /// # Errors
     /// As [`Configuration::target`].
     pub fn settle(&self, host: &mut Host) -> Result<Vec<String>> {
-        let (resolved, target) = self.find(host, None)?;
+        let (resolved, target) = self.look_up(host, None)?;
         let ssh = &mut host.ssh;
         (ssh.user, ssh.port) = (target.user, target.port);
         if !ssh.is_written("become") {
@@ -77,16 +77,27 @@ impl Configuration {
         Ok(said)
     }
 
-    /// The target of an inventory host, with its login password when one was configured and found out. Blocks: files are
-    /// read and commands of `Match exec` run.
+    /// The target of an inventory host, with its login password when one was configured and found out.
+    ///
+    /// # Errors
+    /// As [`Configuration::target`]; [`Kind::Internal`] for a defect of ours.
+    pub async fn find(&self, host: &Host, password: Option<Secret>) -> Result<Target> {
+        let (configuration, host) = (self.clone(), host.clone());
+        let finding = tokio::task::spawn_blocking(move || configuration.target(&host, password));
+        finding.await.unwrap_or_else(|defect| {
+            Err(Failure::new(Kind::Internal, "reading ssh_config did not finish").because(&defect))
+        })
+    }
+
+    /// As [`Configuration::find`]. Blocks: files are read and commands of `Match exec` run.
     ///
     /// # Errors
     /// [`Kind::Configuration`] for what is wrong in ssh_config, with all places.
     pub fn target(&self, host: &Host, password: Option<Secret>) -> Result<Target> {
-        self.find(host, password).map(|(_, target)| target)
+        self.look_up(host, password).map(|(_, target)| target)
     }
 
-    fn find(&self, host: &Host, password: Option<Secret>) -> Result<(Resolved, Target)> {
+    fn look_up(&self, host: &Host, password: Option<Secret>) -> Result<(Resolved, Target)> {
         let ssh = &host.ssh;
         let typed = Typed {
             host: host.address.clone(),

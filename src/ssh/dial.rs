@@ -22,6 +22,8 @@ pub(super) const WRITE_STALL: Duration = Duration::from_secs(60);
 /// Messages russh keeps for a channel before it stops reading from the network for all channels. Our pumps empty the
 /// queue at once, so this is only slack for a busy scheduler (crates.md section 2e.6).
 const CHANNEL_MESSAGES: usize = 20_000;
+/// Kinds of host key: ed25519, ECDSA, RSA.
+const KINDS: usize = 3;
 
 /// Why an attempt did not lead to a connection.
 #[derive(Debug)]
@@ -58,13 +60,40 @@ pub(super) struct Dialled {
 }
 
 /// Dials the target.
+///
+/// A pin does not say what kind of key it is of, and a host shows one kind at a time: a host that showed another key is
+/// asked for those of the other kinds before it is refused.
 pub(super) async fn dial(
     target: &Arc<Target>,
     deadline: &mut Deadline,
     prompts: &dyn Prompt,
     sources: &Sources,
 ) -> Result<Dialled, Refusal> {
-    let proposal = proposal(target).await.map_err(Refusal::Final)?;
+    let mut first = None;
+    let kinds = if target.host_key_pins.is_empty() { 1 } else { KINDS };
+    for kind in 0..kinds {
+        match dial_for(target, kind, deadline, prompts, sources).await {
+            Err(Refusal::Final(failure)) if first.is_some() || failure.kind == Kind::HostKey => {
+                let first = first.get_or_insert(failure);
+                if kind + 1 == kinds {
+                    return Err(Refusal::Final(first.clone()));
+                }
+            }
+            ended => return ended,
+        }
+    }
+    Err(Refusal::Final(Failure::new(Kind::Internal, "no kind of host key was asked for").on(&target.name)))
+}
+
+/// Dials the target, leaving out the first kinds of host key: ed25519, ECDSA.
+async fn dial_for(
+    target: &Arc<Target>,
+    kind: usize,
+    deadline: &mut Deadline,
+    prompts: &dyn Prompt,
+    sources: &Sources,
+) -> Result<Dialled, Refusal> {
+    let proposal = proposal(target).await.map_err(Refusal::Final)?.without(kind);
     let Opened { wire, round_trip, bastion, complaint } = open(target, deadline, prompts, sources).await?;
     let deadline = deadline.capped(target.dial_limit);
     let link = Link::new(wire, WRITE_STALL, Wire::acknowledge);

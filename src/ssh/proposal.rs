@@ -17,6 +17,22 @@ use super::target::Target;
 #[derive(Debug, Clone)]
 pub(super) struct Proposal(pub(super) Preferred);
 
+impl Proposal {
+    /// Leaves out the first `count` kinds of host key: ed25519, ECDSA.
+    pub(super) fn without(mut self, count: usize) -> Self {
+        let kind = |algorithm: &Algorithm| match algorithm {
+            Algorithm::Ed25519 => 0,
+            Algorithm::Ecdsa { .. } => 1,
+            _ => 2,
+        };
+        if count > 0 {
+            self.0.key.to_mut().retain(|algorithm| kind(algorithm) >= count);
+            self.0.host_key_certificates = Cow::Borrowed(&[]);
+        }
+        self
+    }
+}
+
 /// The end of the name of a certificate's algorithm.
 const CERTIFICATE: &str = "-cert-v01@openssh.com";
 
