@@ -49,9 +49,8 @@ pub enum Request {
     },
     /// Run a play: [`PlayReport`].
     Play(PlayOrder),
-    /// Make the certificates and kubeconfigs of the first control plane, while its images still arrive: `u32`, the
-    /// number of changes.
-    Certify(InitOrder),
+    /// Make what the first control plane needs no image for, while its images still arrive: `u32`, the number of changes.
+    Begin(InitOrder),
     /// Make the first control plane, until hosts can join: [`Initialised`].
     Init(InitOrder),
     /// What `init` leaves for when all images are there: add-ons, and all components healthy: `u32`, the number of

@@ -186,8 +186,8 @@ impl Agent {
                 let journal = self.journal().await?;
                 document(&playbook::run(&self.machine, facts, &order, &journal, &self.events).await?)
             }
-            Request::Certify(order) => {
-                document(&node::certify(&self.machine, self.facts().await?, &order, &self.events).await?)
+            Request::Begin(order) => {
+                document(&node::begin(&self.machine, self.facts().await?, &order, &self.events).await?)
             }
             Request::Complete(order) => {
                 document(&node::complete(&self.machine, self.facts().await?, &order, &self.events).await?)

@@ -10,13 +10,14 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
+use tokio::sync::{OnceCell, mpsc};
 
 use super::DIRECTORY;
 use crate::bundle::digest::Hashing;
 use crate::failure::{Failure, Kind, Result};
 use crate::host;
 use crate::host::Host;
+use crate::host::containerd::ImportOptions;
 use crate::host::journal::Journal;
 use crate::host::machine::Machine;
 use crate::message::{MAXIMUM_LINE_BYTES, Place, Wanted};
@@ -56,6 +57,7 @@ pub fn receive(input: impl Read, mut output: impl Write, machine: &Machine) -> R
         |error: std::io::Error| Failure::new(Kind::Connection, "the connection broke").because(&error).may_pass();
     // Says that the receiver runs, as the agent's `Ready` does.
     output.write_all(b"{\"receiver\":\"ready\"}\n").and_then(|()| output.flush()).map_err(broke)?;
+    let options = OnceCell::new();
     loop {
         let mut line = Vec::new();
         let count = (&mut input).take(MAXIMUM_LINE_BYTES as u64).read_until(b'\n', &mut line).map_err(broke)?;
@@ -66,7 +68,7 @@ pub fn receive(input: impl Read, mut output: impl Write, machine: &Machine) -> R
             Failure::new(Kind::Internal, "what arrived is no announcement of a blob").because(&error)
         })?;
         let mut stored = Hashing::new((&mut input).take(incoming.stored_size));
-        let result = unpack(&incoming, &mut stored, machine);
+        let result = unpack(&incoming, &mut stored, machine, &options);
         // Whatever a failed blob left unread must not be taken for the next announcement.
         std::io::copy(&mut stored, &mut std::io::sink()).map_err(broke)?;
         let digest = stored.finish();
@@ -100,13 +102,18 @@ fn waiting(sha256: &str) -> Result<PathBuf> {
 }
 
 /// Unpacks one blob to where it belongs, checking content hash and size.
-fn unpack(incoming: &Incoming, stored: &mut impl Read, machine: &Machine) -> Result<()> {
+fn unpack(
+    incoming: &Incoming,
+    stored: &mut impl Read,
+    machine: &Machine,
+    options: &OnceCell<ImportOptions>,
+) -> Result<()> {
     let decoder = zstd::Decoder::new(stored).map_err(|error| corrupt(incoming).because(&error))?;
     // One byte more than announced is enough to notice a stream that is too long.
     let mut content = Hashing::new(decoder.take(incoming.wanted.size + 1));
     match &incoming.wanted.place {
         Place::File { .. } => unpack_file(incoming, &mut content, machine)?,
-        Place::Images { references } => import(incoming, references, &mut content, machine)?,
+        Place::Images { references } => import(incoming, references, &mut content, machine, options)?,
     }
     let digest = content.finish();
     if digest.sha256 != incoming.wanted.sha256 || digest.size != incoming.wanted.size {
@@ -139,7 +146,13 @@ fn unpack_file(incoming: &Incoming, content: &mut impl Read, machine: &Machine) 
 }
 
 /// Pipes the archive into the runtime while it is unpacked.
-fn import(incoming: &Incoming, references: &[String], content: &mut impl Read, machine: &Machine) -> Result<()> {
+fn import(
+    incoming: &Incoming,
+    references: &[String],
+    content: &mut impl Read,
+    machine: &Machine,
+    options: &OnceCell<ImportOptions>,
+) -> Result<()> {
     let (sender, chunks) = mpsc::channel::<std::io::Result<Bytes>>(4);
     let stream =
         futures::stream::unfold(chunks, |mut chunks| async move { chunks.recv().await.map(|chunk| (chunk, chunks)) });
@@ -147,7 +160,8 @@ fn import(incoming: &Incoming, references: &[String], content: &mut impl Read, m
     let runtime = tokio::runtime::Handle::current();
     std::thread::scope(|scope| {
         let importing = scope.spawn(|| {
-            runtime.block_on(host::blobs::import_images(machine, archive, references, &incoming.wanted.sha256))
+            let sha256 = &incoming.wanted.sha256;
+            runtime.block_on(host::blobs::import_images(machine, options, archive, references, sha256))
         });
         let mut damaged = None;
         loop {

@@ -37,6 +37,11 @@ impl<T: Clone> Promise<T> {
         self.sender.borrow().is_some()
     }
 
+    /// The value, if it is there.
+    pub fn kept(&self) -> Option<std::result::Result<T, Failure>> {
+        self.sender.borrow().clone()
+    }
+
     /// Waits for the value, or for the failure of the lane that should have set it.
     pub async fn wait(&self) -> Result<T> {
         let mut receiver = self.sender.subscribe();

@@ -1,9 +1,11 @@
 //! The end of `up`: all nodes Ready, labels as wanted, system pods running, the kubeconfig on the laptop.
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::board::Board;
 use super::connect::Session;
 use crate::api;
 use crate::cancel::Cancel;
@@ -21,6 +23,9 @@ pub const NODE_LIMIT: Duration = Duration::from_secs(240);
 /// How often the API is asked while waiting.
 const POLL: Duration = Duration::from_millis(150);
 
+/// How often it is looked for pods to probe.
+const PROBE_POLL: Duration = Duration::from_millis(300);
+
 /// Sets the labels of the inventory on nodes that lack them; returns how many nodes were altered.
 pub async fn label(api: &api::Client, inventory: &Inventory, joined: &BTreeSet<String>) -> Result<u32> {
     let nodes = api::nodes(api).await?;
@@ -34,6 +39,30 @@ pub async fn label(api: &api::Client, inventory: &Inventory, joined: &BTreeSet<S
         }
     }
     Ok(changes)
+}
+
+/// Does `work`, and has kubelets probe the pods that run meanwhile, from the moment there is an API.
+pub async fn while_probing<Done>(board: &Board, work: impl Future<Output = Done>) -> Done {
+    let mut probes = api::Probes::default();
+    let done = tokio::select! {
+        done = work => done,
+        never = probe(board, &mut probes) => match never {},
+    };
+    if let Some(Ok(api)) = board.api.kept() {
+        probes.end(&api).await;
+    }
+    done
+}
+
+async fn probe(board: &Board, probes: &mut api::Probes) -> Infallible {
+    let Ok(api) = board.api.wait().await else { return std::future::pending().await };
+    let mut interval = tokio::time::interval(PROBE_POLL);
+    loop {
+        interval.tick().await;
+        if let Ok(pods) = api::pods(&api, "kube-system").await {
+            probes.ask(&api, &pods).await;
+        }
+    }
 }
 
 /// Waits until these nodes are Ready and the pods of kube-system run. Without a pod network of ours a node is not

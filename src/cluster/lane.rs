@@ -61,8 +61,8 @@ pub struct Lane<'a> {
 }
 
 impl Lane<'_> {
-    /// The first control plane: files, preparation, images beside certificates, init beside the images of add-ons,
-    /// add-ons beside the network.
+    /// The first control plane: files, preparation, images beside certificates and kubelet, init beside the images of
+    /// add-ons, the network beside both.
     pub async fn first_control_plane(&self) -> Result<u32> {
         let result = self.initialise().await;
         if let Err(failure) = &result {
@@ -85,15 +85,19 @@ impl Lane<'_> {
         let mut changes = self.send_files(&files, Some(&self.board.uplink)).await?;
         changes += self.prepare().await?;
         // Keys take the processor, images the disk and the network.
-        let certified = self.ask::<u32>(Request::Certify(order.clone()));
-        let (certified, images) = futures::try_join!(certified, self.transfer("images", "import images", &images))?;
-        changes += certified + images;
+        let begun = self.ask::<u32>(Request::Begin(order.clone()));
+        let (begun, images) = futures::try_join!(begun, self.transfer("images", "import images", &images))?;
+        changes += begun + images;
+        let (started, network) = futures::try_join!(self.start(order, late), self.network())?;
+        Ok(changes + started + network)
+    }
+
+    /// The control plane and its add-ons.
+    async fn start(&self, order: InitOrder, late: Vec<Blob>) -> Result<u32> {
         // What only the add-ons need arrives while the control plane starts.
         let (started, late) = futures::try_join!(self.init(order.clone()), self.send_late(late))?;
         self.board.uplink.keep(Ok(()));
-        changes += started + late;
-        let (completed, network) = futures::try_join!(self.ask::<u32>(Request::Complete(order)), self.network())?;
-        Ok(changes + completed + network)
+        Ok(started + late + self.ask::<u32>(Request::Complete(order)).await?)
     }
 
     async fn send_late(&self, late: Vec<Blob>) -> Result<u32> {

@@ -111,7 +111,12 @@ pub async fn up(inventory: &Inventory, bundle: Arc<Bundle>, settings: &Settings)
             outcome(session, result, began)
         }
     });
-    let mut hosts: Vec<HostOutcome> = futures::future::join_all(lanes).await;
+    let work = async {
+        let mut hosts: Vec<HostOutcome> = futures::future::join_all(lanes).await;
+        let concluded = conclude(inventory, &sessions, &board, &mut hosts, settings).await;
+        (hosts, concluded)
+    };
+    let (hosts, concluded) = finish::while_probing(&board, work).await;
     let mut failures: Vec<Failure> = hosts
         .iter()
         .filter_map(|host| match &host.state {
@@ -119,13 +124,10 @@ pub async fn up(inventory: &Inventory, bundle: Arc<Bundle>, settings: &Settings)
             State::Ready | State::Joined => None,
         })
         .collect();
-    let kubeconfig = match conclude(inventory, &sessions, &board, &mut hosts, settings).await {
-        Ok(path) => path,
-        Err(failure) => {
-            failures.push(failure);
-            None
-        }
-    };
+    let kubeconfig = concluded.unwrap_or_else(|failure| {
+        failures.push(failure);
+        None
+    });
     let milliseconds = elapsed_milliseconds(started.elapsed());
     let outcome = Outcome { hosts, kubeconfig, milliseconds, failures };
     events.send(What::RunFinished { milliseconds, changes: outcome.changes(), failed: outcome.failures.clone() });

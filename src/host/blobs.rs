@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use tokio::io::AsyncRead;
+use tokio::sync::OnceCell;
 
+use super::containerd::ImportOptions;
 use super::journal::{self, Entry, Journal};
 use super::{EntryKind, Host, containerd};
 use crate::failure::{Failure, Kind, Result};
@@ -59,12 +61,13 @@ pub fn install_file(host: &dyn Host, journal: &Journal, received: &Path, path: &
 
 /// Imports an archive of images while it arrives, and labels them with the blob they came from. In a containerd that is the
 /// host's own it is recorded first which of them are new, and the pause image gets the name that containerd's own
-/// configuration has for it.
+/// configuration has for it. `options` is filled by the first archive and serves for the next.
 ///
 /// # Errors
 /// When the runtime refuses the archive, or the stream breaks.
 pub async fn import_images(
     host: &dyn Host,
+    options: &OnceCell<ImportOptions>,
     archive: impl AsyncRead + Send + Unpin,
     references: &[String],
     sha256: &str,
@@ -73,7 +76,8 @@ pub async fn import_images(
     if let Some(journal) = &journal {
         record_images(host, journal, references).await?;
     }
-    containerd::import(host, Box::new(archive), references, sha256).await?;
+    let options = *options.get_or_try_init(|| ImportOptions::of(host)).await?;
+    containerd::import(host, options, Box::new(archive), references, sha256).await?;
     if let Some(journal) = &journal {
         let pause = references
             .iter()
@@ -123,6 +127,8 @@ pub async fn record_images(host: &dyn Host, journal: &Journal, references: &[Str
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+
+    use tokio::sync::OnceCell;
 
     use super::{import_images, install_file, lacking};
     use crate::host::fake::FakeHost;
@@ -195,13 +201,13 @@ mod tests {
         let (host, journal) = begun();
         journal.write_file(&host, Path::new("/etc/any"), b"", 0o644).unwrap();
         let archive: &[u8] = b"";
-        import_images(&host, archive, &references, "f00").await.unwrap();
+        import_images(&host, &OnceCell::new(), archive, &references, "f00").await.unwrap();
         let text = host.text(JOURNAL).unwrap();
         assert!(text.contains("new:1") && !text.contains("a:1"), "{text}");
 
         let (host, journal) = begun();
         journal.write_file(&host, Path::new("/usr/local/bin/containerd"), b"", 0o755).unwrap();
-        import_images(&host, archive, &references, "f00").await.unwrap();
+        import_images(&host, &OnceCell::new(), archive, &references, "f00").await.unwrap();
         assert!(!host.text(JOURNAL).unwrap().contains("new:1"));
         assert!(host.ran().last().unwrap().arguments.contains(&"clusterctl.io/blob=f00".to_owned()));
     }

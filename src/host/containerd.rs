@@ -79,6 +79,25 @@ pub async fn answers(host: &dyn Host) -> bool {
     host.run(version).await.is_ok_and(|output| output.success())
 }
 
+/// What this host's `ctr images import` can be told; asked once for all archives of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ImportOptions {
+    local: bool,
+    label: bool,
+}
+
+impl ImportOptions {
+    /// Asks `ctr`.
+    ///
+    /// # Errors
+    /// When there is no `ctr`.
+    pub async fn of(host: &dyn Host) -> Result<Self> {
+        let help = host.run(Command::new("ctr", &["images", "import", "--help"])).await?.text();
+        let knows = |option: &str| help.lines().any(|line| line.trim_start().starts_with(option));
+        Ok(Self { local: knows("--local"), label: knows("--label") })
+    }
+}
+
 /// Imports an archive of images while it arrives, unpacks them, so that pods start from them at once, and labels them with
 /// the blob they came from.
 ///
@@ -87,15 +106,19 @@ pub async fn answers(host: &dyn Host) -> bool {
 ///
 /// # Errors
 /// When containerd refuses the archive, or the stream breaks; then references of the archive may or may not be there.
-pub async fn import(host: &dyn Host, archive: Input<'_>, references: &[String], sha256: &str) -> Result<()> {
-    let help = host.run(Command::new("ctr", &["images", "import", "--help"])).await?.text();
-    let knows = |option: &str| help.lines().any(|line| line.trim_start().starts_with(option));
+pub async fn import(
+    host: &dyn Host,
+    options: ImportOptions,
+    archive: Input<'_>,
+    references: &[String],
+    sha256: &str,
+) -> Result<()> {
     let label = format!("{BLOB_LABEL}={sha256}");
     let mut arguments = vec!["images", "import"];
-    if knows("--local") {
+    if options.local {
         arguments.push("--local");
     }
-    if knows("--label") {
+    if options.label {
         arguments.extend(["--label", &label]);
     }
     arguments.push("-");
@@ -103,7 +126,7 @@ pub async fn import(host: &dyn Host, archive: Input<'_>, references: &[String], 
     if !output.success() {
         return Err(refused("containerd does not import the images".to_owned(), &output).may_pass());
     }
-    if knows("--label") {
+    if options.label {
         return Ok(());
     }
     for reference in references {
@@ -230,7 +253,8 @@ mod tests {
     use rstest::rstest;
 
     use super::{
-        cri_is_disabled, image_blobs, import, name_sandbox_image, names_to_remove, parse_images, sandbox_image,
+        ImportOptions, cri_is_disabled, image_blobs, import, name_sandbox_image, names_to_remove, parse_images,
+        sandbox_image,
     };
     use crate::host::fake::FakeHost;
     use crate::host::journal::{JOURNAL, Journal};
@@ -292,7 +316,8 @@ mod tests {
             "   --local  Run import locally\n",
         );
         let archive: &[u8] = b"archive";
-        import(&host, Box::new(archive), &["a/b:1".to_owned()], "f00").await.unwrap();
+        let options = ImportOptions::of(&host).await.unwrap();
+        import(&host, options, Box::new(archive), &["a/b:1".to_owned()], "f00").await.unwrap();
         let ran: Vec<String> = host.ran().iter().map(|command| command.arguments.join(" ")).collect();
         assert!(ran[1].ends_with("images import --local -"), "{ran:?}");
         assert!(ran[2].ends_with("images label a/b:1 clusterctl.io/blob=f00"), "{ran:?}");

@@ -88,12 +88,12 @@ pub async fn daemon_reload(host: &dyn Host) -> Result<()> {
     systemctl(host, &["daemon-reload"], "systemd does not read its unit files again").await
 }
 
-/// Makes a unit start at boot.
+/// Makes a unit start at boot. systemd need not read its files again for that.
 ///
 /// # Errors
 /// When there is no such unit, or it cannot be enabled.
 pub async fn enable(host: &dyn Host, unit: &str) -> Result<()> {
-    systemctl(host, &["enable", "--quiet", unit], &format!("unit {unit} cannot be enabled")).await
+    systemctl(host, &["enable", "--quiet", "--no-reload", unit], &format!("unit {unit} cannot be enabled")).await
 }
 
 /// Makes a unit not start at boot; one that is not there is fine.
@@ -104,7 +104,7 @@ pub async fn disable(host: &dyn Host, unit: &str) -> Result<()> {
     if !state(host, unit).await?.enabled {
         return Ok(());
     }
-    systemctl(host, &["disable", "--quiet", unit], &format!("unit {unit} cannot be disabled")).await
+    systemctl(host, &["disable", "--quiet", "--no-reload", unit], &format!("unit {unit} cannot be disabled")).await
 }
 
 /// Starts a unit and waits until systemd calls it started.

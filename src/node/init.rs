@@ -32,14 +32,41 @@ use crate::message::{InitOrder, Initialised, Joined, Ticket};
 #[cfg(test)]
 pub(super) use self::plan::tests;
 
-/// Makes the certificates and kubeconfigs of the first control plane. `init` does the same first; asked for before, it
-/// goes on while images still arrive.
+/// What of `init` needs no image: certificates, kubeconfigs, and a kubelet that has nothing to run yet. `init` does the
+/// same first; asked for before, it goes on while images still arrive.
 ///
 /// # Errors
 /// As [`init`].
-pub async fn certify(host: &dyn Host, facts: &Facts, order: &InitOrder, events: &Events) -> Result<u32> {
+pub async fn begin(host: &dyn Host, facts: &Facts, order: &InitOrder, events: &Events) -> Result<u32> {
     let plan = Plan::load(host, facts, order, events)?;
-    Ok(credentials(host, &plan, events).await?.0)
+    check(host, &plan, events).await?;
+    let (credentials, _) = credentials(host, &plan, events).await?;
+    // A kubelet looks for a folder that is not there once in a while; one that is there it watches.
+    control_plane::make_room(host)?;
+    Ok(credentials + kubelet_start(host, &plan, events).await?)
+}
+
+/// kubeadm's checks of a host that is prepared.
+async fn check(host: &dyn Host, plan: &Plan, events: &Events) -> Result<()> {
+    let node = &plan.init.node_registration;
+    let (addresses, ignore) = (plan.addresses(), &node.ignore_preflight_errors);
+    let findings = preflight::prepared(host, Some(&plan.version), &node.cri_socket, &addresses, ignore).await?;
+    preflight::judge(&findings, events)
+}
+
+/// Phase kubelet-start: how many changes.
+async fn kubelet_start(host: &dyn Host, plan: &Plan, events: &Events) -> Result<u32> {
+    let shared = kubelet_files::configuration(plan.kubelet.as_ref(), &plan.cluster);
+    let settings = kubelet::Settings {
+        cluster: &plan.cluster,
+        release: plan.release,
+        node: &plan.init.node_registration,
+        hostname: &plan.hostname,
+        shared: &shared.document,
+        joining_worker: false,
+    };
+    let started = async { Ok((kubelet::start(host, &settings, false).await?, ())) };
+    Ok(phase(events, "kubelet-start", "Start the kubelet", started).await?.0)
 }
 
 /// Phases certs and kubeconfig: how many changes, and the cluster's CA.
@@ -84,10 +111,7 @@ pub async fn complete(host: &dyn Host, facts: &Facts, order: &InitOrder, events:
 /// fit; `Host` for what cannot be written or started; `Cluster`, with log lines, when Kubernetes does not come up.
 pub async fn init(host: &dyn Host, facts: &Facts, order: &InitOrder, events: &Events) -> Result<Initialised> {
     let plan = Plan::load(host, facts, order, events)?;
-    let node = &plan.init.node_registration;
-    let (addresses, ignore) = (plan.addresses(), &node.ignore_preflight_errors);
-    let findings = preflight::prepared(host, Some(&plan.version), &node.cri_socket, &addresses, ignore).await?;
-    preflight::judge(&findings, events)?;
+    check(host, &plan, events).await?;
     let kubelet = kubelet_files::configuration(plan.kubelet.as_ref(), &plan.cluster);
     kubelet.warnings.iter().for_each(|warning| events.warn(warning));
 
@@ -96,16 +120,7 @@ pub async fn init(host: &dyn Host, facts: &Facts, order: &InitOrder, events: &Ev
     let manifests = async { Ok((control_plane::write(host, &plan, Part::Server)?, ())) };
     let title = "Write static pods of etcd and the API server";
     let (manifests, ()) = phase(events, "control-plane", title, manifests).await?;
-    let settings = kubelet::Settings {
-        cluster: &plan.cluster,
-        release: plan.release,
-        node,
-        hostname: &plan.hostname,
-        shared: &kubelet.document,
-        joining_worker: false,
-    };
-    let started = async { Ok((kubelet::start(host, &settings, false).await?, ())) };
-    let (started, ()) = phase(events, "kubelet-start", "Start the kubelet", started).await?;
+    let started = kubelet_start(host, &plan, events).await?;
 
     let api_server = async {
         let healthy = kubelet::wait(host, &kubelet.document, plan.init.timeouts.kubelet_health_check.0);
@@ -120,6 +135,10 @@ pub async fn init(host: &dyn Host, facts: &Facts, order: &InitOrder, events: &Ev
     }
     // What follows needs the API server alone and nothing of each other.
     let controllers = async {
+        if bound > 0 {
+            // Its node is Ready a few seconds earlier with a pod network; else the controller manager gives it one.
+            let _ = head_start::pod_network(&client, &plan).await;
+        }
         let changes = control_plane::write(host, &plan, Part::ControllerManager)?;
         if bound > 0 {
             // While the container is made; without it the controller manager gets its rights a little later.
@@ -152,7 +171,7 @@ pub async fn init(host: &dyn Host, facts: &Facts, order: &InitOrder, events: &Ev
     };
     let changes = [credentials, manifests, started, bound, controllers, uploaded, marked, issued].iter().sum();
     Ok(Initialised {
-        joined: Joined { node: node.name.clone(), changes },
+        joined: Joined { node: plan.node_name().to_owned(), changes },
         ticket: token.map(|token| Ticket { endpoint, token: token.text(), ca_hashes, certificate_key: None }),
     })
 }

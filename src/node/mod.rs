@@ -14,7 +14,7 @@ mod reset;
 mod sysctls;
 mod unit;
 
-pub use self::init::{certify, complete, init};
+pub use self::init::{begin, complete, init};
 pub use self::join::join;
 pub use self::network::network;
 pub use self::preflight::{Finding, Plan, Purpose, Severity, preflight};

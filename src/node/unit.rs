@@ -49,7 +49,7 @@ mod tests {
     #[rstest]
     #[case("LoadState=loaded\nUnitFileState=enabled\nNeedDaemonReload=no\n", &["restart kubelet"])]
     #[case("LoadState=loaded\nUnitFileState=disabled\nNeedDaemonReload=yes\n",
-           &["daemon-reload", "enable --quiet kubelet", "restart kubelet"])]
+           &["daemon-reload", "enable --quiet --no-reload kubelet", "restart kubelet"])]
     #[tokio::test]
     async fn systemd_is_asked_only_for_what_is_needed(#[case] state: &str, #[case] asked: &[&str]) {
         let host = host(state);

@@ -19,8 +19,8 @@ pub async fn apply(host: &dyn Host, journal: &Journal, change: &Change) -> Resul
         Change::MakeDirectory { path, mode, contents } => journal.make_directory(host, path, *mode, *contents),
         Change::Claim { path, mode } => journal.make_directory(host, path, *mode, Contents::Ours),
         Change::MakeLink { path, target } => journal.make_link(host, path, target),
-        // All of an archive is unpacked in one pass over it: see `run`.
-        Change::Unpack { .. } => Err(mismatch()),
+        // All of an archive is unpacked in one pass over it, and systemd reads all files at once: see `run`.
+        Change::Unpack { .. } | Change::Reload { .. } => Err(mismatch()),
         Change::LoadModule { name } => load_module(host, journal, name).await,
         Change::SetParameter { key, from, to } => {
             let path = parameter(key)?;
@@ -46,7 +46,6 @@ pub async fn apply(host: &dyn Host, journal: &Journal, change: &Change) -> Resul
             let mode = host.entry(Path::new(FSTAB))?.map_or(0o644, |entry| entry.mode);
             host.write(Path::new(FSTAB), text.split_inclusive('\n').map(mark).collect::<String>().as_bytes(), mode)
         }
-        Change::Reload { .. } => systemd::daemon_reload(host).await,
         Change::Enable { unit, enabled, before } => {
             record_unit(host, journal, unit, *before)?;
             if *enabled { systemd::enable(host, unit).await } else { systemd::disable(host, unit).await }

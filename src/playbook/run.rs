@@ -16,8 +16,8 @@ use crate::bundle::digest::sha256;
 use crate::event::Events;
 use crate::fact::Facts;
 use crate::failure::{Failure, Kind, Result};
-use crate::host::Host;
 use crate::host::journal::{Journal, STATE_DIRECTORY};
+use crate::host::{Host, systemd};
 use crate::message::{PlayOrder, PlayReport};
 
 /// Contents that a task writes, ready before it is planned.
@@ -44,6 +44,7 @@ pub async fn run(
     let renderer = Renderer::new(facts, &order.variables)?;
     let mut report = PlayReport::default();
     let mut marks = Marks::read(host, &order.play)?;
+    let mut unread = false;
     for task in tasks {
         for item in renderer.items(task)? {
             let with_item;
@@ -58,8 +59,11 @@ pub async fn run(
                 continue;
             }
             let step = Step { host, journal, renderer, files: &order.files, dry_run: order.dry_run, events };
-            step.task(task, &mut marks, &mut report).await?;
+            step.task(task, &mut marks, &mut unread, &mut report).await?;
         }
+    }
+    if unread {
+        systemd::daemon_reload(host).await?;
     }
     if !order.dry_run {
         marks.remove(host)?;
@@ -115,7 +119,7 @@ struct Step<'a> {
 }
 
 impl Step<'_> {
-    async fn task(&self, task: &Task, marks: &mut Marks, report: &mut PlayReport) -> Result<()> {
+    async fn task(&self, task: &Task, marks: &mut Marks, unread: &mut bool, report: &mut PlayReport) -> Result<()> {
         let arguments = self.renderer.value(&task.arguments, &task.place)?;
         let action = Action::read(&task.kind, arguments).map_err(|reason| {
             Failure::new(Kind::Configuration, format!("{}: `{}`: {reason}", task.place, task.kind))
@@ -142,12 +146,30 @@ impl Step<'_> {
             archive::install(self.host, self.journal, unpack, &seen.lacking).map_err(named)?;
         }
         for change in &changes {
-            if !self.dry_run && !matches!(change, Change::Unpack { .. }) {
-                apply(self.host, self.journal, change).await.map_err(named)?;
+            if !self.dry_run {
+                self.make(change, unread).await.map_err(named)?;
             }
             report.changes.extend(change.counts().then(|| change.to_string()));
         }
         Ok(())
+    }
+
+    /// Makes a change. That systemd reads its files takes longer than starting a unit: it is put off until the next unit
+    /// is started or the play has ended. `unread` says whether there are files it has not read.
+    async fn make(&self, change: &Change, unread: &mut bool) -> Result<()> {
+        match change {
+            Change::Unpack { .. } => Ok(()),
+            Change::Reload { .. } => {
+                *unread = true;
+                Ok(())
+            }
+            change => {
+                if matches!(change, Change::Turn { .. }) && std::mem::take(unread) {
+                    systemd::daemon_reload(self.host).await?;
+                }
+                apply(self.host, self.journal, change).await
+            }
+        }
     }
 
     fn contents(&self, action: &Action, place: &str) -> Result<Contents> {

@@ -178,7 +178,7 @@ async fn units_are_as_they_were_and_those_of_the_host_are_restarted_with_their_o
         host.done().into_iter().filter(|done| !done.contains("show") && !done.contains("clusterctl")).collect();
     let expected = [
         "run systemctl stop ours.service",
-        "run systemctl disable --quiet ours.service",
+        "run systemctl disable --quiet --no-reload ours.service",
         "write /etc/theirs.conf 0644",
         "run systemctl daemon-reload",
         "run systemctl restart theirs.service",

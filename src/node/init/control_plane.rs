@@ -35,6 +35,11 @@ pub(super) fn there(host: &dyn Host, part: Part) -> Result<bool> {
     Ok(host.entry(&Path::new(DIRECTORY).join(format!("{name}.yaml")))?.is_some())
 }
 
+/// Makes the folder that the kubelet watches.
+pub(super) fn make_room(host: &dyn Host) -> Result<()> {
+    host.create_directory(Path::new(DIRECTORY), 0o700).map(drop)
+}
+
 /// Writes the manifests of a part that are missing or differ.
 pub(super) fn write(host: &dyn Host, plan: &Plan, part: Part) -> Result<Changes> {
     let mut ca_directories = Vec::new();
@@ -65,7 +70,7 @@ pub(super) fn write(host: &dyn Host, plan: &Plan, part: Part) -> Result<Changes>
         (Part::ControllerManager, _) => vec![manifests::controller_manager(&order)?],
         (Part::Scheduler, _) => vec![manifests::scheduler(&order)?],
     };
-    host.create_directory(Path::new(DIRECTORY), 0o700)?;
+    make_room(host)?;
     let mut changes = Vec::new();
     for manifest in wanted {
         let path = Path::new(DIRECTORY).join(manifest.file_name());

@@ -9,11 +9,14 @@ use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde_json::{Value, json};
 
+use super::plan::Plan;
 use crate::api::wait::{Look, Wait};
 use crate::api::{Client, create_or_update_all};
 use crate::failure::Result;
+use crate::kubernetes::configuration::{ClusterConfiguration, subnets};
 
 /// Users that need their rights early; the API server's role has the same name.
 const USERS: [&str; 2] = ["system:kube-controller-manager", "system:kube-scheduler"];
@@ -49,6 +52,67 @@ fn binding(user: &str) -> Value {
         "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": user },
         "subjects": [{ "apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user }],
     })
+}
+
+/// Arguments of the controller manager by which nodes get other pod networks than the ordinary ones, or none.
+const POD_NETWORK_ARGUMENTS: &[&str] = &[
+    "allocate-node-cidrs",
+    "cidr-allocator-type",
+    "cluster-cidr",
+    "node-cidr-mask-size",
+    "node-cidr-mask-size-ipv4",
+    "node-cidr-mask-size-ipv6",
+];
+
+/// The controller manager's sizes of a node's pod network.
+const POD_NETWORK_BITS_V4: u8 = 24;
+const POD_NETWORK_BITS_V6: u8 = 64;
+
+/// Gives the first node the pod network that the controller manager would give it: the first of each family.
+///
+/// Only before the controller manager starts: it reads which networks are taken when it starts, and gives them out alone.
+pub(super) async fn pod_network(client: &Client, plan: &Plan) -> Result<()> {
+    let networks = first_pod_networks(&plan.cluster);
+    let Some(first) = networks.first() else { return Ok(()) };
+    let name = plan.node_name();
+    let wait = Wait::new(format!("Node {name}"), "take its pod network", LIMIT);
+    wait.until(async || {
+        match client.get("Node", None, name).await {
+            Ok(Some(node)) if node.pointer("/spec/podCIDR").is_some() => return Ok(Look::There(())),
+            Ok(Some(_)) => {}
+            Ok(None) => return Ok(Look::NotYet("the kubelet has not registered it".to_owned())),
+            Err(problem) => return Ok(Look::NotYet(problem.to_string())),
+        }
+        let patch = json!({ "spec": { "podCIDR": first, "podCIDRs": networks } });
+        Ok(match client.merge("Node", None, name, &patch).await {
+            Ok(_) => Look::There(()),
+            Err(problem) => Look::NotYet(problem.to_string()),
+        })
+    })
+    .await
+}
+
+/// The first node's pod networks; none where the controller manager is told how to give them out, or has none.
+fn first_pod_networks(cluster: &ClusterConfiguration) -> Vec<IpNet> {
+    let told = cluster.controller_manager.extra_args.iter();
+    if told.map(|argument| argument.name.as_str()).any(|name| POD_NETWORK_ARGUMENTS.contains(&name)) {
+        return Vec::new();
+    }
+    let networks = subnets(&cluster.networking.pod_subnet).unwrap_or_default();
+    let first: Option<Vec<IpNet>> = networks.into_iter().map(first_of).collect();
+    first.unwrap_or_default()
+}
+
+/// The first node-sized part of a network; `None` where it is smaller than one.
+fn first_of(network: IpNet) -> Option<IpNet> {
+    let bits = if network.addr().is_ipv4() { POD_NETWORK_BITS_V4 } else { POD_NETWORK_BITS_V6 };
+    if network.prefix_len() > bits {
+        return None;
+    }
+    match network.network() {
+        std::net::IpAddr::V4(address) => Ipv4Net::new(address, bits).ok().map(IpNet::V4),
+        std::net::IpAddr::V6(address) => Ipv6Net::new(address, bits).ok().map(IpNet::V6),
+    }
 }
 
 /// Waits until the API server has made all its roles and bindings.
@@ -95,10 +159,42 @@ fn account(name: &str) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use rstest::rstest;
     use serde_json::json;
 
-    use super::{accounts, rights};
+    use super::{accounts, first_pod_networks, pod_network, rights};
     use crate::api::fake::FakeApi;
+    use crate::kubernetes::configuration::Arg;
+    use crate::node::init::plan::tests::plan;
+
+    #[rstest]
+    #[case("10.244.0.0/16", "", &["10.244.0.0/24"])]
+    #[case("10.244.0.0/16,fd00:10::/56", "", &["10.244.0.0/24", "fd00:10::/64"])]
+    #[case("10.244.7.0/25", "", &[])]
+    #[case("", "", &[])]
+    #[case("10.244.0.0/16", "node-cidr-mask-size", &[])]
+    fn the_first_node_gets_the_first_networks(#[case] pods: &str, #[case] argument: &str, #[case] networks: &[&str]) {
+        let mut cluster = plan("").cluster;
+        cluster.networking.pod_subnet = pods.to_owned();
+        cluster.controller_manager.extra_args = vec![Arg { name: argument.to_owned(), value: "26".to_owned() }];
+        let found: Vec<String> = first_pod_networks(&cluster).iter().map(ToString::to_string).collect();
+        assert_eq!(found, networks);
+    }
+
+    #[tokio::test]
+    async fn a_pod_network_that_is_there_is_kept() {
+        let api = FakeApi::start().await;
+        let plan = plan("");
+        let path = format!("/api/v1/nodes/{}", plan.node_name());
+        api.put(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": plan.node_name()}}));
+        let client = api.client().await;
+        pod_network(&client, &plan).await.unwrap();
+        assert_eq!(api.object(&path).unwrap()["spec"]["podCIDRs"], json!(["10.244.0.0/24"]));
+        api.put(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": plan.node_name()},
+            "spec": {"podCIDR": "10.244.9.0/24"}}));
+        pod_network(&client, &plan).await.unwrap();
+        assert_eq!(api.object(&path).unwrap()["spec"]["podCIDR"], "10.244.9.0/24");
+    }
 
     #[tokio::test]
     async fn every_controller_that_runs_gets_its_account_once() {
