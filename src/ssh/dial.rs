@@ -100,10 +100,6 @@ async fn dial_for(
     let beginning = link.beginning();
     let (watcher, banner, lost) = Watcher::new(Arc::clone(target));
     let began = Instant::now();
-    let explained = |refusal: Refusal| match complaint.as_ref().map(Complaint::text) {
-        Some(said) if !said.is_empty() => refusal.detailed(said),
-        _ => refusal,
-    };
     match deadline.within(client::connect_stream(Arc::new(config(target, proposal)), link, watcher)).await {
         Some(Ok(handle)) => {
             let server_version = match beginning.greeting() {
@@ -115,8 +111,24 @@ async fn dial_for(
             Ok(Dialled { handle, banner, lost, round_trip, server_version, bastion })
         }
         Some(Err(Stop::Refused(failure))) => Err(Refusal::Final(*failure)),
-        Some(Err(Stop::Transport(error))) => Err(explained(explain(target, &beginning.greeting(), &error))),
-        None => Err(explained(Refusal::Final(silent(target, &beginning.greeting(), deadline.limit())))),
+        Some(Err(Stop::Transport(error))) => {
+            Err(said_by(complaint, explain(target, &beginning.greeting(), &error)).await)
+        }
+        None => {
+            let refusal = Refusal::Final(silent(target, &beginning.greeting(), deadline.limit()));
+            Err(said_by(complaint, refusal).await)
+        }
+    }
+}
+
+/// Adds what the ProxyCommand says.
+async fn said_by(complaint: Option<Complaint>, refusal: Refusal) -> Refusal {
+    match complaint {
+        None => refusal,
+        Some(complaint) => match complaint.text().await {
+            said if said.is_empty() => refusal,
+            said => refusal.detailed(said),
+        },
     }
 }
 

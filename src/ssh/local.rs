@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::sync::watch;
 
 /// A command of `Match exec` may take this long.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -19,6 +20,8 @@ const LIMIT: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(5);
 /// What is kept of what a command writes to standard error.
 const KEPT: usize = 2048;
+/// How long a command that has failed may take to say why.
+const MOMENT: Duration = Duration::from_millis(300);
 
 fn shell() -> String {
     std::env::var("SHELL").ok().filter(|shell| shell.starts_with('/')).unwrap_or_else(|| "/bin/sh".to_owned())
@@ -63,13 +66,19 @@ pub(super) struct Proxy {
 }
 
 /// What a command has written to standard error so far.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Complaint(Arc<Mutex<Vec<u8>>>);
+#[derive(Debug, Clone)]
+pub(super) struct Complaint {
+    kept: Arc<Mutex<Vec<u8>>>,
+    /// Dropped by the other side when nothing more comes.
+    whole: watch::Receiver<()>,
+}
 
 impl Complaint {
-    /// The end of it as text; untrusted.
-    pub(super) fn text(&self) -> String {
-        String::from_utf8_lossy(&self.0.lock().unwrap_or_else(PoisonError::into_inner)).trim().to_owned()
+    /// The end of it as text, once it is whole or has had a moment to become so; untrusted.
+    pub(super) async fn text(&self) -> String {
+        let mut whole = self.whole.clone();
+        let _ = tokio::time::timeout(MOMENT, async { while whole.changed().await.is_ok() {} }).await;
+        String::from_utf8_lossy(&self.kept.lock().unwrap_or_else(PoisonError::into_inner)).trim().to_owned()
     }
 }
 
@@ -88,20 +97,22 @@ impl Proxy {
             .process_group(0)
             .kill_on_drop(true)
             .spawn()?;
-        let complaint = Complaint::default();
+        let (sender, whole) = watch::channel(());
+        let complaint = Complaint { kept: Arc::default(), whole };
         let missing = || io::Error::other("a pipe is missing");
         let stdin = child.stdin.take().ok_or_else(missing)?;
         let stdout = child.stdout.take().ok_or_else(missing)?;
         if let Some(mut stderr) = child.stderr.take() {
-            let kept = complaint.clone();
+            let kept = Arc::clone(&complaint.kept);
             tokio::spawn(async move {
                 let mut buffer = [0; 512];
                 while let Ok(length @ 1..) = stderr.read(&mut buffer).await {
-                    let mut kept = kept.0.lock().unwrap_or_else(PoisonError::into_inner);
+                    let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
                     kept.extend_from_slice(&buffer[..length]);
                     let excess = kept.len().saturating_sub(KEPT);
                     kept.drain(..excess);
                 }
+                drop(sender);
             });
         }
         Ok((Self { child, stdin, stdout }, complaint))
@@ -160,6 +171,7 @@ mod tests {
         proxy.write_all(b"hello").await.expect("written");
         let mut answer = [0; 5];
         proxy.read_exact(&mut answer).await.expect("read");
-        assert_eq!((&answer, complaint.text().as_str()), (b"hello", "oops"));
+        drop(proxy);
+        assert_eq!((&answer, complaint.text().await.as_str()), (b"hello", "oops"));
     }
 }

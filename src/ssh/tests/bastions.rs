@@ -221,7 +221,7 @@ async fn a_command_leads_to_a_host() {
     let command = format!("ProxyCommand ssh -F {} -o BatchMode=yes -W %h:%p bastion", config.display());
     let _host = laptop.sshd("web1", "AcceptEnv GREETING", &format!("{command}\n  SetEnv GREETING=hello"));
     laptop.block("web2", 22, "ProxyCommand echo no way there >&2; exit 1");
-    laptop.block("web3", 22, "ProxyCommand exec /no/such/program");
+    laptop.block("web3", 22, "ProxyCommand /no/such/program");
     let configuration = laptop.configuration();
     let target = laptop.target(&configuration, "web1", "").expect("settings");
     runs(&target).await;
