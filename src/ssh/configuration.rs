@@ -1,7 +1,8 @@
 //! From an inventory host to a [`Target`]: what the inventory says, then ssh_config, then defaults.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::failure::{Failure, Kind, Result};
@@ -10,10 +11,13 @@ use crate::secret::Secret;
 
 use super::bastion::Bastions;
 use super::config::{AgentChoice, Machine, Resolved, Source, Typed, Way, resolve};
+use super::known_hosts;
 use super::target::{Family, PORT, Route, Target};
 
 /// Bastions behind bastions; more can only be a circle.
 const MOST_BASTIONS: usize = 8;
+/// Lines that are named of a known_hosts file.
+const SHOWN_LINES: usize = 5;
 /// What logging in may take besides what ConnectTimeout allows for agreeing on keys.
 const LOGIN: Duration = Duration::from_secs(15);
 
@@ -28,6 +32,8 @@ struct Inner {
     home: PathBuf,
     user: String,
     bastions: Bastions,
+    /// known_hosts files whose bad lines were told.
+    looked_at: Mutex<HashSet<PathBuf>>,
 }
 
 impl Configuration {
@@ -49,7 +55,14 @@ impl Configuration {
     pub(super) fn new(sources: Vec<Source>, home: PathBuf) -> Self {
         let user = ["USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok()).unwrap_or_default();
         let machine = Machine::new(home.clone());
-        Self(Arc::new(Inner { sources, machine, home, user, bastions: Bastions::default() }))
+        Self(Arc::new(Inner {
+            sources,
+            machine,
+            home,
+            user,
+            bastions: Bastions::default(),
+            looked_at: Mutex::default(),
+        }))
     }
 
     /// Puts what ssh_config says about a host's user and port in place of the inventory's defaults, and returns what is
@@ -74,7 +87,25 @@ impl Configuration {
                 "StrictHostKeyChecking no in ssh_config is taken as accept-new: a changed key is refused".to_owned(),
             );
         }
+        said.extend(self.unreadable(&target.known_hosts));
         Ok(said)
+    }
+
+    /// The lines of known_hosts files that cannot be read, said once for each file.
+    fn unreadable(&self, files: &[PathBuf]) -> Vec<String> {
+        let mut looked_at = self.0.looked_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let new: Vec<PathBuf> = files.iter().filter(|file| looked_at.insert((*file).clone())).cloned().collect();
+        // A file that cannot be read at all stops each host that needs it.
+        let files = known_hosts::read(&new).unwrap_or_default();
+        let found = files.iter().map(|file| (file, known_hosts::unreadable(&file.text)));
+        found
+            .filter(|(_, lines)| !lines.is_empty())
+            .map(|(file, lines)| {
+                let shown: Vec<String> = lines.iter().take(SHOWN_LINES).map(ToString::to_string).collect();
+                let more = if lines.len() > SHOWN_LINES { " and more" } else { "" };
+                format!("{}: cannot read line {}{more}, which is skipped", file.path.display(), shown.join(", "))
+            })
+            .collect()
     }
 
     /// The target of an inventory host, with its login password when one was configured and found out.

@@ -208,6 +208,16 @@ fn lines(text: &str) -> impl Iterator<Item = (usize, Line<'_>)> {
     text.lines().enumerate().filter_map(|(index, line)| Some((index + 1, parse(line)?)))
 }
 
+/// The numbers of the lines that say something and cannot be read, counted from 1.
+pub(super) fn unreadable(text: &str) -> Vec<usize> {
+    let says_something = |line: &str| {
+        let line = line.trim_start_matches([' ', '\t']);
+        !line.trim().is_empty() && !line.starts_with('#')
+    };
+    let numbered = text.lines().enumerate().map(|(index, line)| (index + 1, line));
+    numbered.filter(|(_, line)| says_something(line) && parse(line).is_none()).map(|(number, _)| number).collect()
+}
+
 /// `[@marker] hosts algorithm base64 [comment]`, separated by blanks or tabs; `None` for what OpenSSH skips.
 fn parse(line: &str) -> Option<Line<'_>> {
     let mut fields = line.split([' ', '\t']).filter(|field| !field.is_empty());

@@ -255,7 +255,7 @@ fn way(settings: &Settings, tokens: &Tokens) -> Result<Option<Way>, String> {
 /// What is written and cannot be done. GSSAPIAuthentication in the system's file is left out: distributions switch it on
 /// for everybody, and a login that needs it fails with what was tried.
 fn unsupported(settings: &Settings) -> Vec<String> {
-    let mut found = Vec::new();
+    let mut found: Vec<String> = settings.unjudged.iter().cloned().collect();
     for setting in settings.all() {
         let (Regard::Unsupported(harmless), Some(place)) = (setting.keyword.regard, setting.place.as_ref()) else {
             continue;

@@ -3,7 +3,7 @@
 //! What stands in a block that does not apply is checked too, as OpenSSH does. Files are asked for through [`World`], so
 //! that this is a pure function of their texts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -118,6 +118,8 @@ pub(super) struct Settings {
     all: BTreeMap<&'static str, Setting>,
     /// The host that is dialled.
     pub(super) host: String,
+    /// Blocks that we cannot judge and that do not apply, each with its place.
+    pub(super) unjudged: BTreeSet<String>,
 }
 
 impl Settings {
@@ -346,11 +348,13 @@ impl Reader<'_> {
                         "tagged" => matches_list(value, self.settings.one("Tag").unwrap_or_default()),
                         "exec" if result && !way.never => self.succeeds(value)?,
                         "exec" => false,
-                        _ => {
-                            let sentence = format!("Match {name} is not supported");
-                            // A block of the system that we cannot judge must not stop whoever does not use it.
-                            return if place.own { Err(sentence) } else { Ok(false) };
+                        "sessiontype" => matches_list(value, "exec"),
+                        "localnetwork" | "version" | "command" => {
+                            self.settings.unjudged.insert(format!("{place}: Match {name} {value}"));
+                            // The block does not apply, negated or not.
+                            negated
                         }
+                        _ => return Err(format!("Match {name} is not supported")),
                     }
                 }
             };

@@ -334,3 +334,11 @@ fn tags_choose_blocks() {
     let found = resolved("Host web1\n Tag prod\nMatch tagged prod\n User deploy\n", "web1").expect("good");
     assert_eq!(found.user.as_deref(), Some("deploy"));
 }
+
+#[test]
+fn a_block_that_cannot_be_judged_does_not_apply_and_is_named() {
+    let text = "Match !version OpenSSH_9* user root\n User nobody\nMatch sessiontype exec\n Port 2\n";
+    let found = resolved(text, "web1").expect("good");
+    assert_eq!((found.user, found.port), (None, Some(2)));
+    assert!(found.unsupported[0].ends_with("config:1: Match version OpenSSH_9*"), "{:?}", found.unsupported);
+}

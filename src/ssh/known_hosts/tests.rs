@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use proptest::prelude::*;
 use rstest::rstest;
 
-use super::{HostKey, KnownHosts, Verdict, algorithms, matches, verdict};
+use super::{HostKey, KnownHosts, Verdict, algorithms, matches, unreadable, verdict};
 use crate::ssh::testing::program;
 
 fn key(algorithm: &str, fill: u8) -> HostKey {
@@ -97,6 +97,12 @@ fn files_are_judged(#[case] text: &str, #[case] expected: &str) {
 fn another_port_is_another_name(#[case] text: &str, #[case] expected: &str) {
     let found = verdict(&[file(text)], "node1", 2222, &key("ssh-ed25519", 1));
     assert_eq!(short(&found), expected);
+}
+
+#[test]
+fn lines_that_cannot_be_read_are_found() {
+    let text = "# comment\n\nnode1 MINE\nnode1 ssh-ed25519 %%%\n  # more\n@unknown node1 MINE\nnode1\n\t\n";
+    assert_eq!(unreadable(&file(text).text), [4, 6, 7]);
 }
 
 #[test]

@@ -278,6 +278,12 @@ fn what_ssh_config_says_of_root_decides_about_sudo() {
     assert_eq!((host.ssh.user.as_str(), host.ssh.become_root), ("root", inventory::Become::None));
     assert!(said[0].contains("config:3: ForwardAgent yes: clusterctl cannot do this"), "{said:?}");
     assert!(said[1].contains("is taken as accept-new"), "{said:?}");
+    std::fs::create_dir(folder.path().join(".ssh")).expect("made");
+    std::fs::write(folder.path().join(".ssh/known_hosts"), "# mine\nweb1 ssh-rsa %\n").expect("written");
+    let again = Configuration::new(Vec::new(), folder.path().to_owned());
+    let said = again.settle(&mut host.clone()).expect("settled");
+    assert!(said[0].ends_with(".ssh/known_hosts: cannot read line 2, which is skipped"), "{said:?}");
+    assert!(again.settle(&mut host.clone()).expect("settled").is_empty());
     let target = Arc::new(configuration.target(&host, None).expect("settings"));
     assert_eq!(target.host_keys, inventory::HostKeys::AcceptNew);
 }
