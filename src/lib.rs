@@ -13,7 +13,7 @@
 //! node/                 kubeadm's phases: init, join, reset as tables; preflight checks; the pod network
 //! playbook/             model, load, tasks: plan(arguments, observation) -> changes; apply(change)
 //! kubernetes/           pure builders: certificates, kubeconfigs, manifests, kubelet files, add-ons; kubeadm's API types
-//! ssh/                  the only user of russh: authentication, known hosts, channels
+//! ssh/                  the only user of russh: ssh_config, authentication, known hosts, bastions, channels
 //! api/                  the only user of kube: client, apply, wait conditions
 //! https                 the only user of reqwest: requests to servers that are no API servers
 //! bundle/               the blobs of one Kubernetes version in one file

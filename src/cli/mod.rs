@@ -17,6 +17,7 @@ pub mod agent;
 pub mod bundle;
 pub mod completion;
 pub mod down;
+pub mod hosts;
 pub mod inventory;
 pub mod kubectl;
 mod login;
@@ -87,6 +88,8 @@ pub enum Verb {
     Kubectl(kubectl::Arguments),
     /// Run a playbook of your own on the hosts
     Run(run::Arguments),
+    /// Show and pin the host keys of the machines
+    Hosts(hosts::Arguments),
     /// Make, list and check bundles: one Kubernetes version in one file
     Bundle(bundle::Arguments),
     /// Do kubeadm's part by hand, on this host: init, join, reset, token...
@@ -123,6 +126,7 @@ async fn dispatch(verb: Verb, context: &Context) -> Result<ExitCode> {
         Verb::Status(arguments) => status::run(&arguments, context).await,
         Verb::Kubectl(arguments) => kubectl::run(&arguments, context).await,
         Verb::Run(arguments) => run::run(&arguments, context).await,
+        Verb::Hosts(arguments) => hosts::run(&arguments, context).await,
         Verb::Bundle(arguments) => bundle::run(&arguments, context).await,
         Verb::Node(arguments) => node::run(&arguments, context).await,
         Verb::Agent(arguments) => agent::run(&arguments).await,

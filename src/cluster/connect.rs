@@ -68,6 +68,7 @@ pub async fn connect_to(
     access: Access,
 ) -> Result<(Vec<Session>, Vec<Failure>)> {
     let programs = Programs::find()?;
+    let configuration = ssh::Configuration::of_this_machine()?;
     let holder = match access {
         Access::Look => None,
         Access::Alter(verb) => Some(holder(verb, &inventory.cluster.name)),
@@ -75,8 +76,8 @@ pub async fn connect_to(
     let order: BTreeMap<&str, usize> =
         hosts.iter().enumerate().map(|(index, host)| (host.name.as_str(), index)).collect();
     let attempts = hosts.iter().map(|host| {
-        let (programs, holder) = (programs.clone(), holder.clone());
-        async move { reach(host, programs, holder, settings).await }
+        let (programs, holder, configuration) = (programs.clone(), holder.clone(), configuration.clone());
+        async move { reach(host, programs, holder, configuration, settings).await }
     });
     let results: Vec<Result<Session>> =
         futures::stream::iter(attempts).buffer_unordered(settings.parallel.max(1)).collect().await;
@@ -92,12 +93,18 @@ pub async fn connect_to(
     Ok((sessions, failures))
 }
 
-async fn reach(host: &Host, programs: Programs, holder: Option<Holder>, settings: &Settings) -> Result<Session> {
+async fn reach(
+    host: &Host,
+    programs: Programs,
+    holder: Option<Holder>,
+    configuration: ssh::Configuration,
+    settings: &Settings,
+) -> Result<Session> {
     let events = settings.events.of_host(&host.name);
     settings.cancel.check().map_err(|failure| failure.on(&host.name))?;
     let step = events.step("connect", "connect");
     let work = async {
-        let target = ssh::Target::from_host(host, known(host.ssh.password.as_ref()));
+        let target = configuration.find(host, known(host.ssh.password.as_ref())).await?;
         let connection = ssh::connect(&target, settings.prompts.as_ref()).await?;
         let password = known(host.ssh.become_password.as_ref()).or_else(|| known(host.ssh.password.as_ref()));
         let privilege = Privilege { way: host.ssh.become_root, password };

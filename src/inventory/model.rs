@@ -1,6 +1,6 @@
 //! The inventory after loading: defaults filled in, references resolved, everything valid.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -142,10 +142,17 @@ pub struct Taint {
 /// `ssh:` after merging.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ssh {
+    /// The keys of `ssh:` that somebody wrote, here or as an option; the others have their defaults, for which
+    /// ~/.ssh/config may have something better.
+    pub written: BTreeSet<&'static str>,
     /// Login name; the local user's name when absent.
     pub user: String,
     /// TCP port; default 22.
     pub port: u16,
+    /// The bastions on the way, the one that is reached from here first; empty for none.
+    pub jump: Vec<Hop>,
+    /// Fingerprints (`SHA256:...`) that the host's key must have one of; when empty, known_hosts decides.
+    pub host_key: Vec<String>,
     /// Private key files, `~` expanded; empty means the agent and the usual files in ~/.ssh.
     pub identities: Vec<PathBuf>,
     /// Whether a running ssh-agent is asked; default true.
@@ -162,6 +169,37 @@ pub struct Ssh {
     pub host_keys: HostKeys,
     /// Longest time to connect and log in, in seconds; default 20.
     pub connect_limit_seconds: u64,
+}
+
+impl Ssh {
+    /// Whether somebody wrote this key of `ssh:`.
+    pub fn is_written(&self, key: &str) -> bool {
+        self.written.contains(key)
+    }
+}
+
+/// A bastion: `[user@]host[:port]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hop {
+    /// The user, if one is written; else ~/.ssh/config decides, else it is the local user.
+    pub user: Option<String>,
+    /// What would be typed after `ssh`.
+    pub host: String,
+    /// The port, if one is written.
+    pub port: Option<u16>,
+}
+
+impl std::fmt::Display for Hop {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Some(user) = &self.user {
+            write!(formatter, "{user}@")?;
+        }
+        match (self.port, self.host.contains(':')) {
+            (None, _) => write!(formatter, "{}", self.host),
+            (Some(port), false) => write!(formatter, "{}:{port}", self.host),
+            (Some(port), true) => write!(formatter, "[{}]:{port}", self.host),
+        }
+    }
 }
 
 /// How to become root on a host.

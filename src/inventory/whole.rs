@@ -22,7 +22,7 @@ pub(super) fn check(walk: &mut Walk, cluster: &cluster::Draft, hosts: &[Draft], 
 
 /// Two hosts at one address are one machine written twice, or a mistake of copying.
 fn addresses(walk: &mut Walk, hosts: &[Draft]) {
-    let mut reached: HashMap<(String, u16), &Draft> = HashMap::new();
+    let mut reached: HashMap<(String, u16, Vec<String>), &Draft> = HashMap::new();
     let mut nodes: HashMap<IpAddr, &Draft> = HashMap::new();
     for draft in hosts {
         let host = &draft.host;
@@ -30,14 +30,17 @@ fn addresses(walk: &mut Walk, hosts: &[Draft]) {
             |_| host.address.trim_end_matches('.').to_ascii_lowercase(),
             |address| address.to_canonical().to_string(),
         );
-        if let Some(first) = reached.get(&(canonical.clone(), host.ssh.port)) {
+        // Behind another bastion the same address is another machine.
+        let jump = host.ssh.jump.iter().map(ToString::to_string).collect();
+        let place = (canonical, host.ssh.port, jump);
+        if let Some(first) = reached.get(&place) {
             let (one, two) = (&first.host.name, &host.name);
             let message = format!("the hosts `{one}` and `{two}` have the same address, {}", host.address);
             let finding = Finding::error(draft.address, message).label("again");
             walk.find(finding.related(first.address, "first here").help("one machine is one host"));
             continue;
         }
-        reached.insert((canonical, host.ssh.port), draft);
+        reached.insert(place, draft);
         let Some(address) = host.node_address.map(|address| address.to_canonical()) else { continue };
         if let Some(first) = nodes.get(&address) {
             let (one, two) = (&first.host.name, &host.name);
