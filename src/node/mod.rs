@@ -11,6 +11,7 @@ mod network;
 mod phase;
 mod preflight;
 mod reset;
+mod serves;
 mod sysctls;
 mod unit;
 
@@ -19,3 +20,4 @@ pub use self::join::join;
 pub use self::network::network;
 pub use self::preflight::{Finding, Plan, Purpose, Severity, preflight};
 pub use self::reset::reset;
+pub use self::serves::serves;

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod bed;
+mod high_availability;
 mod interruption;
 mod lifecycle;
 mod playbooks;
