@@ -196,7 +196,8 @@ mod tests {
 
     async fn balancer(servers: &[SocketAddr]) -> (Arc<Upstreams>, SocketAddr) {
         let upstreams = Upstreams::new("http", &Events::nowhere());
-        upstreams.replace(&servers.iter().map(|address| ApiServer { address: *address, local: false }).collect::<Vec<_>>());
+        upstreams
+            .replace(&servers.iter().map(|address| ApiServer { address: *address, local: false }).collect::<Vec<_>>());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let listening = listener.local_addr().unwrap();
         let accepting = Arc::clone(&upstreams);

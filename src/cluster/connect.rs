@@ -135,9 +135,9 @@ pub async fn connect_to_control_plane(inventory: &Inventory, settings: &Settings
     }
     match second_best {
         Some(session) => Ok(session),
-        None => Err(ended
-            .pop()
-            .unwrap_or_else(|| Failure::new(Kind::Configuration, "the inventory has no control plane"))),
+        None => {
+            Err(ended.pop().unwrap_or_else(|| Failure::new(Kind::Configuration, "the inventory has no control plane")))
+        }
     }
 }
 

@@ -87,11 +87,8 @@ impl Lane<'_> {
 
     async fn initialise(&self) -> Result<u32> {
         let configuration = self.documents.for_init(self.inventory, &self.session.host, &self.plan.node)?;
-        let order = InitOrder {
-            configuration,
-            issue_ticket: self.joins,
-            upload_certificates: self.control_planes_join,
-        };
+        let order =
+            InitOrder { configuration, issue_ticket: self.joins, upload_certificates: self.control_planes_join };
         let lacking = self.lacking().await?;
         let (early, late): (Vec<Blob>, Vec<Blob>) =
             lacking.into_iter().partition(|blob| !COMPLETES.contains(&blob.name.as_str()));

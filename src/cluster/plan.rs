@@ -102,7 +102,7 @@ pub fn plan(
         let Some(own) = facts.get(&host.name) else { continue };
         let refuse = |failure: Failure| failure.on(&host.name);
         let way = way(host, source);
-        let member = match standing(inventory, host, own, way, facts.get(&source.name)) {
+        let member = match standing(inventory, own, way, facts.get(&source.name)) {
             Ok(member) => member,
             Err(failure) => {
                 failures.push(refuse(failure));
@@ -174,13 +174,7 @@ fn way(host: &Host, source: &Host) -> Way {
 }
 
 /// Whether a host is a member of this cluster; a failure if it is a member of another.
-fn standing(
-    inventory: &Inventory,
-    host: &Host,
-    facts: &Facts,
-    way: Way,
-    source: Option<&Facts>,
-) -> Result<bool, Failure> {
+fn standing(inventory: &Inventory, facts: &Facts, way: Way, source: Option<&Facts>) -> Result<bool, Failure> {
     let state = &facts.kubernetes;
     let cluster_hash = source.and_then(|source| source.kubernetes.ca_hash.as_deref());
     let foreign = |whose: String| {

@@ -118,13 +118,14 @@ pub async fn up(inventory: &Inventory, bundle: Arc<Bundle>, settings: &Settings)
             State::Ready | State::Joined => None,
         })
         .collect();
-    let kubeconfig = match conclude(inventory, &plan, documents.bind_port(), &sessions, &board, &mut hosts, settings).await {
-        Ok(path) => path,
-        Err(failure) => {
-            failures.push(failure);
-            None
-        }
-    };
+    let kubeconfig =
+        match conclude(inventory, &plan, documents.bind_port(), &sessions, &board, &mut hosts, settings).await {
+            Ok(path) => path,
+            Err(failure) => {
+                failures.push(failure);
+                None
+            }
+        };
     let milliseconds = elapsed_milliseconds(started.elapsed());
     let outcome = Outcome { hosts, kubeconfig, milliseconds, failures };
     events.send(What::RunFinished { milliseconds, changes: outcome.changes(), failed: outcome.failures.clone() });

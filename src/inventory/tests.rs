@@ -7,8 +7,8 @@ use proptest::prelude::{any, prop_oneof, proptest};
 use rstest::rstest;
 
 use super::{
-    Become, EXAMPLE, Endpoint, HostKeys, Inventory, Judged, NetworkPlugin, Role, SecretSource, judge, load, load_with_warnings,
-    parse,
+    Become, EXAMPLE, Endpoint, HostKeys, Inventory, Judged, NetworkPlugin, Role, SecretSource, judge, load,
+    load_with_warnings, parse,
 };
 use crate::failure::Kind;
 use crate::yaml::Severity;

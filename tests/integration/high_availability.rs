@@ -214,8 +214,11 @@ fn the_first_is_replaced(bed: &Bed, inventory: &Path) {
     let first = &bed.hosts[0].name;
     let rest = [&bed.hosts[1].name, &bed.hosts[2].name, &bed.hosts[3].name];
     let text = std::fs::read_to_string(inventory).unwrap();
-    let alone: String =
-        text.lines().filter(|line| !rest.iter().any(|name| line.contains(&format!("{name}:")))).map(|line| format!("{line}\n")).collect();
+    let alone: String = text
+        .lines()
+        .filter(|line| !rest.iter().any(|name| line.contains(&format!("{name}:"))))
+        .map(|line| format!("{line}\n"))
+        .collect();
     let folder: PathBuf = bed.folder.path().join("first");
     std::fs::create_dir(&folder).unwrap();
     std::fs::write(folder.join("inventory.yaml"), alone).unwrap();

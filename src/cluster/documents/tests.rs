@@ -128,7 +128,11 @@ fn a_control_plane_joins_with_its_address_and_the_key_of_the_certificates() {
 
 #[test]
 fn all_api_servers_listen_on_one_port() {
-    let failure = Documents::read(&inventory("kind: JoinConfiguration\ncontrolPlane: {localAPIEndpoint: {bindPort: 7443}}\n"))
-        .unwrap_err();
-    assert!(failure.sentence.contains("bindPort is 7443, and InitConfiguration.localAPIEndpoint.bindPort is 6443"), "{failure}");
+    let failure =
+        Documents::read(&inventory("kind: JoinConfiguration\ncontrolPlane: {localAPIEndpoint: {bindPort: 7443}}\n"))
+            .unwrap_err();
+    assert!(
+        failure.sentence.contains("bindPort is 7443, and InitConfiguration.localAPIEndpoint.bindPort is 6443"),
+        "{failure}"
+    );
 }

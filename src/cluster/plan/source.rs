@@ -40,9 +40,7 @@ fn standing(cluster: &str, facts: Option<&Facts>) -> Standing {
 
 /// The control plane to make the cluster on, or to ask of; of equal ones the first in the inventory.
 pub(super) fn source<'a>(inventory: &'a Inventory, facts: &BTreeMap<String, Facts>) -> &'a Host {
-    let best = inventory
-        .control_planes()
-        .min_by_key(|host| standing(&inventory.cluster.name, facts.get(&host.name)));
+    let best = inventory.control_planes().min_by_key(|host| standing(&inventory.cluster.name, facts.get(&host.name)));
     best.unwrap_or_else(|| inventory.first_control_plane())
 }
 
