@@ -82,7 +82,7 @@ impl Health {
         match (self.is_unreachable() || self.silences >= SILENCES, self.silences, self.answer) {
             (true, ..) => State::Dead,
             (false, 0, Some(true)) => State::Ready,
-            (false, 0, None) => State::Unknown,
+            (false, _, None) => State::Unknown,
             (false, ..) => State::Unready,
         }
     }
@@ -98,6 +98,9 @@ mod tests {
     #[rstest]
     #[case("", State::Unknown)]
     #[case("+", State::Unknown)]
+    // It may be starting: nobody has listened when it was asked.
+    #[case("S-", State::Unknown)]
+    #[case("SSS", State::Dead)]
     #[case("+R", State::Ready)]
     #[case("+U", State::Unready)]
     #[case("+R-", State::Ready)]
