@@ -156,6 +156,8 @@ pub struct Initialised {
     pub joined: Joined,
     /// What hosts join with, if it was asked for.
     pub ticket: Option<Ticket>,
+    /// The key of the certificates that were uploaded, also where no ticket was asked for; the ticket has it too.
+    pub certificate_key: Option<Secret>,
 }
 
 /// What `init` hands to `join`.

@@ -21,6 +21,7 @@ pub mod down;
 pub mod inventory;
 pub mod kubectl;
 mod login;
+pub mod node;
 pub mod run;
 pub mod status;
 mod supervise;
@@ -89,6 +90,8 @@ pub enum Verb {
     Run(run::Arguments),
     /// Make, list and check bundles: one Kubernetes version in one file
     Bundle(bundle::Arguments),
+    /// Do kubeadm's part by hand, on this host: init, join, reset, token...
+    Node(node::Arguments),
     /// Our process on a host
     #[command(hide = true)]
     Agent(agent::Arguments),
@@ -125,6 +128,7 @@ async fn dispatch(verb: Verb, context: &Context) -> Result<ExitCode> {
         Verb::Kubectl(arguments) => kubectl::run(&arguments, context).await,
         Verb::Run(arguments) => run::run(&arguments, context).await,
         Verb::Bundle(arguments) => bundle::run(&arguments, context).await,
+        Verb::Node(arguments) => node::run(&arguments, context).await,
         Verb::Agent(arguments) => agent::run(&arguments).await,
         Verb::Balancer(arguments) => balancer::run(&arguments, context).await,
         Verb::Inventory(arguments) => inventory::run(&arguments, context),

@@ -13,6 +13,7 @@
 //! objects, rbac  what init writes into the cluster
 //! addons         CoreDNS and kube-proxy
 //! token, jws     bootstrap tokens, signatures of cluster-info
+//! uploaded_certificates  the Secret kubeadm-certs: what control planes share, encrypted
 //! podnetwork     CNI configuration and the routes between hosts
 //! text           the YAML these files are written in
 //! ```
@@ -30,4 +31,5 @@ pub mod podnetwork;
 pub mod rbac;
 pub mod text;
 pub mod token;
+pub mod uploaded_certificates;
 pub mod version;

@@ -63,6 +63,9 @@ pub struct Release {
     pub empty_fields_written: bool,
     /// Whether the CoreDNS container names its probe ports.
     pub coredns_named_probe_ports: bool,
+    /// Whether the feature gate ControlPlaneKubeletLocalMode can have the kubelet of a control plane that joins talk to the
+    /// control plane endpoint; if not, it talks to its own API server.
+    pub kubelet_local_mode_gate: bool,
     /// Whether the kubelet refuses control groups of version 1 unless failCgroupV1 is false.
     pub kubelet_fails_on_cgroup_v1: bool,
 }
@@ -87,6 +90,7 @@ const V1_36: Release = Release {
     etcd_flags_follow_image: false,
     empty_fields_written: false,
     coredns_named_probe_ports: true,
+    kubelet_local_mode_gate: false,
     kubelet_fails_on_cgroup_v1: true,
 };
 
@@ -98,6 +102,7 @@ const V1_35: Release = Release {
     argument_order: ArgumentOrder::AllSorted,
     kubelet_client_without_organization: NEVER,
     flexvolume_mount: true,
+    kubelet_local_mode_gate: true,
     etcd_flags_follow_image: true,
     ..V1_36
 };
@@ -176,6 +181,15 @@ impl Release {
     /// Organization of the apiserver-kubelet-client certificate (kubeadm.md section 2.1).
     pub fn kubelet_client_organization(&self, version: &Version) -> Option<&'static str> {
         (version.patch < self.kubelet_client_without_organization.patch).then_some("kubeadm:cluster-admins")
+    }
+
+    /// Whether the kubelet of a control plane that joins talks to its own API server, given the cluster's feature gates
+    /// (kubeadm.md sections 0.2 and 10.4).
+    pub fn kubelet_uses_local_server(&self, cluster: &ClusterConfiguration) -> bool {
+        match cluster.feature_gates.get("ControlPlaneKubeletLocalMode") {
+            Some(wanted) if self.kubelet_local_mode_gate => *wanted,
+            _ => true,
+        }
     }
 
     /// Whether the CRI socket goes into instance-config.yaml, given the cluster's feature gates
@@ -287,6 +301,21 @@ mod tests {
         let release = Release::of(&version).unwrap();
         assert_eq!(release.etcd_tag(&version), etcd);
         assert_eq!(release.kubelet_client_organization(&version), organization);
+    }
+
+    #[rstest]
+    #[case("1.33.2", None, true)]
+    #[case("1.35.2", Some(false), false)]
+    #[case("1.36.2", Some(false), true)]
+    fn a_gate_can_send_the_kubelet_to_the_endpoint(
+        #[case] version: &str,
+        #[case] gate: Option<bool>,
+        #[case] local: bool,
+    ) {
+        let release = Release::of(&parse(version).unwrap()).unwrap();
+        let gates = gate.map(|wanted| ("ControlPlaneKubeletLocalMode".to_owned(), wanted)).into_iter().collect();
+        let cluster = ClusterConfiguration { feature_gates: gates, ..ClusterConfiguration::default() };
+        assert_eq!(release.kubelet_uses_local_server(&cluster), local);
     }
 
     #[rstest]

@@ -1,18 +1,22 @@
 //! `join`: a host becomes a node of a cluster, by kubeadm's phases under kubeadm's names (kubeadm.md section 10).
 //!
-//! Workers take the phases preflight, kubelet-start and kubelet-wait-bootstrap; the phases between, which make a control
-//! plane, are refused for now. Every phase may be run again, and a host that is a node of this cluster already is left
-//! as it is.
+//! Workers take the phases preflight, kubelet-start and kubelet-wait-bootstrap; control planes those between, too. Every
+//! phase may be run again: one that broke off is finished by the next run, and a host that is a node of this cluster
+//! already is left as it is.
 
 mod cluster;
+mod control_plane;
 mod discovery;
+mod download_certs;
+mod ready;
 
 use std::path::Path;
 use std::time::Duration;
 
 use serde_json::json;
 
-use self::discovery::Found;
+use self::control_plane::Join;
+use self::discovery::{Found, same_authority};
 use super::init::SOCKET_ANNOTATION;
 use super::phase::{Changes, phase};
 use super::{defaults, diagnosis, files, kubelet, preflight};
@@ -56,6 +60,13 @@ pub async fn join(host: &dyn Host, facts: &Facts, order: &JoinOrder, events: &Ev
         preflight::prepared(host, Some(&settings.version), &node.cri_socket, &addresses, &node.ignore_preflight_errors);
     preflight::judge(&findings.await?, events)?;
 
+    if let Some(control_plane) = &configuration.control_plane {
+        let (configuration, settings, found, bootstrap) = (&configuration, &settings, &found, &bootstrap);
+        let join = Join { host, facts, events, configuration, settings, found, bootstrap, member };
+        let changes = join.control_plane(control_plane).await?;
+        return Ok(Joined { node: node.name.clone(), changes });
+    }
+
     let kubelet_settings = kubelet::Settings {
         cluster: &settings.cluster,
         release: settings.release,
@@ -93,10 +104,6 @@ fn load(host: &dyn Host, facts: &Facts, order: &JoinOrder, events: &Events) -> R
         documents.join.ok_or_else(|| Failure::new(Kind::Configuration, "there is no JoinConfiguration"))?;
     configuration.complete(&defaults::of(host, facts)?)?;
     configuration.validate()?;
-    if configuration.control_plane.is_some() {
-        return Err(Failure::new(Kind::Configuration, "a second control plane cannot be joined yet")
-            .advise("make the host a worker, or join it with `kubeadm join --control-plane`"));
-    }
     if configuration.dry_run {
         return Err(Failure::new(Kind::Configuration, "JoinConfiguration asks for a dry run")
             .advise("use `clusterctl plan` to see what would be done"));
@@ -143,7 +150,11 @@ async fn membership(
         let there =
             kubeconfig.current_cluster().map(|cluster| (cluster.server.clone(), cluster.ca_pem().unwrap_or_default()));
         return match there {
-            Some((_, ca)) if ca.trim() == found.ca_pem.trim() => Ok(Membership::Member),
+            Some((_, ca)) if same_authority(&ca, &found.ca_pem) => match has_certificate(host, &kubeconfig)? {
+                true => Ok(Membership::Member),
+                // The kubelet writes the file before it has the certificate it names.
+                false => Ok(Membership::None),
+            },
             there => {
                 let server = there.map(|(server, _)| server).unwrap_or_default();
                 Err(Failure::new(
@@ -172,6 +183,15 @@ async fn membership(
     }
 }
 
+/// Whether what a kubeconfig proves itself with is there.
+fn has_certificate(host: &dyn Host, kubeconfig: &Kubeconfig) -> Result<bool> {
+    let user = kubeconfig.current_user().map(|named| &named.user);
+    match user.and_then(|user| user.client_certificate.as_deref()) {
+        Some(path) => Ok(host.entry(Path::new(path))?.is_some()),
+        None => Ok(true),
+    }
+}
+
 fn is_ready(node: &serde_json::Value) -> bool {
     let conditions = node.pointer("/status/conditions").and_then(|conditions| conditions.as_array());
     conditions.into_iter().flatten().any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
@@ -195,7 +215,7 @@ fn trust(
     }
     let ca = Path::new(&configuration.ca_cert_path);
     match files::text(host, ca)? {
-        Some(there) if there.trim() == found.ca_pem.trim() => {}
+        Some(there) if same_authority(&there, &found.ca_pem) => {}
         Some(_) => {
             return Err(Failure::new(
                 Kind::Preflight,
@@ -315,7 +335,6 @@ mod tests {
     }
 
     #[rstest]
-    #[case("controlPlane: {}\n", "a second control plane cannot be joined yet")]
     #[case("dryRun: true\n", "JoinConfiguration asks for a dry run")]
     fn orders_that_are_not_for_us(#[case] more: &str, #[case] sentence: &str) {
         let failure = load(&FakeHost::new(), &facts(), &order(more), &Events::nowhere()).unwrap_err();
@@ -331,6 +350,18 @@ mod tests {
         let stranger = membership(&kubelet_conf("OTHER\n"), &configuration, &client, &found()).await.unwrap_err();
         assert!(stranger.sentence.contains("node of another cluster (https://x:6443)"), "{stranger}");
         assert_eq!(membership(&FakeHost::new(), &configuration, &client, &found()).await, Ok(Membership::None));
+    }
+
+    #[tokio::test]
+    async fn a_kubelet_that_has_no_certificate_yet_is_no_member() {
+        let client = FakeApi::start().await.client().await;
+        let mut kubeconfig = Kubeconfig::bootstrap("https://x:6443", "c", "CA\n", &Secret::new("t"));
+        kubeconfig.users[0].user.client_certificate = Some("/var/lib/kubelet/pki/kubelet-client-current.pem".into());
+        let host = FakeHost::new().file("/etc/kubernetes/kubelet.conf", kubeconfig.to_text().expose());
+        let member = async |host: &FakeHost| membership(host, &configuration(), &client, &found()).await;
+        assert_eq!(member(&host).await, Ok(Membership::None));
+        let host = host.file("/var/lib/kubelet/pki/kubelet-client-current.pem", "");
+        assert_eq!(member(&host).await, Ok(Membership::Member));
     }
 
     #[rstest]

@@ -9,6 +9,7 @@ mod load;
 mod older;
 mod shape;
 mod validation;
+mod write;
 
 pub use cluster::{
     ApiServer, Arg, ClusterConfiguration, ControlPlaneComponent, Dns, EnvVar, Etcd, ExternalEtcd, HostPathMount,

@@ -31,7 +31,7 @@ fn wanted(plan: &Plan, replicas: u32) -> Result<Vec<Value>> {
     let cluster = &plan.cluster;
     let images = version::images(cluster)?;
     let mut wanted = Vec::new();
-    if !cluster.dns.disabled {
+    if !cluster.dns.disabled && plan.phases.wants("addon/coredns") {
         let address = kubelet::dns_address(cluster);
         wanted.extend(addons::coredns(&Coredns {
             image: &images.coredns,
@@ -43,7 +43,7 @@ fn wanted(plan: &Plan, replicas: u32) -> Result<Vec<Value>> {
             named_probe_ports: plan.release.coredns_named_probe_ports,
         }));
     }
-    if !cluster.proxy.disabled {
+    if !cluster.proxy.disabled && plan.phases.wants("addon/kube-proxy") {
         let local = &plan.init.local_api_endpoint;
         let configuration = addons::configuration(
             plan.kube_proxy.as_ref(),

@@ -1,4 +1,4 @@
-//! Phase kubeconfig: the five files of a first control plane (kubeadm.md section 3).
+//! Phase kubeconfig: the five files of a first control plane, the three of one that joins (kubeadm.md section 3).
 
 use std::path::{Path, PathBuf};
 
@@ -16,12 +16,23 @@ use crate::secret::Secret;
 const DIRECTORY: &str = "/etc/kubernetes";
 
 /// Path of a kubeconfig.
-pub(super) fn path(entry: &Entry) -> PathBuf {
+pub(in crate::node) fn path(entry: &Entry) -> PathBuf {
     Path::new(DIRECTORY).join(entry.file)
 }
 
+/// Path of the phase that writes a kubeconfig: `kubeconfig/super-admin`.
+pub(super) fn phase_path(entry: &Entry) -> String {
+    format!("kubeconfig/{}", entry.file.trim_end_matches(".conf"))
+}
+
+/// Those that this run writes: on a host that joins, or did, without super-admin.conf and kubelet.conf.
+pub(super) fn wanted(plan: &Plan) -> impl Iterator<Item = &'static Entry> {
+    let of_role = kubeconfig::CATALOGUE.iter().filter(|entry| entry.on_join || !(plan.joining || plan.joined_before));
+    of_role.filter(|entry| plan.phases.wants(&phase_path(entry)))
+}
+
 /// Writes those that are missing; those that are there are judged and stay.
-pub(super) fn write(
+pub(in crate::node) fn write(
     host: &dyn Host,
     plan: &Plan,
     authority: &Authority,
@@ -36,7 +47,7 @@ pub(super) fn write(
         now_seconds: defaults::now_seconds()?,
     };
     let mut changes = Vec::new();
-    for entry in &kubeconfig::CATALOGUE {
+    for entry in wanted(plan) {
         let path = path(entry);
         match files::text(host, &path)? {
             Some(text) => {
@@ -65,7 +76,7 @@ pub(super) fn write(
 ///
 /// # Errors
 /// Kind `Host` when it is not there, `Configuration` when it cannot be read.
-pub(super) fn local(host: &dyn Host, plan: &Plan, entry: &Entry) -> Result<Secret> {
+pub(in crate::node) fn local(host: &dyn Host, plan: &Plan, entry: &Entry) -> Result<Secret> {
     let path = path(entry);
     let text =
         files::text(host, &path)?.ok_or_else(|| Failure::new(Kind::Host, format!("there is no {}", path.display())))?;
@@ -78,7 +89,7 @@ pub(super) fn local(host: &dyn Host, plan: &Plan, entry: &Entry) -> Result<Secre
 
 #[cfg(test)]
 mod tests {
-    use super::{local, path, write};
+    use super::{Plan, local, path, write};
     use crate::event::Events;
     use crate::host::fake::FakeHost;
     use crate::kubernetes::kubeconfig::{ADMIN, CATALOGUE};
@@ -97,6 +108,28 @@ mod tests {
         assert!(CATALOGUE.iter().all(|entry| host.text(path(entry)).is_some()));
         assert!(host.text(path(&ADMIN)).unwrap().contains("server: https://api.demo.example:6443"));
         assert!(local(&host, &plan, &ADMIN).unwrap().expose().contains("server: https://10.0.0.11:6443"));
+    }
+
+    #[tokio::test]
+    async fn three_files_on_a_host_that_joins() {
+        let (host, other) = (FakeHost::new(), FakeHost::new());
+        let first = plan("");
+        certificates::make(&host, &first, &Events::nowhere()).await.unwrap();
+        for shared in crate::kubernetes::uploaded_certificates::shared(&first.cluster) {
+            other.put(std::path::Path::new(&shared.path), host.text(&shared.path).unwrap().as_bytes(), shared.mode);
+        }
+        let joining = Plan { joining: true, ..first };
+        let (changes, (authority, keys)) = certificates::make(&other, &joining, &Events::nowhere()).await.unwrap();
+        assert_eq!(changes.len(), 7, "{changes:?}");
+        let (changes, ()) = write(&other, &joining, &authority, keys, &Events::nowhere()).unwrap();
+        let names = ["admin", "controller-manager", "scheduler"];
+        assert_eq!(changes, names.map(|name| format!("/etc/kubernetes/{name}.conf written")));
+        // Nothing that is shared is made, whatever is missing.
+        let refused = certificates::make(&FakeHost::new(), &joining, &Events::nowhere()).await.unwrap_err();
+        assert!(
+            refused.sentence.starts_with("/etc/kubernetes/pki/ca.crt, which all control planes share"),
+            "{refused}"
+        );
     }
 
     #[tokio::test]

@@ -23,10 +23,10 @@ const LABELS: [&str; 2] =
 pub(in crate::node) const SOCKET_ANNOTATION: &str = "kubeadm.alpha.kubernetes.io/cri-socket";
 
 /// The link to the certificate a kubelet rotates.
-const ROTATED: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
+pub(in crate::node) const ROTATED: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
 
 /// Waits for the Node and marks it.
-pub(super) async fn mark(client: &Client, plan: &Plan) -> Result<(Changes, ())> {
+pub(in crate::node) async fn mark(client: &Client, plan: &Plan) -> Result<(Changes, ())> {
     let name = plan.node_name();
     let node = &plan.init.node_registration;
     let annotation = (!plan.release.uses_instance_config(&plan.cluster)).then_some(node.cri_socket.as_str());

@@ -7,7 +7,7 @@ use crate::api::wait::{Look, Wait};
 use crate::api::{Access, Client, Identity, Problem, Trust};
 use crate::failure::{Failure, Kind, Result};
 use crate::host::Host;
-use crate::kubernetes::certificates::public_key_hash;
+use crate::kubernetes::certificates::{Certificate, public_key_hash};
 use crate::kubernetes::configuration::{BootstrapTokenDiscovery, Discovery};
 use crate::kubernetes::jws;
 use crate::kubernetes::kubeconfig::{Cluster, Kubeconfig};
@@ -32,6 +32,13 @@ pub(super) struct Found {
     pub(super) server: String,
     /// The cluster's CA, PEM.
     pub(super) ca_pem: String,
+}
+
+/// Whether two PEM texts name the same authority: a file may hold more certificates than the one that signs.
+pub(super) fn same_authority(one: &str, other: &str) -> bool {
+    let read = |text: &str| Certificate::parse_pem(text).unwrap_or_default();
+    let (first, second) = (read(one), read(other));
+    one.trim() == other.trim() || first.iter().any(|certificate| second.contains(certificate))
 }
 
 /// Finds the cluster.

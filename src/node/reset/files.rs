@@ -10,7 +10,9 @@ use crate::failure::Result;
 use crate::host::{Command, Host};
 use crate::kubernetes::podnetwork::UNIT;
 use crate::message::ResetOrder;
+use crate::node::etcd::Trace;
 use crate::node::network;
+use crate::secret::Secret;
 
 /// kubeconfigs of a node (kubeadm.md section 12).
 const KUBECONFIGS: &[&str] = &[
@@ -54,8 +56,12 @@ pub(super) fn traces(host: &dyn Host) -> Result<Traces> {
     };
     let certificates =
         flag(&api_server, "--client-ca-file=").and_then(|file| Some(file.strip_suffix("/ca.crt")?.to_owned()));
+    let certificates = absolute(certificates, "/etc/kubernetes/pki");
+    let admin = text("/etc/kubernetes/admin.conf")?;
     Ok(Traces {
-        certificates: absolute(certificates, "/etc/kubernetes/pki"),
+        etcd: Trace::read(host, &etcd, &certificates)?,
+        admin: Some(admin).filter(|text| !text.is_empty()).map(Secret::new),
+        certificates,
         etcd_data: absolute(flag(&etcd, "--data-dir="), "/var/lib/etcd"),
         bridge: bridge(host)?,
     })
