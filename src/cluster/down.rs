@@ -83,7 +83,7 @@ impl Turn {
 }
 
 /// A node of a cluster that clusterctl did not make under this name is not touched.
-fn is_ours(inventory: &Inventory, session: Session) -> Result<Session> {
+pub(super) fn is_ours(inventory: &Inventory, session: Session) -> Result<Session> {
     let state = &session.facts.kubernetes;
     let has_state = state.kubelet_conf || state.admin_conf || !state.manifests.is_empty();
     match &state.journal_cluster {
