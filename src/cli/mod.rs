@@ -262,6 +262,27 @@ mod tests {
     }
 
     #[test]
+    fn what_the_readme_tells_to_type_can_be_typed() {
+        let readme = include_str!("../../README.md");
+        let commands: Vec<&str> = readme
+            .lines()
+            .filter_map(|line| line.strip_prefix("    "))
+            .map(|line| line.trim_start_matches("$ "))
+            .filter(|line| line.starts_with("clusterctl ") && !line.contains("──") && !line.contains(": cluster "))
+            .collect();
+        assert!(commands.len() > 12, "{commands:?}");
+        for command in commands {
+            let typed = command.split(['#', '>']).next().unwrap_or_default();
+            // `-o` of `bundle create` and of `node` are not that of every verb; three dots stand for what a person has.
+            let words = typed.split_whitespace().map(|word| word.trim_end_matches("..."));
+            let words = words.map(|word| if word.is_empty() { "abcdef.0123456789abcdef" } else { word });
+            if let Err(error) = CommandLine::try_parse_from(words) {
+                panic!("`{command}` of the README: {error}");
+            }
+        }
+    }
+
+    #[test]
     fn the_readme_lists_the_exit_codes_in_order_of_weight() {
         let readme = include_str!("../../README.md");
         let section = readme.split("## Exit codes").nth(1).and_then(|rest| rest.split("\n## ").next());
