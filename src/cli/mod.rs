@@ -14,6 +14,7 @@ use crate::failure::{Failure, Kind, Result};
 use crate::ui::{Color, Output, Prompts, Screen, Settings};
 
 pub mod agent;
+pub mod balancer;
 pub mod bundle;
 pub mod completion;
 pub mod down;
@@ -97,6 +98,9 @@ pub enum Verb {
     /// Our process on a host
     #[command(hide = true)]
     Agent(agent::Arguments),
+    /// The way from a node to the API servers
+    #[command(hide = true)]
+    Balancer(balancer::Arguments),
     /// Print an example inventory, its schema, or what is wrong with yours
     Inventory(inventory::Arguments),
     /// Print the script that completes commands in your shell
@@ -130,6 +134,7 @@ async fn dispatch(verb: Verb, context: &Context) -> Result<ExitCode> {
         Verb::Bundle(arguments) => bundle::run(&arguments, context).await,
         Verb::Node(arguments) => node::run(&arguments, context).await,
         Verb::Agent(arguments) => agent::run(&arguments).await,
+        Verb::Balancer(arguments) => balancer::run(&arguments, context).await,
         Verb::Inventory(arguments) => inventory::run(&arguments, context),
         Verb::Completion(arguments) => completion::run(&arguments, context),
         Verb::Version => version::run(context),

@@ -2,18 +2,23 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 
 use crate::cancel::Cancel;
 use crate::event::Events;
 use crate::fact::Facts;
-use crate::failure::{Failure, Result};
+use crate::failure::{Failure, Kind, Result};
 use crate::inventory::{Host, Inventory, SecretSource};
 use crate::message::{Holder, Request};
 use crate::remote::{Agent, Privilege, Programs, Start};
 use crate::secret::Secret;
 use crate::ssh;
+
+/// How long a control plane may take to answer before the next one is tried beside it.
+const HEAD_START: Duration = Duration::from_secs(2);
 
 /// How hosts are reached.
 #[derive(Clone)]
@@ -91,6 +96,51 @@ pub async fn connect_to(
     sessions.sort_by_key(|session| order.get(session.host.name.as_str()).copied());
     failures.sort_by_key(|failure| failure.host.as_deref().and_then(|host| order.get(host)).copied());
     Ok((sessions, failures))
+}
+
+/// Reaches one control plane of the cluster: the first that serves, else one that has the administrator's credentials.
+/// They are tried in inventory order, the next one as well when one takes long: a dead one holds nobody up.
+///
+/// # Errors
+/// Why the last of them is of no use.
+pub async fn connect_to_control_plane(inventory: &Inventory, settings: &Settings) -> Result<Session> {
+    let programs = Programs::find()?;
+    let configuration = ssh::Configuration::of_this_machine()?;
+    let mut waiting = inventory.control_planes();
+    let mut attempts = FuturesUnordered::new();
+    let mut ended = Vec::new();
+    let mut second_best = None;
+    loop {
+        if let Some(host) = waiting.next() {
+            attempts.push(reach(host, programs.clone(), None, configuration.clone(), settings));
+        }
+        let next = if waiting.clone().next().is_some() {
+            tokio::time::timeout(HEAD_START, attempts.next()).await
+        } else {
+            Ok(attempts.next().await)
+        };
+        match next {
+            // It takes long: the next one, too.
+            Err(_) => {}
+            Ok(None) => break,
+            Ok(Some(Ok(session))) if session.facts.kubernetes.serves => return Ok(session),
+            Ok(Some(Ok(session))) if session.facts.kubernetes.admin_conf => {
+                second_best.get_or_insert(session);
+            }
+            Ok(Some(Ok(session))) => ended.push(
+                Failure::new(Kind::Cluster, "there is no cluster on it")
+                    .on(&session.host.name)
+                    .advise("run `clusterctl up` first"),
+            ),
+            Ok(Some(Err(failure))) => ended.push(failure),
+        }
+    }
+    match second_best {
+        Some(session) => Ok(session),
+        None => {
+            Err(ended.pop().unwrap_or_else(|| Failure::new(Kind::Configuration, "the inventory has no control plane")))
+        }
+    }
 }
 
 async fn reach(

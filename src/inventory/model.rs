@@ -1,7 +1,7 @@
 //! The inventory after loading: defaults filled in, references resolved, everything valid.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use ipnet::IpNet;
@@ -27,7 +27,7 @@ impl Inventory {
     }
 
     /// The control planes in inventory order.
-    pub fn control_planes(&self) -> impl Iterator<Item = &Host> {
+    pub fn control_planes(&self) -> impl Iterator<Item = &Host> + Clone {
         self.hosts.iter().filter(|host| host.role == Role::ControlPlane)
     }
 
@@ -44,8 +44,8 @@ pub struct Cluster {
     pub name: String,
     /// Kubernetes version without `v`: `1.36.3`.
     pub kubernetes: semver::Version,
-    /// `host:port` that all nodes reach the API by; the first control plane's address when absent.
-    pub endpoint: Option<String>,
+    /// What all nodes reach the API by; the first control plane's address when absent.
+    pub endpoint: Option<Endpoint>,
     /// Networks and the plugin.
     pub network: Network,
     /// kubeadm documents, passed through: the text of the file named by `kubeadm:` or written inline. `None` if absent.
@@ -54,6 +54,38 @@ pub struct Cluster {
     pub bundle: Option<PathBuf>,
     /// Settings of the container runtime.
     pub containerd: Containerd,
+}
+
+/// What all nodes reach the API by, whichever control plane is lost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Endpoint {
+    /// `host:port` of what the user has: a load balancer, a virtual address, a DNS name.
+    Address(String),
+    /// A balancer of ours on every node.
+    BuiltIn,
+}
+
+/// Where the built-in balancer of a node listens.
+pub const BUILT_IN_ENDPOINT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 6444);
+
+impl Endpoint {
+    /// `host:port`, as kubeadm's controlPlaneEndpoint.
+    pub fn address(&self) -> String {
+        match self {
+            Self::Address(address) => address.clone(),
+            Self::BuiltIn => BUILT_IN_ENDPOINT.to_string(),
+        }
+    }
+}
+
+impl std::fmt::Display for Endpoint {
+    /// As it is written in an inventory.
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Address(address) => formatter.write_str(address),
+            Self::BuiltIn => formatter.write_str("built-in"),
+        }
+    }
 }
 
 /// kubeadm documents a person wrote, with where they stand, for messages.

@@ -72,7 +72,9 @@ fn cluster_schema() -> Value {
             },
             "endpoint": {
                 "type": "string",
-                "description": "`host:port` by which all nodes reach the API; needed from two control planes on",
+                "description": "By what all nodes reach the API: `built-in` (a balancer on every node), or the \
+                                `host:port` of one you have; needed from two control planes on",
+                "examples": ["built-in", "api.demo.example:6443"],
             },
             "network": nullable(network_schema()),
             "kubeadm": {

@@ -5,10 +5,10 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::Role;
 use super::cluster;
 use super::hosts::Draft;
 use super::walk::Walk;
+use super::{Endpoint, Role};
 use crate::yaml::{Finding, Span};
 
 /// All checks of the whole. `hosts_key` is where `hosts` stands.
@@ -72,8 +72,8 @@ fn roles(walk: &mut Walk, cluster: &cluster::Draft, hosts: &[Draft], hosts_key: 
                 let message = format!("{} control planes need `cluster.endpoint`", control_planes.len());
                 let finding = Finding::error(second.role, message).label("the second control plane");
                 walk.find(finding.related(first.role, "the first").help(
-                    "set `cluster.endpoint` to a `host:port` that stays when a control plane is lost: \
-                     a load balancer, a virtual address or a DNS name",
+                    "write `endpoint: built-in` for a balancer on every node, or the `host:port` of one you have, \
+                     which stays when a control plane is lost: a load balancer, a virtual address or a DNS name",
                 ));
             }
             if control_planes.len().is_multiple_of(2)
@@ -177,6 +177,7 @@ fn overlap(one: &IpNet, other: &IpNet) -> bool {
 }
 
 fn endpoint_address(draft: &cluster::Draft) -> Option<IpAddr> {
-    let (host, _) = draft.cluster.endpoint.as_deref()?.rsplit_once(':')?;
+    let Some(Endpoint::Address(endpoint)) = &draft.cluster.endpoint else { return None };
+    let (host, _) = endpoint.rsplit_once(':')?;
     host.trim_start_matches('[').trim_end_matches(']').parse().ok()
 }

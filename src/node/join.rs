@@ -79,7 +79,7 @@ async fn run(
     let limit = configuration.timeouts.kubernetes_api_call.0;
     let (settings, member) = tokio::try_join!(
         cluster::read(&bootstrap, limit, events),
-        membership(host, &configuration, &bootstrap, &found)
+        membership(host, facts, &configuration, &bootstrap, &found)
     )?;
 
     let node = &configuration.node_registration;
@@ -208,6 +208,7 @@ enum Membership {
 /// Looks whether the host is a node of this cluster already, and refuses one of another cluster or a name that is taken.
 async fn membership(
     host: &dyn Host,
+    facts: &Facts,
     configuration: &JoinConfiguration,
     bootstrap: &Client,
     found: &Found,
@@ -241,7 +242,8 @@ async fn membership(
     let node =
         node.map_err(|problem| problem.failure(format!("the cluster does not say whether there is a Node {name}")))?;
     match node {
-        Some(node) if is_ready(&node) => Err(Failure::new(
+        // A machine that was replaced a moment ago still looks alive to the cluster; at this address nobody else can be.
+        Some(node) if is_ready(&node) && !is_here(&node, facts) => Err(Failure::new(
             Kind::Preflight,
             format!("the cluster has a Node {name} that is ready: two hosts cannot have one name"),
         )
@@ -257,6 +259,13 @@ fn has_certificate(host: &dyn Host, kubeconfig: &Kubeconfig) -> Result<bool> {
         Some(path) => Ok(host.entry(Path::new(path))?.is_some()),
         None => Ok(true),
     }
+}
+
+/// Whether a Node has an address of this host.
+fn is_here(node: &serde_json::Value, facts: &Facts) -> bool {
+    let addresses = node.pointer("/status/addresses").and_then(|addresses| addresses.as_array());
+    let mut addresses = addresses.into_iter().flatten().filter_map(|address| address["address"].as_str()?.parse().ok());
+    addresses.any(|address: std::net::IpAddr| facts.addresses.iter().any(|link| link.address.addr() == address))
 }
 
 fn is_ready(node: &serde_json::Value) -> bool {
@@ -418,11 +427,15 @@ mod tests {
     async fn a_member_stays_and_a_stranger_is_refused() {
         let client = FakeApi::start().await.client().await;
         let configuration = configuration();
-        let member = membership(&kubelet_conf("CA\n"), &configuration, &client, &found()).await;
+        let member = membership(&kubelet_conf("CA\n"), &facts(), &configuration, &client, &found()).await;
         assert_eq!(member, Ok(Membership::Member));
-        let stranger = membership(&kubelet_conf("OTHER\n"), &configuration, &client, &found()).await.unwrap_err();
+        let stranger =
+            membership(&kubelet_conf("OTHER\n"), &facts(), &configuration, &client, &found()).await.unwrap_err();
         assert!(stranger.sentence.contains("node of another cluster (https://x:6443)"), "{stranger}");
-        assert_eq!(membership(&FakeHost::new(), &configuration, &client, &found()).await, Ok(Membership::None));
+        assert_eq!(
+            membership(&FakeHost::new(), &facts(), &configuration, &client, &found()).await,
+            Ok(Membership::None)
+        );
     }
 
     #[tokio::test]
@@ -431,21 +444,29 @@ mod tests {
         let mut kubeconfig = Kubeconfig::bootstrap("https://x:6443", "c", "CA\n", &Secret::new("t"));
         kubeconfig.users[0].user.client_certificate = Some("/var/lib/kubelet/pki/kubelet-client-current.pem".into());
         let host = FakeHost::new().file("/etc/kubernetes/kubelet.conf", kubeconfig.to_text().expose());
-        let member = async |host: &FakeHost| membership(host, &configuration(), &client, &found()).await;
+        let member = async |host: &FakeHost| membership(host, &facts(), &configuration(), &client, &found()).await;
         assert_eq!(member(&host).await, Ok(Membership::None));
         let host = host.file("/var/lib/kubelet/pki/kubelet-client-current.pem", "");
         assert_eq!(member(&host).await, Ok(Membership::Member));
     }
 
     #[rstest]
-    #[case("True", false)]
-    #[case("False", true)]
+    #[case("True", "10.0.0.77", false)]
+    #[case("False", "10.0.0.77", true)]
+    // The host's own address: it was this machine, or the one it replaces.
+    #[case("True", "10.0.0.11", true)]
     #[tokio::test]
-    async fn a_name_that_is_taken_by_a_living_node_is_refused(#[case] ready: &str, #[case] free: bool) {
+    async fn a_name_that_is_taken_by_a_living_node_is_refused(
+        #[case] ready: &str,
+        #[case] address: &str,
+        #[case] free: bool,
+    ) {
         let api = FakeApi::start().await;
-        api.put(json!({"kind": "Node", "metadata": {"name": "cp1"},
-            "status": {"conditions": [{"type": "Ready", "status": ready}]}}));
-        let member = membership(&FakeHost::new(), &configuration(), &api.client().await, &found()).await;
+        api.put(json!({"kind": "Node", "metadata": {"name": "cp1"}, "status": {
+            "conditions": [{"type": "Ready", "status": ready}],
+            "addresses": [{"type": "InternalIP", "address": address}],
+        }}));
+        let member = membership(&FakeHost::new(), &facts(), &configuration(), &api.client().await, &found()).await;
         assert_eq!(member.is_ok(), free);
     }
 

@@ -5,6 +5,7 @@ mod bed;
 mod both_ways;
 mod certificates;
 mod golden;
+mod high_availability;
 mod interruption;
 mod lifecycle;
 mod minors;
