@@ -151,7 +151,16 @@ mod tests {
 
     fn able() -> Facts {
         let programs = ["mount", "losetup", "cp"].map(str::to_owned).to_vec();
-        Facts { cpus: 2, memory_bytes: 4 << 30, cgroup_version: 2, kernel: "6.12.0".into(), programs, ..facts() }
+        Facts {
+            cpus: 2,
+            memory_bytes: 4 << 30,
+            cgroup_version: 2,
+            cgroup_controllers: ["cpu", "cpuset", "hugetlb", "io", "memory", "pids"].map(str::to_owned).to_vec(),
+            kernel: "6.12.0".into(),
+            kernel_options: Some(crate::node::kernel_options().map(str::to_owned).collect()),
+            programs,
+            ..facts()
+        }
     }
 
     fn with(more: &str) -> InitOrder {

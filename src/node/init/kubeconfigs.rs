@@ -170,10 +170,8 @@ mod tests {
         assert_eq!(changes, names.map(|name| format!("/etc/kubernetes/{name}.conf written")));
         // Nothing that is shared is made, whatever is missing.
         let refused = certificates::make(&FakeHost::new(), &joining, &Events::nowhere()).await.unwrap_err();
-        assert!(
-            refused.sentence.starts_with("/etc/kubernetes/pki/ca.crt, which all control planes share"),
-            "{refused}"
-        );
+        assert_eq!(refused.sentence, "4 things are missing or do not fit in /etc/kubernetes/pki");
+        assert!(refused.detail.unwrap().starts_with("/etc/kubernetes/pki/ca.crt, which all control planes share"));
     }
 
     #[tokio::test]

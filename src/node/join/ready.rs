@@ -92,6 +92,8 @@ mod tests {
             cpus: 2,
             memory_bytes: 4 << 30,
             cgroup_version: 2,
+            cgroup_controllers: ["cpu", "cpuset", "hugetlb", "io", "memory", "pids"].map(str::to_owned).to_vec(),
+            kernel_options: Some(crate::node::kernel_options().map(str::to_owned).collect()),
             kernel: "6.12".into(),
             programs: ["mount", "losetup", "cp"].map(str::to_owned).into(),
             ..facts()
