@@ -337,7 +337,7 @@ mod tests {
     use rstest::rstest;
     use serde_json::json;
 
-    use super::{Found, Membership, load, membership, trust};
+    use super::{Found, Membership, join, load, membership, trust};
     use crate::api::fake::FakeApi;
     use crate::event::Events;
     use crate::failure::Kind;
@@ -372,9 +372,12 @@ mod tests {
     }
 
     #[rstest]
-    fn orders_that_are_not_for_us(#[case] more: &str, #[case] sentence: &str) {
-        let failure = load(&FakeHost::new(), &facts(), &order(more), &Events::nowhere()).unwrap_err();
-        assert_eq!((failure.kind, failure.sentence.as_str()), (Kind::Configuration, sentence));
+    #[case("dryRun: true\n", "JoinConfiguration asks for a dry run")]
+    #[case("skipPhases: [kubelet]\n", "invalid phase name")]
+    #[tokio::test]
+    async fn orders_that_cannot_be_followed(#[case] more: &str, #[case] sentence: &str) {
+        let failure = join(&FakeHost::new(), &facts(), &order(more), &Events::nowhere()).await.unwrap_err();
+        assert!(failure.sentence.starts_with(sentence), "{failure}");
     }
 
     #[tokio::test]

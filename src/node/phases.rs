@@ -96,7 +96,7 @@ pub const INIT: Workflow = Workflow {
             ),
             &["uploadconfig"],
         ),
-        one("upload-certs", "Store the shared certificates in the Secret kubeadm-certs, encrypted"),
+        one("upload-certs", "Store the shared certificates in the cluster, encrypted"),
         one("mark-control-plane", "Label and taint the Node as a control plane"),
         also(one("bootstrap-token", "Make the tokens nodes join with, and what they allow"), &["bootstraptoken"]),
         group(

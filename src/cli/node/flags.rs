@@ -56,7 +56,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 
 /// For clap: `Name=true`.
 pub(super) fn gate(text: &str) -> Result<(String, bool), String> {
-    let wrong = || format!("{text:?} is not a gate such as NodeLocalCRISocket=true");
+    let wrong = || format!("{text:?} is no gate such as NodeLocalCRISocket=true");
     let (name, value) = text.split_once('=').ok_or_else(wrong)?;
     Ok((name.trim().to_owned(), value.trim().parse().map_err(|_| wrong())?))
 }

@@ -39,11 +39,8 @@ pub fn judge(text: &str, deprecated: bool) -> Judged {
     if documents == Documents::default() {
         judged.errors.push("there is no document of kubeadm's in it".to_owned());
     }
-    for result in complete_and_validate(documents) {
-        if let Err(failure) = result {
-            judged.errors.extend(sentences(&failure));
-        }
-    }
+    let failures = complete_and_validate(documents).into_iter().filter_map(Result::err);
+    failures.for_each(|failure| judged.errors.extend(sentences(&failure)));
     judged
 }
 
@@ -110,7 +107,7 @@ mod tests {
         "nodeRegistration:\n  nam: x\n",
         "InitConfiguration has no field nodeRegistration.nam (line 4, column 3)"
     )]
-    #[case(CLUSTER, "apiServer:\n  extraArgs:\n  - {name: a, valu: b}\n", "extraArgs[0].valu (line 5, column 14)")]
+    #[case(CLUSTER, "apiServer:\n  extraArgs:\n  - {name: a, valu: b}\n", "extraArgs[0].valu (line 5, column 15)")]
     #[case(UPGRADE, "appl: {}\n", "UpgradeConfiguration has no field appl (line 3, column 1)")]
     #[case(INIT, "nodeRegistration: {imagePullPolicy: Sometimes}\n", "imagePullPolicy")]
     #[case(INIT, "localAPIEndpoint: {bindPort: no}\n", "InitConfiguration has a wrong value")]

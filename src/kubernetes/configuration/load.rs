@@ -231,8 +231,8 @@ apiVersion: example.com/v1
         assert_eq!(
             loaded.warnings,
             [
-                "ClusterConfiguration has no field apiServer.extraArg (line 15, column 3); it is ignored",
-                "ClusterConfiguration has no field etcd.local.serverCertSans (line 16, column 88); it is ignored",
+                "ClusterConfiguration has no field apiServer.extraArg (line 18, column 3); it is ignored",
+                "ClusterConfiguration has no field etcd.local.serverCertSans (line 19, column 79); it is ignored",
                 "Thing of example.com/v1 is not known here and is ignored"
             ]
         );

@@ -4,11 +4,13 @@
 //! looks again and again, and whoever finds room goes in. Nothing here is undone on failure: a member that was added is
 //! taken up by the next run, and until it is promoted it has no vote that could be missed.
 
+use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::cluster::{Cluster, endpoints};
-use super::gateway::{Member, Refusal};
+use super::gateway::Member;
 use super::membership::{Arrival, Quorum, There, arrival, initial_cluster};
 use crate::api::Client;
 use crate::api::wait::{Look, Wait};
@@ -22,8 +24,8 @@ const EVERY: Duration = Duration::from_millis(250);
 /// Hosts that joined at the same moment look at different ones: a part of this is added, by the host's name.
 const JITTER_MILLISECONDS: u64 = 150;
 
-/// Time between two looks at the own member.
-const EVERY_OWN: Duration = Duration::from_millis(100);
+/// Time between two tries to promote the own member.
+const EVERY_OWN: Duration = Duration::from_millis(150);
 
 /// How long etcd may be without a quorum before joining is given up: members that come and go leave it for seconds.
 const QUORUM_LIMIT: Duration = Duration::from_secs(45);
@@ -41,6 +43,8 @@ pub(in crate::node) struct Entrant<'a> {
     pub(in crate::node) log: &'a Path,
     /// Its static pod.
     pub(in crate::node) manifest: &'a Path,
+    /// How many learners etcd takes at a time.
+    pub(in crate::node) learners: usize,
 }
 
 /// Limits of waiting.
@@ -114,13 +118,17 @@ async fn enter_cluster(host: &dyn Host, mut cluster: Cluster, entrant: &Entrant<
             };
             let mut next = arrival(&members, entrant.peer_url, entrant.there(host)?);
             if next == Arrival::Add {
+                // Every try is a change that all members agree on, even one that is refused.
+                if members.iter().filter(|member| member.is_learner).count() >= entrant.learners {
+                    return Ok(Look::NotYet(no_room(&members, "etcd takes no other learner meanwhile")));
+                }
                 let added = cluster
                     .change(async |endpoint| cluster.gateway.add_learner(&endpoint, entrant.peer_url).await)
                     .await;
                 match added {
                     Ok(()) => note(format!("etcd member {} added as learner", entrant.peer_url)),
                     Err(refusal) if refusal.peer_is_there() => {}
-                    Err(refusal) => return Ok(Look::NotYet(no_room(&members, &refusal))),
+                    Err(refusal) => return Ok(Look::NotYet(no_room(&members, &refusal.to_string()))),
                 }
                 members = match cluster.members().await {
                     Ok(members) => members,
@@ -166,13 +174,13 @@ fn own_host(url: &str) -> &str {
 }
 
 /// Why there is no room, with whoever is in front.
-fn no_room(members: &[Member], refusal: &Refusal) -> String {
+fn no_room(members: &[Member], refusal: &str) -> String {
     let learner = members.iter().find(|member| member.is_learner);
     match learner {
         Some(member) => {
             format!("{refusal}; the learner {} at {} is in front", member.label(), member.peer_urls.join(", "))
         }
-        None => refusal.to_string(),
+        None => refusal.to_owned(),
     }
 }
 
@@ -235,7 +243,8 @@ async fn replace(cluster: &Cluster, members: &[Member], healthy: &[u64], id: u64
     }
 }
 
-/// Waits until the member of `entry` has started, gives it its vote, and waits until it serves. `renew` is called with the
+/// Waits until the member of `entry` is in sync with the others, and gives it its vote. Clients it serves up to 7 s later, when it has said
+/// its name a second time: what the first saying leads to may come to it in a snapshot, unseen. `renew` is called with the
 /// members while it has not started and those it was told of are not those of now: others come and go meanwhile, and etcd
 /// only starts with the right ones.
 ///
@@ -256,55 +265,33 @@ pub(in crate::node) async fn promote(
                 .advise("reset the host and join it again")),
         }
     };
-    let waited = Wait::new("etcd on this host", "start", limits.start).every(EVERY_OWN);
-    waited
-        .until(async || match own().await? {
-            None => Ok(Look::NotYet("the other members do not answer".to_owned())),
-            Some((own, _)) if own.has_started() => Ok(Look::There(())),
-            Some((_, members)) => {
-                if let Some(told) = &entry.initial_cluster {
-                    let now = initial_cluster(&members, entrant.peer_url, entrant.node_name);
-                    let urls = |members: &[EtcdMember]| -> std::collections::BTreeSet<String> {
-                        members.iter().map(|member| member.peer_url.clone()).collect()
-                    };
-                    if urls(told) != urls(&now) {
-                        renew(&now)?;
-                    }
-                }
-                Ok(Look::NotYet("the other members have not heard of it".to_owned()))
-            }
-        })
-        .await?;
-    let promoted = std::sync::atomic::AtomicBool::new(false);
-    let wait = Wait::new("etcd on this host", "get in sync and be promoted", limits.etcd).every(EVERY_OWN);
-    let url = wait
-        .until(async || match own().await? {
-            None => Ok(Look::NotYet("the other members do not answer".to_owned())),
-            // Also when an answer was lost, or somebody else promoted it.
-            Some((own, _)) if !own.is_learner => Ok(Look::There(own.client_urls)),
-            Some((own, _)) => {
-                let asked = cluster.change(async |endpoint| cluster.gateway.promote(&endpoint, id).await).await;
-                match asked {
-                    Ok(()) => {
-                        promoted.store(true, std::sync::atomic::Ordering::Relaxed);
-                        Ok(Look::There(own.client_urls))
-                    }
-                    Err(refusal) => Ok(Look::NotYet(refusal.to_string())),
-                }
-            }
-        })
-        .await?;
-    let wait = Wait::new("etcd on this host", "serve", limits.etcd).every(EVERY_OWN);
+    let urls =
+        |members: &[EtcdMember]| -> BTreeSet<String> { members.iter().map(|member| member.peer_url.clone()).collect() };
+    let promoted = AtomicBool::new(false);
+    let limit = limits.start + limits.etcd;
+    let wait = Wait::new("etcd on this host", "start, get in sync and be given its vote", limit).every(EVERY_OWN);
     wait.until(async || {
-        let mut reason = "it announces no URL for clients".to_owned();
-        for url in &url {
-            match cluster.gateway.status(url).await {
-                Ok(status) if status.is_healthy() && !status.is_learner => return Ok(Look::There(())),
-                Ok(status) => reason = format!("it has no leader yet, or an alarm ({})", status.errors.join(", ")),
-                Err(refusal) => reason = refusal.to_string(),
+        let Some((own, members)) = own().await? else {
+            return Ok(Look::NotYet("the other members do not answer".to_owned()));
+        };
+        // Also when an answer was lost, or somebody else promoted it.
+        if !own.is_learner {
+            return Ok(Look::There(()));
+        }
+        if let Some(told) = entry.initial_cluster.as_ref().filter(|_| !own.has_started()) {
+            let now = initial_cluster(&members, entrant.peer_url, entrant.node_name);
+            if urls(told) != urls(&now) {
+                renew(&now)?;
             }
         }
-        Ok(Look::NotYet(reason))
+        // It is in sync often before the others know its name; one that does not run is never in sync.
+        match cluster.change(async |endpoint| cluster.gateway.promote(&endpoint, id).await).await {
+            Ok(()) => {
+                promoted.store(true, Ordering::Relaxed);
+                Ok(Look::There(()))
+            }
+            Err(refusal) => Ok(Look::NotYet(refusal.to_string())),
+        }
     })
     .await?;
     Ok(promoted.into_inner().then(|| format!("etcd member {id:x} promoted")).into_iter().collect())
@@ -330,6 +317,7 @@ mod tests {
             data: Path::new("/var/lib/etcd"),
             log: Path::new("/var/lib/etcd/member/wal"),
             manifest: Path::new("/etc/kubernetes/manifests/etcd.yaml"),
+            learners: 1,
         }
     }
 

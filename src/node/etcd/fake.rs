@@ -205,8 +205,10 @@ impl State {
                 self.changes.push(format!("add {host}"));
                 self.members.push(Member { id: self.next, name: String::new(), host, learner: true, alive: false });
             }
-            "cluster/member/promote" if self.late > 0 => {
-                self.late -= 1;
+            "cluster/member/promote"
+                if self.late > 0 || self.members.iter().any(|member| member.id == id && !member.alive) =>
+            {
+                self.late = self.late.saturating_sub(1);
                 return refused("etcdserver: can only promote a learner member which is in sync with leader");
             }
             "cluster/member/promote" if known => {

@@ -158,11 +158,7 @@ impl Plan {
         version: Version,
         release: &'static Release,
         hostname: &str,
-        patches: &Patches,
-        phases: &Selection,
     ) -> Self {
-        let left_out = JOINING.iter().filter(|(joining, _)| !phases.wants(joining)).map(|(_, path)| *path);
-        let left_out: Vec<&str> = left_out.collect();
         let init = InitConfiguration {
             node_registration: join.node_registration.clone(),
             local_api_endpoint: control_plane.local_api_endpoint.clone(),
@@ -181,13 +177,22 @@ impl Plan {
             joining: true,
             joined_before: false,
             etcd_members: Vec::new(),
-            patches: patches.clone(),
+            patches: Patches::default(),
             door: Door::Real,
-            phases: Selection::whole(&phases::INIT).without(&left_out),
+            phases: Selection::whole(&phases::INIT),
             hostname: hostname.to_owned(),
             version,
             release,
         }
+    }
+
+    /// The plan with a person's patches, and without what these phases of `join` leave out.
+    pub(in crate::node) fn laid_out(mut self, patches: &Patches, joining: &Selection) -> Self {
+        let left_out: Vec<&str> =
+            JOINING.iter().filter(|(phase, _)| !joining.wants(phase)).map(|(_, path)| *path).collect();
+        self.phases = self.phases.without(&left_out);
+        self.patches = patches.clone();
+        self
     }
 
     /// A phase that is left out unless any of `path` is wanted; `id` is that of the step a person sees.

@@ -28,6 +28,9 @@ use crate::node::phases::Selection;
 use crate::node::{diagnosis, files, images, kubelet, unit};
 
 /// Where the kubelet looks for static pods.
+const MANIFESTS: &str = "/etc/kubernetes/manifests";
+
+/// etcd's.
 const ETCD_MANIFEST: &str = "/etc/kubernetes/manifests/etcd.yaml";
 
 /// A join under way: the host, and what is known of the cluster.
@@ -60,9 +63,8 @@ impl Join<'_> {
             settings.version.clone(),
             settings.release,
             &self.facts.hostname,
-            self.patches,
-            self.phases,
-        );
+        )
+        .laid_out(self.patches, self.phases);
         let key = control_plane.certificate_key.as_ref();
         self.is_no_worker(&plan)?;
         if self.phases.wants("preflight") {
@@ -177,6 +179,8 @@ impl Join<'_> {
             true => plan.init.local_api_endpoint.url(),
             false => self.found.server.clone(),
         };
+        // A kubelet that starts before there is the folder looks into it only every 20 s.
+        host.create_directory(Path::new(MANIFESTS), 0o700)?;
         let own = Found { server, ca_pem: self.found.ca_pem.clone() };
         let mut changes = trust(host, configuration, &settings.cluster.cluster_name, &own, self.member)?;
         let restart = !changes.is_empty();
@@ -213,8 +217,12 @@ impl Join<'_> {
         let local = plan.cluster.etcd.local.as_ref();
         let Some(local) = local.filter(|_| self.phases.wants("etcd-join")) else { return Ok(0) };
         let data = PathBuf::from(&local.data_dir);
-        let log = local.extra_args.iter().rev().find(|argument| argument.name == "wal-dir");
-        let log = log.map_or_else(|| data.join("member/wal"), |argument| PathBuf::from(&argument.value));
+        let given = |name: &str| {
+            let argument = local.extra_args.iter().rev().find(|argument| argument.name == name);
+            argument.map(|argument| argument.value.as_str())
+        };
+        let log = given("wal-dir").map_or_else(|| data.join("member/wal"), PathBuf::from);
+        let learners = given("max-learners").or_else(|| given("experimental-max-learners"));
         let peer_url = etcd::peer_url(&plan.init.local_api_endpoint);
         let entrant = Entrant {
             node_name: plan.node_name(),
@@ -222,6 +230,7 @@ impl Join<'_> {
             data: &data,
             log: &log,
             manifest: Path::new(ETCD_MANIFEST),
+            learners: learners.and_then(|count| count.parse().ok()).unwrap_or(1),
         };
         let timeouts = &plan.init.timeouts;
         let limits = Limits {
