@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # up.sh BINARY BUNDLE: `clusterctl up` beside the scripted upstream way, on fresh hosts each time, in one run.
-# SIZES="2 7" (workers), ROUNDS=1. Prints seconds, ratios, the time of each step, peak memory and the floor.
+# SHAPES="1+2 1+7 3+1" (control planes and workers), ROUNDS=1. Prints seconds, ratios, the time of each step, peak memory
+# and the floor.
 set -euo pipefail
 binary=$(readlink -f "$1") bundle=$(readlink -f "$2")
 here=$(cd "$(dirname "$0")/.." && pwd)
@@ -33,8 +34,9 @@ watch_memory() {
 
 seconds() { awk -v from="$1" -v to="$2" 'BEGIN {printf "%.1f", to - from}'; }
 
-ours() {
-  "$bed" inventory bench >"$scratch/inventory.yaml"
+ours() { # CONTROL_PLANES
+  "$bed" inventory bench --control-planes "$1" >"$scratch/inventory.yaml"
+  if [ "$1" -gt 1 ]; then sed -i '0,/^cluster:$/s//cluster:\n  endpoint: built-in/' "$scratch/inventory.yaml"; fi
   rm -f "$scratch"/*.kubeconfig
   touch "$scratch/running"
   watch_memory &
@@ -48,26 +50,28 @@ ours() {
 }
 
 printf '%-9s %12s %12s %7s %16s %12s\n' hosts upstream clusterctl ratio 'controller MiB' 'agent MiB'
-for workers in ${SIZES:-2 7}; do
+shapes=${SHAPES:-1+2 1+7 3+1}
+for shape in $shapes; do
+  control_planes=${shape%+*} workers=${shape#*+}
   for round in $(seq "${ROUNDS:-1}"); do
-    fresh $((workers + 1))
-    upstream=$("$here/benches/upstream.sh" "$scratch/hosts.json" "$folder" 2>"$scratch/upstream.log" | tail -n 1) ||
-      { cat "$scratch/upstream.log" >&2 && exit 1; }
-    fresh $((workers + 1))
-    mine=$(ours)
+    fresh $((control_planes + workers))
+    upstream=$(CONTROL_PLANES=$control_planes "$here/benches/upstream.sh" "$scratch/hosts.json" "$folder" 2>"$scratch/upstream.log" |
+      tail -n 1) || { cat "$scratch/upstream.log" >&2 && exit 1; }
+    fresh $((control_planes + workers))
+    mine=$(ours "$control_planes")
     theirs=$(jq -r .total <<<"$upstream")
     read -r controller agent <"$scratch/memory"
-    printf '%-9s %10s s %10s s %7s %16s %12s\n' "1+$workers" "$theirs" "$mine" \
+    printf '%-9s %10s s %10s s %7s %16s %12s\n' "$shape" "$theirs" "$mine" \
       "$(awk -v a="$mine" -v b="$theirs" 'BEGIN {printf "%.2f", a / b}')" "$controller" "$agent"
-    cp "$scratch/events" "$scratch/events.$workers.$round"
-    echo "$upstream" >"$scratch/upstream.$workers.$round"
+    cp "$scratch/events" "$scratch/events.$shape.$round"
+    echo "$upstream" >"$scratch/upstream.$shape.$round"
   done
 done
-for workers in ${SIZES:-2 7}; do
+for shape in $shapes; do
   echo
-  echo "steps of 1+$workers, seconds (slowest host): upstream $(jq -c . "$scratch/upstream.$workers.1")"
+  echo "steps of $shape, seconds (slowest host): upstream $(jq -c . "$scratch/upstream.$shape.1")"
   jq -rs '[.[] | select(.event == "step-finished")] | group_by(.step) | map({step: .[0].step, seconds: (map(.milliseconds) | max / 1000)})
-    | sort_by(-.seconds)[] | "  \(.step): \(.seconds)"' "$scratch/events.$workers.1"
+    | sort_by(-.seconds)[] | "  \(.step): \(.seconds)"' "$scratch/events.$shape.1"
 done
 echo
 echo "floor: kubelet start to a healthy API server, images present, is what no tool can go below; bytes sent:"

@@ -4,13 +4,17 @@
 #
 #   benches/upstream.sh HOSTS.json FOLDER [KUBECONFIG]
 #
-# HOSTS.json is what `vagrant/bed hosts create --json` printed: the first host becomes the control plane, the others
-# workers. FOLDER is what `vagrant/bed kubernetes` printed. The last line of standard output is JSON with the seconds of
-# each step; all else goes to standard error.
+# HOSTS.json is what `vagrant/bed hosts create --json` printed: the first host becomes the control plane (CONTROL_PLANES=3:
+# the first three), the others workers. Several control planes are reached by a name in /etc/hosts that leads to the first,
+# which is the least a person sets up, and join one after the other, as etcd wants it of kubeadm. FOLDER is what
+# `vagrant/bed kubernetes` printed. The last line of standard output is JSON with the seconds of each step; all else goes
+# to standard error.
 set -euo pipefail
 
 [ $# -ge 2 ] || { echo "usage: $0 HOSTS.json FOLDER [KUBECONFIG]" >&2; exit 2; }
 hosts_file=$1 folder=$2 kubeconfig=${3:-}
+control_planes=${CONTROL_PLANES:-1}
+endpoint=api.bench.example:6443
 here=$(cd "$(dirname "$0")" && pwd)
 work=$(mktemp -d)
 finish() {
@@ -65,7 +69,7 @@ step() {
 common=(bin cni upstream prepare.sh kubelet.service 10-kubeadm.conf containerd.service config.toml)
 images_of() { # INDEX
   printf 'images/%s.tar\n' kube-proxy pause coredns
-  if [ "$1" -eq 0 ]; then printf 'images/%s.tar\n' control-plane etcd; fi
+  if [ "$1" -lt "$control_planes" ]; then printf 'images/%s.tar\n' control-plane etcd; fi
 }
 
 write_files() {
@@ -152,6 +156,7 @@ kind: ClusterConfiguration
 kubernetesVersion: $version
 networking: {podSubnet: 10.244.0.0/16, serviceSubnet: 10.96.0.0/12}
 YAML
+    if [ "$control_planes" -gt 1 ]; then echo "controlPlaneEndpoint: $endpoint"; fi
   } >"$work/kubeadm.yaml"
 }
 
@@ -162,14 +167,29 @@ upload() { # INDEX ADDRESS
   scp "${options[@]}" -q -r "${common[@]/#/$work/}" "root@$2:kubernetes/"
   scp "${options[@]}" -q "${images[@]/#/$folder/}" "root@$2:kubernetes/images/"
 }
-prepare() { on "$2" bash kubernetes/prepare.sh; }
+prepare() {
+  if [ "$control_planes" -gt 1 ]; then on "$2" "echo '$first ${endpoint%:*}' >>/etc/hosts"; fi
+  on "$2" bash kubernetes/prepare.sh
+}
 init() {
-  on "$first" 'cat >kubeadm.yaml && kubeadm init --config kubeadm.yaml' <"$work/kubeadm.yaml" >"$work/init.log" 2>&1 ||
+  local more=
+  if [ "$control_planes" -gt 1 ]; then more=--upload-certs; fi
+  on "$first" "cat >kubeadm.yaml && kubeadm init --config kubeadm.yaml $more" <"$work/kubeadm.yaml" >"$work/init.log" 2>&1 ||
     { tail -n 40 "$work/init.log" >&2; return 1; }
   join_command=$(sed -n '/^kubeadm join/,$p' "$work/init.log" | tr -d '\\\n')
+  certificate_key=$(grep -o -m 1 -- '--certificate-key [0-9a-f]*' "$work/init.log" || true)
 }
 join() { on "$2" "$join_command --ignore-preflight-errors=SystemVerification"; }
-join_all() { on_all join 1; }
+# Workers side by side; control planes beside them, one after the other.
+join_all() {
+  on_all join "$control_planes" &
+  local workers=$! i
+  for ((i = 1; i < control_planes; i++)); do
+    on "${addresses[i]}" "$join_command --control-plane $certificate_key --ignore-preflight-errors=SystemVerification" \
+      >"$work/join.$i" 2>&1 || { echo "join failed on ${names[i]}:" >&2; tail -n 20 "$work/join.$i" >&2; return 1; }
+  done
+  wait "$workers"
+}
 network() {
   # The controller manager gives a node its pod network a moment after the node has joined.
   on "$first" "kubectl --kubeconfig /etc/kubernetes/admin.conf wait node --all --timeout=60s \
@@ -214,4 +234,4 @@ step ready ready
 total=$(awk -v from="$begin" -v to="$EPOCHREALTIME" 'BEGIN { printf "%.2f", to - from }')
 if [ -n "$kubeconfig" ]; then on "$first" cat /etc/kubernetes/admin.conf >"$kubeconfig"; fi
 jq -c --argjson total "$total" --argjson hosts "${#addresses[@]}" --arg version "$version" \
-  '{tool: "kubeadm", $version, $hosts} + . + {$total}' <<<"$steps"
+  --argjson control_planes "$control_planes" '{tool: "kubeadm", $version, $hosts, $control_planes} + . + {$total}' <<<"$steps"

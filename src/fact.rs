@@ -17,6 +17,11 @@ pub struct Facts {
     pub kernel: String,
     /// Go's name of the architecture: `amd64`, `arm64`.
     pub architecture: String,
+    /// Options the kernel was built with, of those Kubernetes needs, without `CONFIG_`; absent when its configuration is
+    /// nowhere to be found.
+    pub kernel_options: Option<Vec<String>>,
+    /// Controllers of control groups that are there: `cpu`, `memory`, `pids`...
+    pub cgroup_controllers: Vec<String>,
     /// Version of the control group hierarchy: 1 or 2; 0 if none is mounted.
     pub cgroup_version: u8,
     /// Whether PID 1 is systemd.
@@ -152,6 +157,13 @@ pub struct KubernetesState {
     pub bootstrap_kubelet_conf: bool,
     /// Whether /etc/kubernetes/admin.conf is there.
     pub admin_conf: bool,
+    /// Server of admin.conf: what the cluster's endpoint was when it was written.
+    pub admin_server: Option<String>,
+    /// How etcd's member here came to be, by its manifest; `None` without one.
+    pub etcd: Option<EtcdOrigin>,
+    /// Whether the API server of this host is ready and the cluster knows the host as a control plane: a member that is
+    /// finished and works.
+    pub serves: bool,
     /// SHA-256 of the SubjectPublicKeyInfo of /etc/kubernetes/pki/ca.crt, as `sha256:<hex>`.
     pub ca_hash: Option<String>,
     /// Server of kubelet.conf: `https://10.0.0.11:6443`.
@@ -162,4 +174,14 @@ pub struct KubernetesState {
     pub etcd_data: bool,
     /// The name of the cluster that clusterctl's journal was written for.
     pub journal_cluster: Option<String>,
+}
+
+/// How a member of etcd came to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EtcdOrigin {
+    /// With the cluster.
+    Made,
+    /// It joined members that were there.
+    Joined,
 }

@@ -64,6 +64,50 @@ impl Https {
         Self::of(settings, limit, limit_bytes)
     }
 
+    /// A client of servers that prove themselves to the authorities this host trusts: it asks the proxies of the environment
+    /// and follows redirects as long as they stay with https.
+    ///
+    /// # Errors
+    /// Kind `Host` when this host trusts no authority.
+    #[expect(clippy::disallowed_methods, reason = "this is the door")]
+    pub fn public(limit: Duration, limit_bytes: usize) -> Result<Self> {
+        // An error only means that a provider is there already.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let client = reqwest::Client::builder()
+            .https_only(true)
+            .redirect(reqwest::redirect::Policy::limited(5))
+            .connect_timeout(CONNECT_LIMIT)
+            .timeout(limit)
+            .build()
+            .map_err(|error| {
+                Failure::new(Kind::Host, "this host cannot verify servers of the internet")
+                    .because(&error)
+                    .advise("install the package ca-certificates")
+            })?;
+        Ok(Self { client, limit, limit_bytes })
+    }
+
+    /// A client that trusts the certificate authorities in `ca_pem` and shows no certificate; as [`Self::new`].
+    ///
+    /// # Errors
+    /// Kind `Configuration` when a certificate cannot be used.
+    pub fn anonymous(ca_pem: &str, limit: Duration, limit_bytes: usize) -> Result<Self> {
+        let wrong = |error: &(dyn std::error::Error + 'static)| {
+            Failure::new(Kind::Configuration, "a CA certificate cannot be used").because(error)
+        };
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(ca_pem.as_bytes()) {
+            roots.add(certificate.map_err(|error| wrong(&error))?).map_err(|error| wrong(&error))?;
+        }
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let settings = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| wrong(&error))?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Self::of(settings, limit, limit_bytes)
+    }
+
     /// A client that shows no certificate and trusts nobody: for plain HTTP on loopback, in tests.
     #[cfg(test)]
     pub(crate) fn plain(limit: Duration, limit_bytes: usize) -> Self {
@@ -91,7 +135,18 @@ impl Https {
     /// # Errors
     /// Why there is no answer, in words: nobody listens, TLS failed, the time limit passed, the answer is too long.
     pub async fn post(&self, url: &str, body: &Value) -> std::result::Result<Answer, String> {
-        let request = self.client.post(url).header("content-type", "application/json").body(body.to_string());
+        self.send(self.client.post(url).header("content-type", "application/json").body(body.to_string())).await
+    }
+
+    /// Gets what lies at a URL; what the server answers is returned whatever its status.
+    ///
+    /// # Errors
+    /// As [`Self::post`].
+    pub async fn get(&self, url: &str) -> std::result::Result<Answer, String> {
+        self.send(self.client.get(url)).await
+    }
+
+    async fn send(&self, request: reqwest::RequestBuilder) -> std::result::Result<Answer, String> {
         let mut response = request.send().await.map_err(|error| self.reason(&error))?;
         let status = response.status().as_u16();
         let mut body = Vec::new();

@@ -11,9 +11,10 @@
 //! remote/               one host from the laptop: agent client, blob transfer, tunnel
 //! agent/                one host from inside: the message loop, the lock, dispatch to what is below
 //! node/                 kubeadm's phases: init, join, reset as tables; preflight checks; the pod network
+//! balancer/             the built-in endpoint: a TCP balancer on every node in front of all API servers
 //! playbook/             model, load, tasks: plan(arguments, observation) -> changes; apply(change)
 //! kubernetes/           pure builders: certificates, kubeconfigs, manifests, kubelet files, add-ons; kubeadm's API types
-//! ssh/                  the only user of russh: authentication, known hosts, channels
+//! ssh/                  the only user of russh: ssh_config, authentication, known hosts, bastions, channels
 //! api/                  the only user of kube: client, apply, wait conditions
 //! https                 the only user of reqwest: requests to servers that are no API servers
 //! bundle/               the blobs of one Kubernetes version in one file
@@ -24,6 +25,7 @@
 
 pub mod agent;
 pub mod api;
+pub mod balancer;
 pub mod bundle;
 pub mod cancel;
 pub mod cli;

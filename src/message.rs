@@ -5,6 +5,7 @@
 //! unread by the agent.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -58,6 +59,8 @@ pub enum Request {
     Complete(InitOrder),
     /// Join this host: [`Joined`].
     Join(JoinOrder),
+    /// Put the balancer on this host that leads to all API servers: `u32`, the number of changes.
+    Balancer(BalancerOrder),
     /// Set up the pod network on this host: `u32`, the number of changes.
     Network(NetworkOrder),
     /// Undo kubeadm's part: `u32`, the number of changes.
@@ -183,6 +186,24 @@ pub struct Joined {
     pub node: String,
     /// How many things were altered; 0 when the host was a member already.
     pub changes: u32,
+}
+
+/// The built-in endpoint on one host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BalancerOrder {
+    /// Where it listens: `127.0.0.1:6444`.
+    pub listen: SocketAddr,
+    /// The API servers of all control planes, in inventory order, those included that are still to be made.
+    pub servers: Vec<ApiServer>,
+}
+
+/// An API server, as the balancer of a host sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApiServer {
+    /// Its address and port.
+    pub address: SocketAddr,
+    /// Whether it runs on the host itself.
+    pub local: bool,
 }
 
 /// The pod network of one host.

@@ -26,7 +26,7 @@ use crate::host::machine::Machine;
 use crate::host::{Command, Host};
 use crate::message::{Envelope, MAXIMUM_LINE_BYTES, Ran, Reply, Request, RunOrder};
 use crate::secret::Secret;
-use crate::{host, node, playbook};
+use crate::{balancer, host, node, playbook};
 
 /// Everything the agent keeps on a host lies below this directory.
 pub const DIRECTORY: &str = "/var/lib/clusterctl";
@@ -172,7 +172,11 @@ impl Agent {
 
     async fn answer(&self, request: Request) -> Result<Value> {
         match request {
-            Request::Facts => document(&self.observe().await?),
+            Request::Facts => {
+                let mut facts = self.observe().await?;
+                facts.kubernetes.serves = node::serves(&self.machine, &facts).await;
+                document(&facts)
+            }
             Request::Lock(holder) => {
                 let mut held = self.lock.lock().await;
                 if held.is_none() {
@@ -201,6 +205,13 @@ impl Agent {
             }
             Request::Network(order) => {
                 document(&node::network(&self.machine, self.facts().await?, &order, &self.events).await?)
+            }
+            Request::Balancer(order) => {
+                let program = std::env::current_exe().map_err(|error| {
+                    Failure::new(Kind::Internal, "cannot find the agent's own file").because(&error)
+                })?;
+                let journal = self.journal().await?;
+                document(&balancer::install(&self.machine, &journal, &order, &program, &self.events).await?)
             }
             Request::Reset(order) => document(&node::reset(&self.machine, &order, &self.events).await?),
             Request::Restore => {

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures::AsyncReadExt as _;
+use rustls::CertificateError;
 use serde_json::Value;
 
 use super::access::{self, Access};
@@ -11,6 +12,7 @@ use super::problem::Problem;
 use super::rehearsal::Rehearsal;
 use super::resource::Resource;
 use crate::failure::{Failure, Kind, Result};
+use crate::kubernetes::moment;
 use crate::secret::Secret;
 
 /// Longest time for one request (kubeadm.md section 6.2).
@@ -161,6 +163,9 @@ impl Client {
                 Problem::Refused { code: status.code, reason: status.reason.clone(), message: telling(&status.message) }
             }
             other => {
+                if let Some(refused) = certificate_error(&other) {
+                    return Problem::Untrusted(certificate_words(&self.server, refused));
+                }
                 // The innermost source says it best: "Connection refused", "certificate has expired".
                 let mut innermost: &dyn std::error::Error = &other;
                 while let Some(source) = innermost.source() {
@@ -227,6 +232,48 @@ impl Client {
             Err(problem) if problem.is_not_found() => Ok(false),
             Err(problem) => Err(problem),
         }
+    }
+}
+
+/// Why a server's certificate was not accepted, if that is what went wrong.
+fn certificate_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a CertificateError> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(rustls::Error::InvalidCertificate(refused)) = error.downcast_ref::<rustls::Error>() {
+            return Some(refused);
+        }
+        // An I/O error gives the source of what it wraps as its own, and so hides that itself.
+        if let Some(wrapped) = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref)
+            && let Some(refused) = certificate_error(wrapped)
+        {
+            return Some(refused);
+        }
+        next = error.source();
+    }
+    None
+}
+
+/// The sentence about it; both times are named where a clock may be wrong.
+fn certificate_words(server: &str, refused: &CertificateError) -> String {
+    let time = |time: &rustls::pki_types::UnixTime| moment::rfc3339(time.as_secs());
+    match refused {
+        CertificateError::NotValidYetContext { time: now, not_before } => format!(
+            "the certificate of {server} is not valid before {}, and the clock of this host says {}",
+            time(not_before),
+            time(now)
+        ),
+        CertificateError::ExpiredContext { time: now, not_after } => format!(
+            "the certificate of {server} has expired: it was valid until {}, and the clock of this host says {}",
+            time(not_after),
+            time(now)
+        ),
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            format!("the certificate of {server} is not valid for that name or address")
+        }
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            format!("the certificate of {server} is signed by an authority that is not trusted here")
+        }
+        other => format!("the certificate of {server} is not accepted: {other}"),
     }
 }
 

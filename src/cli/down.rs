@@ -15,6 +15,9 @@ pub struct Arguments {
     /// Do not ask; needed without a terminal
     #[arg(short, long)]
     pub yes: bool,
+    /// Take only this host out, of a cluster that goes on; may be given several times
+    #[arg(long = "host", value_name = "NAME")]
+    pub hosts: Vec<String>,
     /// How to log in to the hosts.
     #[command(flatten)]
     pub login: Login,
@@ -28,7 +31,10 @@ pub async fn confirm(arguments: &Arguments, context: &Context, cluster: &str, ho
     if arguments.yes {
         return Ok(());
     }
-    let question = format!("Remove cluster {cluster} and all its data from {hosts} hosts?");
+    let question = match arguments.hosts.as_slice() {
+        [] => format!("Remove cluster {cluster} and all its data from {hosts} hosts?"),
+        some => format!("Take {} out of cluster {cluster}?", some.join(", ")),
+    };
     match context.prompts.confirm(&question).await {
         Some(true) => Ok(()),
         Some(false) => Err(Failure::new(Kind::Interrupted, format!("cluster {cluster} is left as it is"))),
@@ -46,16 +52,22 @@ pub async fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode> {
     confirm(arguments, context, &inventory.cluster.name, inventory.hosts.len()).await?;
     let (events, happened) = Events::channel();
     let display = context.screen.start(happened);
-    let result = cluster::down(&inventory, &login::settings(context, &arguments.login, &events)).await;
-    drop(events);
+    let settings = login::settings(context, &arguments.login, &events);
+    let result = match arguments.hosts.as_slice() {
+        [] => cluster::down(&inventory, &settings).await,
+        some => cluster::remove(&inventory, some, &settings).await,
+    };
+    drop((events, settings));
     let run = display.finish().await;
     let down = result?;
     let mut summary = Summary::of(&run, &inventory);
     let name = &inventory.cluster.name;
-    summary.headline = if down.failures.is_empty() {
-        format!("Cluster {name} is gone: its hosts are as they were")
-    } else {
-        format!("Cluster {name} is not gone everywhere")
+    let some = arguments.hosts.join(", ");
+    summary.headline = match (down.failures.is_empty(), some.is_empty()) {
+        (true, true) => format!("Cluster {name} is gone: its hosts are as they were"),
+        (false, true) => format!("Cluster {name} is not gone everywhere"),
+        (true, false) => format!("Cluster {name} goes on without {some}"),
+        (false, false) => format!("Cluster {name} still has some of {some}"),
     };
     summary.failed = down.failures;
     context.screen.summary(&summary);

@@ -1,6 +1,7 @@
 //! Options about reaching hosts become settings; passwords are asked for, read or computed once, before any host is
 //! reached.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -22,15 +23,28 @@ impl ssh::Prompt for Prompts {
     fn password(&self, user: &str, host: &str) -> Option<Secret> {
         Prompts::password(self, user, host)
     }
+
+    fn answer(&self, user: &str, host: &str, question: &str) -> Option<Secret> {
+        Prompts::ask(self, &format!("{question} (for {user} on {host})"))
+    }
 }
 
 /// Loads the inventory, lays the options over it and finds out every password it names.
 pub async fn inventory(context: &Context, login: &Login) -> Result<Inventory> {
     let mut inventory = load(context)?;
+    let configuration = ssh::Configuration::of_this_machine()?;
+    let mut said = BTreeSet::new();
     for host in &mut inventory.hosts {
+        // What many hosts have in common is said once.
+        for sentence in tokio::task::block_in_place(|| configuration.settle(host))? {
+            if said.insert(sentence.clone()) {
+                context.screen.warn(&sentence);
+            }
+        }
         let ssh = &mut host.ssh;
         if login.accept_new_host_keys {
             ssh.host_keys = HostKeys::AcceptNew;
+            ssh.written.insert("host_keys");
         }
         if login.ask_password {
             ssh.password = Some(SecretSource::Ask);

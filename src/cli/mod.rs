@@ -14,9 +14,11 @@ use crate::failure::{Failure, Kind, Result};
 use crate::ui::{Color, Output, Prompts, Screen, Settings};
 
 pub mod agent;
+pub mod balancer;
 pub mod bundle;
 pub mod completion;
 pub mod down;
+pub mod hosts;
 pub mod inventory;
 pub mod kubectl;
 mod login;
@@ -87,6 +89,8 @@ pub enum Verb {
     Kubectl(kubectl::Arguments),
     /// Run a playbook of your own on the hosts
     Run(run::Arguments),
+    /// Show and pin the host keys of the machines
+    Hosts(hosts::Arguments),
     /// Make, list and check bundles: one Kubernetes version in one file
     Bundle(bundle::Arguments),
     /// Do kubeadm's part by hand, on this host: init, join, reset, token...
@@ -94,6 +98,9 @@ pub enum Verb {
     /// Our process on a host
     #[command(hide = true)]
     Agent(agent::Arguments),
+    /// The way from a node to the API servers
+    #[command(hide = true)]
+    Balancer(balancer::Arguments),
     /// Print an example inventory, its schema, or what is wrong with yours
     Inventory(inventory::Arguments),
     /// Print the script that completes commands in your shell
@@ -123,9 +130,11 @@ async fn dispatch(verb: Verb, context: &Context) -> Result<ExitCode> {
         Verb::Status(arguments) => status::run(&arguments, context).await,
         Verb::Kubectl(arguments) => kubectl::run(&arguments, context).await,
         Verb::Run(arguments) => run::run(&arguments, context).await,
+        Verb::Hosts(arguments) => hosts::run(&arguments, context).await,
         Verb::Bundle(arguments) => bundle::run(&arguments, context).await,
         Verb::Node(arguments) => node::run(&arguments, context).await,
         Verb::Agent(arguments) => agent::run(&arguments).await,
+        Verb::Balancer(arguments) => balancer::run(&arguments, context).await,
         Verb::Inventory(arguments) => inventory::run(&arguments, context),
         Verb::Completion(arguments) => completion::run(&arguments, context),
         Verb::Version => version::run(context),

@@ -10,6 +10,7 @@ use clap::Subcommand;
 use super::Context;
 use crate::failure::Result;
 
+mod certs;
 mod config;
 mod flags;
 mod here;
@@ -17,6 +18,7 @@ mod init;
 mod join;
 mod join_command;
 mod kubeconfig;
+mod migrate;
 mod rehearsed;
 mod reset;
 mod token;
@@ -45,7 +47,10 @@ pub enum NodeVerb {
     Reset(reset::Arguments),
     /// Make, list and remove the tokens others join with
     Token(token::Arguments),
-    /// Print, judge and look through kubeadm documents
+    /// Look after the certificates of this control plane
+    #[command(alias = "certificates")]
+    Certs(certs::Arguments),
+    /// Print, judge, look through and migrate kubeadm documents
     Config(config::Arguments),
     /// Print kubeconfigs for other users
     Kubeconfig(kubeconfig::Arguments),
@@ -58,6 +63,7 @@ pub async fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode> {
         NodeVerb::Join(arguments) => join::run(arguments, context).await,
         NodeVerb::Reset(arguments) => reset::run(arguments, context).await,
         NodeVerb::Token(arguments) => token::run(arguments, context).await,
+        NodeVerb::Certs(arguments) => certs::run(arguments, context).await,
         NodeVerb::Config(arguments) => config::run(arguments, context).await,
         NodeVerb::Kubeconfig(arguments) => kubeconfig::run(arguments, context).await,
     }

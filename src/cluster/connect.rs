@@ -2,18 +2,23 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 
 use crate::cancel::Cancel;
 use crate::event::Events;
 use crate::fact::Facts;
-use crate::failure::{Failure, Result};
+use crate::failure::{Failure, Kind, Result};
 use crate::inventory::{Host, Inventory, SecretSource};
 use crate::message::{Holder, Request};
 use crate::remote::{Agent, Privilege, Programs, Start};
 use crate::secret::Secret;
 use crate::ssh;
+
+/// How long a control plane may take to answer before the next one is tried beside it.
+const HEAD_START: Duration = Duration::from_secs(2);
 
 /// How hosts are reached.
 #[derive(Clone)]
@@ -68,6 +73,7 @@ pub async fn connect_to(
     access: Access,
 ) -> Result<(Vec<Session>, Vec<Failure>)> {
     let programs = Programs::find()?;
+    let configuration = ssh::Configuration::of_this_machine()?;
     let holder = match access {
         Access::Look => None,
         Access::Alter(verb) => Some(holder(verb, &inventory.cluster.name)),
@@ -75,8 +81,8 @@ pub async fn connect_to(
     let order: BTreeMap<&str, usize> =
         hosts.iter().enumerate().map(|(index, host)| (host.name.as_str(), index)).collect();
     let attempts = hosts.iter().map(|host| {
-        let (programs, holder) = (programs.clone(), holder.clone());
-        async move { reach(host, programs, holder, settings).await }
+        let (programs, holder, configuration) = (programs.clone(), holder.clone(), configuration.clone());
+        async move { reach(host, programs, holder, configuration, settings).await }
     });
     let results: Vec<Result<Session>> =
         futures::stream::iter(attempts).buffer_unordered(settings.parallel.max(1)).collect().await;
@@ -92,12 +98,63 @@ pub async fn connect_to(
     Ok((sessions, failures))
 }
 
-async fn reach(host: &Host, programs: Programs, holder: Option<Holder>, settings: &Settings) -> Result<Session> {
+/// Reaches one control plane of the cluster: the first that serves, else one that has the administrator's credentials.
+/// They are tried in inventory order, the next one as well when one takes long: a dead one holds nobody up.
+///
+/// # Errors
+/// Why the last of them is of no use.
+pub async fn connect_to_control_plane(inventory: &Inventory, settings: &Settings) -> Result<Session> {
+    let programs = Programs::find()?;
+    let configuration = ssh::Configuration::of_this_machine()?;
+    let mut waiting = inventory.control_planes();
+    let mut attempts = FuturesUnordered::new();
+    let mut ended = Vec::new();
+    let mut second_best = None;
+    loop {
+        if let Some(host) = waiting.next() {
+            attempts.push(reach(host, programs.clone(), None, configuration.clone(), settings));
+        }
+        let next = if waiting.clone().next().is_some() {
+            tokio::time::timeout(HEAD_START, attempts.next()).await
+        } else {
+            Ok(attempts.next().await)
+        };
+        match next {
+            // It takes long: the next one, too.
+            Err(_) => {}
+            Ok(None) => break,
+            Ok(Some(Ok(session))) if session.facts.kubernetes.serves => return Ok(session),
+            Ok(Some(Ok(session))) if session.facts.kubernetes.admin_conf => {
+                second_best.get_or_insert(session);
+            }
+            Ok(Some(Ok(session))) => ended.push(
+                Failure::new(Kind::Cluster, "there is no cluster on it")
+                    .on(&session.host.name)
+                    .advise("run `clusterctl up` first"),
+            ),
+            Ok(Some(Err(failure))) => ended.push(failure),
+        }
+    }
+    match second_best {
+        Some(session) => Ok(session),
+        None => {
+            Err(ended.pop().unwrap_or_else(|| Failure::new(Kind::Configuration, "the inventory has no control plane")))
+        }
+    }
+}
+
+async fn reach(
+    host: &Host,
+    programs: Programs,
+    holder: Option<Holder>,
+    configuration: ssh::Configuration,
+    settings: &Settings,
+) -> Result<Session> {
     let events = settings.events.of_host(&host.name);
     settings.cancel.check().map_err(|failure| failure.on(&host.name))?;
     let step = events.step("connect", "connect");
     let work = async {
-        let target = ssh::Target::from_host(host, known(host.ssh.password.as_ref()));
+        let target = configuration.find(host, known(host.ssh.password.as_ref())).await?;
         let connection = ssh::connect(&target, settings.prompts.as_ref()).await?;
         let password = known(host.ssh.become_password.as_ref()).or_else(|| known(host.ssh.password.as_ref()));
         let privilege = Privilege { way: host.ssh.become_root, password };

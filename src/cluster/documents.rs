@@ -51,6 +51,7 @@ impl Documents {
         }
         let documents = Self { by_kind };
         wrong.extend(documents.contradictions(inventory));
+        wrong.extend(documents.two_ports());
         if wrong.is_empty() {
             return Ok(documents);
         }
@@ -75,6 +76,18 @@ impl Documents {
                 })
             })
             .collect()
+    }
+
+    /// All API servers listen on one port: the balancer and a person's kubeconfig are told one.
+    fn two_ports(&self) -> Option<String> {
+        let port = self.field("JoinConfiguration", &["controlPlane", "localAPIEndpoint", "bindPort"])?.as_u64()?;
+        (port != u64::from(self.bind_port())).then(|| {
+            format!(
+                "JoinConfiguration.controlPlane.localAPIEndpoint.bindPort is {port}, and \
+                 InitConfiguration.localAPIEndpoint.bindPort is {}",
+                self.bind_port()
+            )
+        })
     }
 
     /// A field of the passed-through documents: `field("KubeletConfiguration", &["cgroupDriver"])`.
@@ -127,8 +140,32 @@ impl Documents {
         write(&documents)
     }
 
-    /// What `join` gets on every other host.
-    pub fn for_join(&self, host: &Host, node: &NodeAddress, ticket: &Ticket) -> Result<Secret> {
+    /// What `join` gets on a worker.
+    pub fn for_worker(&self, host: &Host, node: &NodeAddress, ticket: &Ticket) -> Result<Secret> {
+        let mut join = self.for_join(host, node, ticket);
+        // What a person wrote there is for those that become control planes.
+        if let Some(fields) = join.as_object_mut() {
+            fields.shift_remove("controlPlane");
+        }
+        write(&[join])
+    }
+
+    /// What `join` gets on a further control plane.
+    ///
+    /// # Errors
+    /// Kind `Internal` for a ticket without certificate key.
+    pub fn for_control_plane(&self, host: &Host, node: &NodeAddress, ticket: &Ticket) -> Result<Secret> {
+        let key = ticket.certificate_key.as_ref().ok_or_else(|| {
+            Failure::new(Kind::Internal, "the ticket has no key of the certificates that control planes share")
+        })?;
+        let mut join = self.for_join(host, node, ticket);
+        let endpoint = json!({ "advertiseAddress": node.address.to_string(), "bindPort": self.bind_port() });
+        fill(&mut join, &["controlPlane", "localAPIEndpoint"], endpoint);
+        fill(&mut join, &["controlPlane", "certificateKey"], json!(key.expose()));
+        write(&[join])
+    }
+
+    fn for_join(&self, host: &Host, node: &NodeAddress, ticket: &Ticket) -> Value {
         let mut join = self.document("JoinConfiguration", KUBEADM);
         let discovery = json!({
             "token": ticket.token.expose(),
@@ -137,7 +174,7 @@ impl Documents {
         });
         fill(&mut join, &["discovery", "bootstrapToken"], discovery);
         register(&mut join, host, node);
-        write(&[join])
+        join
     }
 
     fn document(&self, kind: &str, version: &str) -> Value {
@@ -183,7 +220,7 @@ fn shared(inventory: &Inventory) -> Vec<Shared> {
         shared.push(Shared {
             path: &["controlPlaneEndpoint"],
             inventory_key: "cluster.endpoint",
-            value: json!(endpoint),
+            value: json!(endpoint.address()),
         });
     }
     shared

@@ -22,7 +22,7 @@ pub struct Down {
     pub milliseconds: u64,
 }
 
-/// Takes the cluster of an inventory away: workers first, then control planes.
+/// Takes the cluster of an inventory away: workers first, then control planes, the first of them last.
 ///
 /// # Errors
 /// Only what prevents the attempt; hosts that cannot be reached or fail are part of [`Down`].
@@ -39,8 +39,8 @@ pub async fn down(inventory: &Inventory, settings: &Settings) -> Result<Down> {
     failures.extend(foreign.into_iter().filter_map(Result::err));
     let sessions: Vec<Session> = sessions.into_iter().filter_map(Result::ok).collect();
     let mut done = Vec::new();
-    for role in [Role::Worker, Role::ControlPlane] {
-        let lanes = sessions.iter().filter(|session| session.host.role == role).map(|session| async move {
+    for turn in [Turn::Workers, Turn::ControlPlanes, Turn::First] {
+        let lanes = sessions.iter().filter(|session| Turn::of(inventory, session) == turn).map(|session| async move {
             let result = give_back(session, settings).await;
             result.map(|changes| (session.host.name.clone(), changes)).map_err(|failure| failure.on(&session.host.name))
         });
@@ -63,8 +63,27 @@ pub async fn down(inventory: &Inventory, settings: &Settings) -> Result<Down> {
     Ok(Down { done, failures, milliseconds })
 }
 
+/// When a host has its turn: workers before what serves them, and the first control plane last, so that a run that breaks
+/// off leaves the cluster where it is looked for first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    Workers,
+    ControlPlanes,
+    First,
+}
+
+impl Turn {
+    fn of(inventory: &Inventory, session: &Session) -> Self {
+        match session.host.role {
+            Role::Worker => Self::Workers,
+            Role::ControlPlane if session.host.name == inventory.first_control_plane().name => Self::First,
+            Role::ControlPlane => Self::ControlPlanes,
+        }
+    }
+}
+
 /// A node of a cluster that clusterctl did not make under this name is not touched.
-fn is_ours(inventory: &Inventory, session: Session) -> Result<Session> {
+pub(super) fn is_ours(inventory: &Inventory, session: Session) -> Result<Session> {
     let state = &session.facts.kubernetes;
     let has_state = state.kubelet_conf || state.admin_conf || !state.manifests.is_empty();
     match &state.journal_cluster {

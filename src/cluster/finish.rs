@@ -2,18 +2,21 @@
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::board::Board;
 use super::connect::Session;
+use super::plan::Plan;
 use crate::api;
 use crate::cancel::Cancel;
 use crate::event::{Events, Unit};
 use crate::failure::{Failure, Kind, Result};
 use crate::host::Host as _;
 use crate::host::machine::Machine;
-use crate::inventory::{Inventory, NetworkPlugin};
+use crate::inventory::{Endpoint, Inventory, NetworkPlugin};
+use crate::kubernetes::kubeconfig::Kubeconfig;
 use crate::message::Request;
 use crate::secret::Secret;
 
@@ -124,12 +127,30 @@ pub fn kubeconfig_path(inventory: &Inventory) -> PathBuf {
     folder.join(format!("{}.kubeconfig", inventory.cluster.name))
 }
 
-/// Writes the admin kubeconfig beside the inventory, readable by its owner only; returns whether it changed.
+/// The API server that a kubeconfig on the laptop is to name, where the endpoint is one that only nodes can reach: that of
+/// the first control plane that is there.
+pub fn server_for_laptop(inventory: &Inventory, plan: &Plan, joined: &BTreeSet<String>, port: u16) -> Option<String> {
+    if inventory.cluster.endpoint != Some(Endpoint::BuiltIn) {
+        return None;
+    }
+    let mut there = inventory.control_planes().filter(|host| joined.contains(&host.name));
+    let name = &there.next()?.name;
+    let host = plan.hosts.iter().find(|host| host.name == *name)?;
+    Some(format!("https://{}", SocketAddr::new(host.node.address, port)))
+}
+
+/// Writes the admin kubeconfig beside the inventory, readable by its owner only, with `server` in place of the nodes' own
+/// endpoint if one is given; returns whether it changed.
 ///
 /// # Errors
-/// Kind `Host`: another file with that name is there that clusterctl did not write.
-pub async fn write_kubeconfig(inventory: &Inventory, session: &Session) -> Result<bool> {
-    let kubeconfig: Secret = session.agent.ask(Request::AdminKubeconfig).await?;
+/// Kind `Cluster` for a kubeconfig that cannot be read; kind `Host` for a file that cannot be written.
+pub async fn write_kubeconfig(inventory: &Inventory, session: &Session, server: Option<&str>) -> Result<bool> {
+    let mut kubeconfig: Secret = session.agent.ask(Request::AdminKubeconfig).await?;
+    if let Some(server) = server {
+        let mut changed = Kubeconfig::parse(kubeconfig.expose())?;
+        changed.point_to(server);
+        kubeconfig = changed.to_text();
+    }
     let path = kubeconfig_path(inventory);
     let machine = Machine;
     let content = kubeconfig.expose().as_bytes();

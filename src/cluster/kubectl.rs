@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::connect::{Access, Settings, connect_to};
-use crate::failure::{Failure, Kind, Result};
+use super::connect::{Settings, connect_to_control_plane};
+use crate::failure::Result;
 use crate::inventory::Inventory;
 use crate::message::{Ran, Request, RunOrder};
 
@@ -13,33 +13,17 @@ const LIMIT_SECONDS: u64 = 3600;
 /// What kubectl learned about the API, on the control plane.
 const CACHE: &str = "/var/lib/clusterctl/kubectl";
 
-/// Runs kubectl with the admin's rights on the first control plane that answers.
+/// Runs kubectl with the admin's rights on a control plane that serves, else on one that is there.
 ///
 /// # Errors
 /// Kind `Connection` and its kin when no control plane can be reached; what kubectl says is in [`Ran`].
 pub async fn kubectl(inventory: &Inventory, settings: &Settings, arguments: &[String], input: Vec<u8>) -> Result<Ran> {
-    let mut last = None;
-    for host in inventory.control_planes() {
-        let (sessions, failures) = connect_to(inventory, vec![host], settings, Access::Look).await?;
-        let Some(session) = sessions.first() else {
-            last = failures.into_iter().next();
-            continue;
-        };
-        if !session.facts.kubernetes.admin_conf {
-            last = Some(
-                Failure::new(Kind::Cluster, "there is no cluster on it")
-                    .on(&host.name)
-                    .advise("run `clusterctl up` first"),
-            );
-            continue;
-        }
-        let mut words = vec!["kubectl".to_owned()];
-        words.extend_from_slice(arguments);
-        // Its cache would stay in root's home after `down`; in our folder it goes with the rest.
-        let environment = [("KUBECONFIG", "/etc/kubernetes/admin.conf"), ("KUBECACHEDIR", CACHE)];
-        let environment = BTreeMap::from(environment.map(|(name, value)| (name.to_owned(), value.to_owned())));
-        let order = RunOrder { arguments: words, environment, input, limit_seconds: LIMIT_SECONDS };
-        return session.agent.ask(Request::Run(order)).await;
-    }
-    Err(last.unwrap_or_else(|| Failure::new(Kind::Configuration, "the inventory has no control plane")))
+    let session = connect_to_control_plane(inventory, settings).await?;
+    let mut words = vec!["kubectl".to_owned()];
+    words.extend_from_slice(arguments);
+    // Its cache would stay in root's home after `down`; in our folder it goes with the rest.
+    let environment = [("KUBECONFIG", "/etc/kubernetes/admin.conf"), ("KUBECACHEDIR", CACHE)];
+    let environment = BTreeMap::from(environment.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    let order = RunOrder { arguments: words, environment, input, limit_seconds: LIMIT_SECONDS };
+    session.agent.ask(Request::Run(order)).await
 }

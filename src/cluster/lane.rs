@@ -8,7 +8,7 @@ use super::access::Api;
 use super::board::{Board, Promise};
 use super::connect::Session;
 use super::documents::Documents;
-use super::plan::{HostPlan, is_file};
+use super::plan::{HostPlan, Way, is_file};
 use crate::api;
 use crate::bundle::{Blob, Bundle};
 use crate::cancel::Cancel;
@@ -58,12 +58,22 @@ pub struct Lane<'a> {
     pub hosts: usize,
     /// Whether any host will join.
     pub joins: bool,
+    /// Whether any control plane will join.
+    pub control_planes_join: bool,
 }
 
 impl Lane<'_> {
-    /// The first control plane: files, preparation, images beside certificates and kubelet, init beside the images of
-    /// add-ons, the network beside both.
-    pub async fn first_control_plane(&self) -> Result<u32> {
+    /// The way of the plan.
+    pub async fn go(&self) -> Result<u32> {
+        match self.plan.way {
+            Way::Source => self.source().await,
+            Way::ControlPlane | Way::Worker => self.joining().await,
+        }
+    }
+
+    /// The control plane the cluster is made on: files, preparation, images beside certificates and kubelet, init
+    /// beside the images of add-ons, the network beside both. Where the cluster is there, all of that finds that nothing is to do.
+    async fn source(&self) -> Result<u32> {
         let result = self.initialise().await;
         if let Err(failure) = &result {
             let why = self.because_of(failure);
@@ -77,7 +87,8 @@ impl Lane<'_> {
 
     async fn initialise(&self) -> Result<u32> {
         let configuration = self.documents.for_init(self.inventory, &self.session.host, &self.plan.node)?;
-        let order = InitOrder { configuration, issue_ticket: self.joins, upload_certificates: false };
+        let order =
+            InitOrder { configuration, issue_ticket: self.joins, upload_certificates: self.control_planes_join };
         let lacking = self.lacking().await?;
         let (early, late): (Vec<Blob>, Vec<Blob>) =
             lacking.into_iter().partition(|blob| !COMPLETES.contains(&blob.name.as_str()));
@@ -86,8 +97,9 @@ impl Lane<'_> {
         changes += self.prepare().await?;
         // Keys take the processor, images the disk and the network.
         let begun = self.ask::<u32>(Request::Begin(order.clone()));
-        let (begun, images) = futures::try_join!(begun, self.transfer("images", "import images", &images))?;
-        changes += begun + images;
+        let images = self.transfer("images", "import images", &images);
+        let (begun, balancer, images) = futures::try_join!(begun, self.balance(), images)?;
+        changes += begun + balancer + images;
         let (started, network) = futures::try_join!(self.start(order, late), self.network())?;
         Ok(changes + started + network)
     }
@@ -106,8 +118,9 @@ impl Lane<'_> {
             + self.transfer("addon-images", "import images of add-ons", &images).await?)
     }
 
-    /// A worker: everything that needs no cluster first, then the ticket, then join and network.
-    pub async fn worker(&self) -> Result<u32> {
+    /// A worker or a further control plane: everything that needs no cluster first, then the ticket, then join and
+    /// network. Nobody waits for a further control plane.
+    async fn joining(&self) -> Result<u32> {
         let result = self.join_when_possible().await;
         self.board.tell_pod_network(&self.plan.name, None);
         result
@@ -118,8 +131,9 @@ impl Lane<'_> {
         let (files, images) = split(self.lacking().await?);
         let mut changes = self.send_files(&files, None).await?;
         changes += self.prepare().await?;
-        changes += self.transfer("images", "import images", &images).await?;
-        changes += self.join().await?;
+        let images = self.transfer("images", "import images", &images);
+        let (balancer, images) = futures::try_join!(self.balance(), images)?;
+        changes += balancer + images + self.join().await?;
         changes += self.network().await?;
         Ok(changes)
     }
@@ -215,6 +229,14 @@ impl Lane<'_> {
         step.end(result.map(|_| changes))
     }
 
+    /// The built-in endpoint, where it is wanted: the way to the API servers must be there before anything asks for it.
+    async fn balance(&self) -> Result<u32> {
+        match &self.plan.balancer {
+            Some(order) => self.ask(Request::Balancer(order.clone())).await,
+            None => Ok(0),
+        }
+    }
+
     /// The control plane, until others can join it.
     async fn init(&self, order: InitOrder) -> Result<u32> {
         let done: Initialised = self.ask(Request::Init(order)).await?;
@@ -229,7 +251,11 @@ impl Lane<'_> {
         }
         let ticket = self.waiting(&self.board.ticket).await?;
         let ticket = ticket.ok_or_else(|| Failure::new(Kind::Internal, "there is no ticket to join with"))?;
-        let configuration = self.documents.for_join(&self.session.host, &self.plan.node, &ticket)?;
+        let (host, node) = (&self.session.host, &self.plan.node);
+        let configuration = match self.plan.way {
+            Way::ControlPlane => self.documents.for_control_plane(host, node, &ticket)?,
+            Way::Source | Way::Worker => self.documents.for_worker(host, node, &ticket)?,
+        };
         let joined: Joined = self.ask(Request::Join(JoinOrder { configuration })).await?;
         Ok(joined.changes)
     }

@@ -10,6 +10,7 @@ mod kubectl;
 mod lane;
 mod plan;
 mod play;
+mod remove;
 mod status;
 mod up;
 
@@ -17,5 +18,6 @@ pub use self::connect::{Session, Settings};
 pub use self::down::{Down, down};
 pub use self::kubectl::kubectl;
 pub use self::play::run;
+pub use self::remove::remove;
 pub use self::status::{HostStatus, Status, status};
 pub use self::up::{HostOutcome, Outcome, State, up};

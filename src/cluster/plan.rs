@@ -1,5 +1,8 @@
 //! What each host lacks and whether it may be touched: a pure function of inventory, facts and bundle.
 
+mod endpoint;
+mod source;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -10,11 +13,22 @@ use crate::bundle::{Blob, Manifest};
 use crate::fact::Facts;
 use crate::failure::{Failure, Kind};
 use crate::inventory::{Host, Inventory, Role};
-use crate::message::Place;
+use crate::message::{BalancerOrder, Place};
 use crate::node;
 
 /// Blobs of the container runtime; a host that brings its own runtime does not get them.
 const RUNTIME: &[&str] = &["bin/runc", "bin/containerd", "bin/containerd-shim-runc-v2", "bin/ctr"];
+
+/// A host's way through `up`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// The cluster is made on it; where there is one, everything is asked of it.
+    Source,
+    /// It joins as a control plane.
+    ControlPlane,
+    /// It joins as a worker.
+    Worker,
+}
 
 /// What one host is and gets.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,8 +37,12 @@ pub struct HostPlan {
     pub name: String,
     /// The address the cluster knows it by.
     pub node: NodeAddress,
-    /// Whether it is a node of this cluster already.
+    /// Its way.
+    pub way: Way,
+    /// Whether it is a node of this cluster already; a control plane only if it works.
     pub member: bool,
+    /// The balancer in front of all API servers, where the endpoint is ours.
+    pub balancer: Option<BalancerOrder>,
     /// The blobs its role needs, in sending order.
     pub blobs: Vec<Blob>,
     /// What the playbooks are told.
@@ -38,6 +56,23 @@ pub struct Plan {
     pub hosts: Vec<HostPlan>,
     /// Sentences that stop nothing.
     pub warnings: Vec<String>,
+}
+
+impl Plan {
+    /// The name of the host whose way is [`Way::Source`].
+    pub fn source(&self) -> Option<&str> {
+        self.hosts.iter().find(|host| host.way == Way::Source).map(|host| host.name.as_str())
+    }
+
+    /// Whether hosts will join.
+    pub fn joins(&self) -> bool {
+        self.hosts.iter().any(|host| !host.member && host.way != Way::Source)
+    }
+
+    /// Whether control planes will join.
+    pub fn control_planes_join(&self) -> bool {
+        self.hosts.iter().any(|host| !host.member && host.way == Way::ControlPlane)
+    }
 }
 
 /// Plans an `up`.
@@ -56,31 +91,40 @@ pub fn plan(
     let mut hosts = Vec::new();
     failures.extend(wrong_version(inventory, manifest));
     failures.extend(shared_machine_ids(inventory, facts));
-    let first = facts.get(&inventory.first_control_plane().name);
+    failures.extend(endpoint::port_of_api_servers(inventory, documents));
+    let source = source::source(inventory, facts);
+    let nodes: BTreeMap<String, NodeAddress> = inventory
+        .hosts
+        .iter()
+        .filter_map(|host| Some((host.name.clone(), node_address(host, facts.get(&host.name)?).ok()?)))
+        .collect();
     for host in &inventory.hosts {
-        let Some(facts) = facts.get(&host.name) else { continue };
+        let Some(own) = facts.get(&host.name) else { continue };
         let refuse = |failure: Failure| failure.on(&host.name);
-        let standing = standing(inventory, host, facts, first);
-        let member = match standing {
+        let way = way(host, source);
+        let member = match standing(inventory, own, way, facts.get(&source.name)) {
             Ok(member) => member,
             Err(failure) => {
                 failures.push(refuse(failure));
                 continue;
             }
         };
-        failures.extend(unfit(facts, manifest).into_iter().map(refuse));
+        failures.extend(unfit(own, manifest).into_iter().map(refuse));
+        failures.extend(endpoint::changed(inventory, host, own).map(refuse));
         if !member {
-            let (errors, notes) = checks(inventory, host, documents, facts);
-            failures.extend(errors.into_iter().map(refuse));
+            let (errors, notes) = checks(inventory, way, documents, own);
+            failures.extend(errors.into_iter().chain(endpoint::port_taken(inventory, own)).map(refuse));
             warnings.extend(notes.into_iter().map(|note| format!("{}: {note}", host.name)));
         }
-        match node_address(host, facts) {
+        match node_address(host, own) {
             Ok(node) => hosts.push(HostPlan {
                 name: host.name.clone(),
                 node,
+                way,
                 member,
-                blobs: blobs(host, facts, manifest),
-                variables: variables(inventory, documents, facts, manifest),
+                balancer: endpoint::balancer(inventory, documents, &nodes, &host.name),
+                blobs: blobs(host, own, manifest),
+                variables: variables(inventory, documents, own, manifest),
             }),
             Err(failure) => failures.push(refuse(failure)),
         }
@@ -121,10 +165,18 @@ fn shared_machine_ids(inventory: &Inventory, facts: &BTreeMap<String, Facts>) ->
         .collect()
 }
 
+fn way(host: &Host, source: &Host) -> Way {
+    match host.role {
+        _ if host.name == source.name => Way::Source,
+        Role::ControlPlane => Way::ControlPlane,
+        Role::Worker => Way::Worker,
+    }
+}
+
 /// Whether a host is a member of this cluster; a failure if it is a member of another.
-fn standing(inventory: &Inventory, host: &Host, facts: &Facts, first: Option<&Facts>) -> Result<bool, Failure> {
+fn standing(inventory: &Inventory, facts: &Facts, way: Way, source: Option<&Facts>) -> Result<bool, Failure> {
     let state = &facts.kubernetes;
-    let cluster_hash = first.and_then(|first| first.kubernetes.ca_hash.as_deref());
+    let cluster_hash = source.and_then(|source| source.kubernetes.ca_hash.as_deref());
     let foreign = |whose: String| {
         Failure::new(Kind::Preflight, format!("it is a node of another cluster already ({whose})"))
             .advise("reset it there first (`clusterctl down` with that cluster's inventory, or `kubeadm reset`), or take it out of this inventory")
@@ -138,22 +190,20 @@ fn standing(inventory: &Inventory, host: &Host, facts: &Facts, first: Option<&Fa
         let server = state.server.clone().unwrap_or_else(|| "not made by clusterctl".to_owned());
         return Err(foreign(server));
     }
-    if host.role == Role::Worker
+    if way != Way::Source
         && state.kubelet_conf
         && let (Some(here), Some(there)) = (state.ca_hash.as_deref(), cluster_hash)
         && here != there
     {
         return Err(foreign(format!("its CA is {here}, this cluster's is {there}")));
     }
-    if host.role == Role::Worker && state.kubelet_conf && first.is_some() && cluster_hash.is_none() {
-        let name = &inventory.first_control_plane().name;
-        return Err(Failure::new(
-            Kind::Preflight,
-            format!("it is a node already, but the first control plane {name} has no cluster (any more)"),
-        )
-        .advise("run `clusterctl down` with this inventory first, then `clusterctl up`"));
+    if way != Way::Source && state.kubelet_conf && source.is_some() && cluster_hash.is_none() {
+        let sentence = "it is a node already, but no control plane of the inventory has a cluster (any more)";
+        return Err(Failure::new(Kind::Preflight, sentence)
+            .advise("run `clusterctl down` with this inventory first, then `clusterctl up`"));
     }
-    Ok(state.kubelet_conf)
+    // A control plane whose joining broke off, or that does not work, joins (again): that finishes and mends it.
+    Ok(if way == Way::ControlPlane { state.serves } else { state.kubelet_conf })
 }
 
 /// What makes a host useless as a node, whatever its role.
@@ -177,12 +227,11 @@ fn unfit(facts: &Facts, manifest: &Manifest) -> Vec<Failure> {
 }
 
 /// kubeadm's checks on the facts: errors and warnings.
-fn checks(inventory: &Inventory, host: &Host, documents: &Documents, facts: &Facts) -> (Vec<Failure>, Vec<String>) {
-    let is_first = host.name == inventory.first_control_plane().name;
-    let (purpose, kind) = match (is_first, host.role) {
-        (true, _) => (node::Purpose::Init, "InitConfiguration"),
-        (false, Role::ControlPlane) => (node::Purpose::JoinControlPlane, "JoinConfiguration"),
-        (false, Role::Worker) => (node::Purpose::JoinWorker, "JoinConfiguration"),
+fn checks(inventory: &Inventory, way: Way, documents: &Documents, facts: &Facts) -> (Vec<Failure>, Vec<String>) {
+    let (purpose, kind) = match way {
+        Way::Source => (node::Purpose::Init, "InitConfiguration"),
+        Way::ControlPlane => (node::Purpose::JoinControlPlane, "JoinConfiguration"),
+        Way::Worker => (node::Purpose::JoinWorker, "JoinConfiguration"),
     };
     let ignore = documents.ignored_checks(kind);
     let findings = node::preflight(

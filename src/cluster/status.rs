@@ -40,8 +40,10 @@ pub async fn status(inventory: &Inventory, settings: &Settings) -> Result<Status
     let mut api_failure = None;
     let mut nodes = Vec::new();
     let mut waiting = Vec::new();
-    let control_plane = sessions.iter().find(|session| session.facts.kubernetes.admin_conf);
-    if let Some(session) = control_plane {
+    let mut control_planes: Vec<_> = sessions.iter().filter(|session| session.facts.kubernetes.admin_conf).collect();
+    // Those that serve first; of the others, one may still reach an API server that does.
+    control_planes.sort_by_key(|session| !session.facts.kubernetes.serves);
+    for session in control_planes {
         let asked = async {
             let api = Api::open(session).await?;
             futures::try_join!(api::nodes(&api), api::pods(&api, "kube-system"))
@@ -54,8 +56,10 @@ pub async fn status(inventory: &Inventory, settings: &Settings) -> Result<Status
                     .filter(|pod| !pod.well())
                     .map(|pod| format!("{} ({})", pod.name, pod.reason))
                     .collect();
+                api_failure = None;
+                break;
             }
-            Err(failure) => api_failure = Some(failure),
+            Err(failure) => api_failure = api_failure.or(Some(failure)),
         }
     }
     let mut hosts: Vec<HostStatus> = inventory

@@ -13,7 +13,7 @@ use super::lane::Lane;
 use super::plan::{Plan, plan};
 use crate::bundle::Bundle;
 use crate::event::{What, elapsed_milliseconds};
-use crate::failure::{Failure, Kind, Result};
+use crate::failure::{Failure, Result};
 use crate::inventory::{Inventory, Role};
 
 /// How a host came out of a run.
@@ -90,8 +90,7 @@ pub async fn up(inventory: &Inventory, bundle: Arc<Bundle>, settings: &Settings)
         }
     };
     plan.warnings.iter().for_each(|warning| events.warn(warning));
-    let first = &inventory.first_control_plane().name;
-    let joins = plan.hosts.iter().any(|host| !host.member && host.name != *first);
+    let (joins, control_planes_join) = (plan.joins(), plan.control_planes_join());
     let board = Board::new();
     let lanes = sessions.iter().zip(&plan.hosts).map(|(session, plan)| {
         let lane = Lane {
@@ -104,16 +103,17 @@ pub async fn up(inventory: &Inventory, bundle: Arc<Bundle>, settings: &Settings)
             cancel: &settings.cancel,
             hosts: sessions.len(),
             joins,
+            control_planes_join,
         };
         async move {
             let began = Instant::now();
-            let result = if plan.name == *first { lane.first_control_plane().await } else { lane.worker().await };
-            outcome(session, result, began)
+            outcome(session, lane.go().await, began)
         }
     });
     let work = async {
         let mut hosts: Vec<HostOutcome> = futures::future::join_all(lanes).await;
-        let concluded = conclude(inventory, &sessions, &board, &mut hosts, settings).await;
+        let concluded =
+            conclude(inventory, &plan, documents.bind_port(), &sessions, &board, &mut hosts, settings).await;
         (hosts, concluded)
     };
     let (hosts, concluded) = finish::while_probing(&board, work).await;
@@ -142,7 +142,6 @@ async fn begin(
     settings: &Settings,
 ) -> Result<(Documents, Vec<Session>, Plan), Vec<Failure>> {
     let documents = Documents::read(inventory).map_err(|failure| vec![failure])?;
-    one_control_plane(inventory).map_err(|failure| vec![failure])?;
     let (sessions, unreachable) =
         connect(inventory, settings, Access::Alter("up")).await.map_err(|failure| vec![failure])?;
     let facts: BTreeMap<_, _> =
@@ -151,18 +150,6 @@ async fn begin(
         Ok(plan) if unreachable.is_empty() => Ok((documents, sessions, plan)),
         Ok(_) => Err(unreachable),
         Err(findings) => Err(unreachable.into_iter().chain(findings).collect()),
-    }
-}
-
-/// Joining further control planes is not there yet; as a worker one must not come out.
-fn one_control_plane(inventory: &Inventory) -> Result<()> {
-    match inventory.control_planes().nth(1) {
-        None => Ok(()),
-        Some(second) => Err(Failure::new(
-            Kind::Configuration,
-            format!("{} is a second control plane, and this version makes clusters with one", second.name),
-        )
-        .advise("give it `role: worker`")),
     }
 }
 
@@ -184,25 +171,27 @@ fn outcome(session: &Session, result: Result<u32>, began: Instant) -> HostOutcom
     }
 }
 
-/// Everything after the lanes; does nothing where the first control plane failed.
+/// Everything after the lanes; does nothing where the control plane failed that all is asked of.
 async fn conclude(
     inventory: &Inventory,
+    plan: &Plan,
+    port: u16,
     sessions: &[Session],
     board: &Board,
     hosts: &mut [HostOutcome],
     settings: &Settings,
 ) -> Result<Option<PathBuf>> {
-    let first = inventory.first_control_plane();
-    let up = hosts.iter().any(|host| host.name == first.name && host.state == State::Joined);
-    let Some(session) = sessions.iter().find(|session| session.host.name == first.name).filter(|_| up) else {
-        return Ok(None);
-    };
     let joined: BTreeSet<String> =
         hosts.iter().filter(|host| host.state == State::Joined).map(|host| host.name.clone()).collect();
+    let source = plan.source().filter(|name| joined.contains(*name));
+    let Some(session) = sessions.iter().find(|session| Some(session.host.name.as_str()) == source) else {
+        return Ok(None);
+    };
     let api = board.api.wait().await?;
-    let kubeconfig_changed = finish::write_kubeconfig(inventory, session).await?;
+    let server = finish::server_for_laptop(inventory, plan, &joined, port);
+    let kubeconfig_changed = finish::write_kubeconfig(inventory, session, server.as_deref()).await?;
     let labelled = finish::label(&api, inventory, &joined).await?;
-    if let Some(host) = hosts.iter_mut().find(|host| host.name == first.name) {
+    if let Some(host) = hosts.iter_mut().find(|host| host.name == session.host.name) {
         host.changes += labelled + u32::from(kubeconfig_changed);
     }
     finish::settle(&api, inventory, &joined, &settings.events, &settings.cancel).await?;

@@ -14,6 +14,7 @@ use crate::failure::{Failure, Kind, Result};
 const LOOKS: &[(&str, &[&str])] = &[
     ("containerd", &["--version", "config"]),
     ("ctr", &["ls", "version", "--help"]),
+    ("getent", &[]),
     ("ip", &["show"]),
     ("ip6tables-legacy-save", &[]),
     ("ip6tables-nft-save", &[]),

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use super::{SUPPORTED_MINORS, Taint};
+use super::{Endpoint, SUPPORTED_MINORS, Taint};
 
 /// A DNS label (RFC 1123): what a cluster is named.
 pub(super) fn dns_label(text: &str) -> Result<(), &'static str> {
@@ -58,8 +58,15 @@ pub(super) fn address(text: &str) -> Result<(String, Option<u16>), String> {
     }
 }
 
-/// `host:port` as `cluster.endpoint`; without a port it is 6443, kubeadm's default.
-pub(super) fn endpoint(text: &str) -> Result<String, String> {
+/// `cluster.endpoint`: `built-in`, or `host:port`; without a port it is 6443, kubeadm's default.
+pub(super) fn endpoint(text: &str) -> Result<Endpoint, String> {
+    if text == "built-in" {
+        return Ok(Endpoint::BuiltIn);
+    }
+    // Else it would be taken for a host of that name.
+    if text.to_ascii_lowercase().replace(['-', '_', ' '], "") == "builtin" {
+        return Err("is neither `built-in` nor `host:port`; did you mean `built-in`?".to_owned());
+    }
     if text.contains("://") {
         return Err("has to be `host:port` without a scheme".to_owned());
     }
@@ -71,10 +78,10 @@ pub(super) fn endpoint(text: &str) -> Result<String, String> {
     if host.parse::<IpAddr>().is_err() {
         dns_subdomain(&host).map_err(|reason| format!("is no IP address, so the host {reason}"))?;
     }
-    Ok(match host.contains(':') {
+    Ok(Endpoint::Address(match host.contains(':') {
         true => format!("[{host}]:{port}"),
         false => format!("{host}:{port}"),
-    })
+    }))
 }
 
 fn split_port(text: &str) -> Result<(&str, Option<u16>), String> {
@@ -269,8 +276,16 @@ mod tests {
     #[case("https://api.example", None)]
     #[case("Api_Server:6443", None)]
     #[case("fe80::1%eth0", None)]
+    #[case("built-in", Some("built-in"))]
+    #[case("builtin", None)]
+    #[case("Built_In", None)]
     fn endpoints(#[case] text: &str, #[case] expected: Option<&str>) {
-        assert_eq!(endpoint(text).ok().as_deref(), expected);
+        assert_eq!(endpoint(text).ok().map(|endpoint| endpoint.to_string()).as_deref(), expected);
+    }
+
+    #[test]
+    fn the_built_in_endpoint_is_every_nodes_own_loopback() {
+        assert_eq!(endpoint("built-in").unwrap().address(), "127.0.0.1:6444");
     }
 
     #[rstest]

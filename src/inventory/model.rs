@@ -1,7 +1,7 @@
 //! The inventory after loading: defaults filled in, references resolved, everything valid.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use ipnet::IpNet;
@@ -27,7 +27,7 @@ impl Inventory {
     }
 
     /// The control planes in inventory order.
-    pub fn control_planes(&self) -> impl Iterator<Item = &Host> {
+    pub fn control_planes(&self) -> impl Iterator<Item = &Host> + Clone {
         self.hosts.iter().filter(|host| host.role == Role::ControlPlane)
     }
 
@@ -44,8 +44,8 @@ pub struct Cluster {
     pub name: String,
     /// Kubernetes version without `v`: `1.36.3`.
     pub kubernetes: semver::Version,
-    /// `host:port` that all nodes reach the API by; the first control plane's address when absent.
-    pub endpoint: Option<String>,
+    /// What all nodes reach the API by; the first control plane's address when absent.
+    pub endpoint: Option<Endpoint>,
     /// Networks and the plugin.
     pub network: Network,
     /// kubeadm documents, passed through: the text of the file named by `kubeadm:` or written inline. `None` if absent.
@@ -54,6 +54,38 @@ pub struct Cluster {
     pub bundle: Option<PathBuf>,
     /// Settings of the container runtime.
     pub containerd: Containerd,
+}
+
+/// What all nodes reach the API by, whichever control plane is lost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Endpoint {
+    /// `host:port` of what the user has: a load balancer, a virtual address, a DNS name.
+    Address(String),
+    /// A balancer of ours on every node.
+    BuiltIn,
+}
+
+/// Where the built-in balancer of a node listens.
+pub const BUILT_IN_ENDPOINT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 6444);
+
+impl Endpoint {
+    /// `host:port`, as kubeadm's controlPlaneEndpoint.
+    pub fn address(&self) -> String {
+        match self {
+            Self::Address(address) => address.clone(),
+            Self::BuiltIn => BUILT_IN_ENDPOINT.to_string(),
+        }
+    }
+}
+
+impl std::fmt::Display for Endpoint {
+    /// As it is written in an inventory.
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Address(address) => formatter.write_str(address),
+            Self::BuiltIn => formatter.write_str("built-in"),
+        }
+    }
 }
 
 /// kubeadm documents a person wrote, with where they stand, for messages.
@@ -142,10 +174,17 @@ pub struct Taint {
 /// `ssh:` after merging.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ssh {
+    /// The keys of `ssh:` that somebody wrote, here or as an option; the others have their defaults, for which
+    /// ~/.ssh/config may have something better.
+    pub written: BTreeSet<&'static str>,
     /// Login name; the local user's name when absent.
     pub user: String,
     /// TCP port; default 22.
     pub port: u16,
+    /// The bastions on the way, the one that is reached from here first; empty for none.
+    pub jump: Vec<Hop>,
+    /// Fingerprints (`SHA256:...`) that the host's key must have one of; when empty, known_hosts decides.
+    pub host_key: Vec<String>,
     /// Private key files, `~` expanded; empty means the agent and the usual files in ~/.ssh.
     pub identities: Vec<PathBuf>,
     /// Whether a running ssh-agent is asked; default true.
@@ -162,6 +201,37 @@ pub struct Ssh {
     pub host_keys: HostKeys,
     /// Longest time to connect and log in, in seconds; default 20.
     pub connect_limit_seconds: u64,
+}
+
+impl Ssh {
+    /// Whether somebody wrote this key of `ssh:`.
+    pub fn is_written(&self, key: &str) -> bool {
+        self.written.contains(key)
+    }
+}
+
+/// A bastion: `[user@]host[:port]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hop {
+    /// The user, if one is written; else ~/.ssh/config decides, else it is the local user.
+    pub user: Option<String>,
+    /// What would be typed after `ssh`.
+    pub host: String,
+    /// The port, if one is written.
+    pub port: Option<u16>,
+}
+
+impl std::fmt::Display for Hop {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Some(user) = &self.user {
+            write!(formatter, "{user}@")?;
+        }
+        match (self.port, self.host.contains(':')) {
+            (None, _) => write!(formatter, "{}", self.host),
+            (Some(port), false) => write!(formatter, "{}:{port}", self.host),
+            (Some(port), true) => write!(formatter, "[{}]:{port}", self.host),
+        }
+    }
 }
 
 /// How to become root on a host.

@@ -72,7 +72,9 @@ fn cluster_schema() -> Value {
             },
             "endpoint": {
                 "type": "string",
-                "description": "`host:port` by which all nodes reach the API; needed from two control planes on",
+                "description": "By what all nodes reach the API: `built-in` (a balancer on every node), or the \
+                                `host:port` of one you have; needed from two control planes on",
+                "examples": ["built-in", "api.demo.example:6443"],
             },
             "network": nullable(network_schema()),
             "kubeadm": {
@@ -163,6 +165,10 @@ fn ssh_schema() -> Value {
         "properties": {
             "user": {"type": "string", "description": "Login name; your own if absent"},
             "port": {"type": "integer", "minimum": 1, "maximum": 65535, "default": 22, "description": "TCP port"},
+            "jump": nullable(json!({
+                "description": "Bastions on the way, `[user@]host[:port]`, the nearest first; `none` for none",
+                "oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
+            })),
             "identity": paths("Private key file or files"),
             "identities": paths("The same as `identity`"),
             "agent": {"type": "boolean", "default": true, "description": "Whether a running ssh-agent is asked"},
@@ -178,6 +184,10 @@ fn ssh_schema() -> Value {
                 "default": "strict",
                 "description": "What to do about an unknown host key: refuse, or accept and remember",
             },
+            "host_key": nullable(json!({
+                "description": "The host's key: a fingerprint `SHA256:...` or a public key; several as a list",
+                "oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
+            })),
             "connect_limit_seconds": {
                 "type": "integer",
                 "minimum": 1,

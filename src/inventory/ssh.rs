@@ -1,16 +1,21 @@
 //! `ssh:`, at the top for all hosts and at a host for that one.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 
 use super::surroundings::{Surroundings, not_private};
 use super::walk::{Fields, Walk};
-use super::{Become, HostKeys, SecretSource, Ssh};
+use super::{Become, Hop, HostKeys, SecretSource, Ssh, grammar};
 use crate::yaml::{Content, Entry, Finding, Node};
 
 /// The keys of `ssh:`.
-pub(super) const KEYS: [&str; 11] = [
+pub(super) const KEYS: [&str; 13] = [
     "user",
     "port",
+    "jump",
     "identity",
     "identities",
     "agent",
@@ -19,6 +24,7 @@ pub(super) const KEYS: [&str; 11] = [
     "become_password",
     "known_hosts",
     "host_keys",
+    "host_key",
     "connect_limit_seconds",
 ];
 
@@ -37,6 +43,8 @@ pub(super) struct Written {
     user: Option<String>,
     /// The port; a host's `address` may bring one, too.
     pub port: Option<u16>,
+    jump: Option<Vec<Hop>>,
+    host_key: Option<Vec<String>>,
     identities: Option<Vec<PathBuf>>,
     agent: Option<bool>,
     password: Option<SecretSource>,
@@ -47,6 +55,27 @@ pub(super) struct Written {
     connect_limit_seconds: Option<u64>,
 }
 
+impl Written {
+    /// The keys that are written.
+    fn keys(&self) -> BTreeSet<&'static str> {
+        let all = [
+            ("user", self.user.is_some()),
+            ("port", self.port.is_some()),
+            ("jump", self.jump.is_some()),
+            ("identities", self.identities.is_some()),
+            ("agent", self.agent.is_some()),
+            ("password", self.password.is_some()),
+            ("become", self.become_root.is_some()),
+            ("become_password", self.become_password.is_some()),
+            ("known_hosts", self.known_hosts.is_some()),
+            ("host_keys", self.host_keys.is_some()),
+            ("host_key", self.host_key.is_some()),
+            ("connect_limit_seconds", self.connect_limit_seconds.is_some()),
+        ];
+        all.into_iter().filter(|(_, is_written)| *is_written).map(|(key, _)| key).collect()
+    }
+}
+
 /// Reads an `ssh:`; `what` is `` `ssh` `` or `` `hosts.cp1.ssh` `` without the quotes.
 pub(super) fn read(walk: &mut Walk, node: &Node, what: &str, surroundings: &Surroundings) -> Written {
     let Some(fields) = walk.fields(node, &format!("`{what}`"), &KEYS) else { return Written::default() };
@@ -55,6 +84,21 @@ pub(super) fn read(walk: &mut Walk, node: &Node, what: &str, surroundings: &Surr
         user: fields.get("user").and_then(|node| walk.ruled(node, &named("user"), login_name)),
         port: fields.get("port").and_then(|node| {
             walk.number(node, &named("port"), 1, u64::from(u16::MAX)).and_then(|port| u16::try_from(port).ok())
+        }),
+        jump: fields.get("jump").and_then(|node| hops(walk, node, &named("jump"))),
+        host_key: fields.get("host_key").and_then(|node| {
+            let texts = walk.texts(node, &named("host_key"))?;
+            let found: Vec<Option<String>> = texts
+                .into_iter()
+                .map(|(span, text)| match fingerprint(text) {
+                    Ok(fingerprint) => Some(fingerprint),
+                    Err(reason) => {
+                        walk.find(Finding::error(span, format!("{}: `{text}` {reason}", named("host_key"))));
+                        None
+                    }
+                })
+                .collect();
+            found.into_iter().collect()
         }),
         identities: identities(walk, fields, what, surroundings),
         agent: fields.get("agent").and_then(|node| walk.flag(node, &named("agent"))),
@@ -75,10 +119,14 @@ pub(super) fn read(walk: &mut Walk, node: &Node, what: &str, surroundings: &Surr
 /// A host's own settings over those for all, defaults below both.
 pub(super) fn merge(own: Written, all: &Written, surroundings: &Surroundings) -> Ssh {
     let all = all.clone();
+    let written = [&own, &all].into_iter().flat_map(Written::keys).collect();
     let user = own.user.or(all.user).unwrap_or_else(|| surroundings.user.clone());
     let password = own.password.or(all.password);
     let default_become = if user == "root" { Become::None } else { Become::Sudo };
     Ssh {
+        written,
+        jump: own.jump.or(all.jump).unwrap_or_default(),
+        host_key: own.host_key.or(all.host_key).unwrap_or_default(),
         port: own.port.or(all.port).unwrap_or(DEFAULT_PORT),
         identities: own.identities.or(all.identities).unwrap_or_default(),
         agent: own.agent.or(all.agent).unwrap_or(true),
@@ -103,6 +151,58 @@ fn login_name(text: &str) -> Result<String, String> {
     match !text.is_empty() && text.len() <= 256 && !text.starts_with('-') && text.chars().all(plain) {
         true => Ok(text.to_owned()),
         false => Err("is no login name".to_owned()),
+    }
+}
+
+/// The bastions; `none` and an empty list say that there are none whatever ~/.ssh/config says.
+fn hops(walk: &mut Walk, node: &Node, what: &str) -> Option<Vec<Hop>> {
+    let texts = walk.texts(node, what)?;
+    if let [(_, "none")] = texts.as_slice() {
+        return Some(Vec::new());
+    }
+    let mut hops = Vec::new();
+    for (span, text) in texts.iter().flat_map(|(span, text)| text.split(',').map(move |text| (*span, text.trim()))) {
+        match hop(text) {
+            Ok(hop) => hops.push(hop),
+            Err(reason) => {
+                walk.find(Finding::error(span, format!("{what}: `{text}` {reason}")).help("write `user@host:port`"));
+                return None;
+            }
+        }
+    }
+    Some(hops)
+}
+
+fn hop(text: &str) -> Result<Hop, String> {
+    let (user, place) = match text.rsplit_once('@') {
+        Some((user, place)) => (Some(login_name(user).map_err(|reason| format!("has a user that {reason}"))?), place),
+        None => (None, text),
+    };
+    let (host, port) = grammar::address(place)?;
+    Ok(Hop { user, host, port })
+}
+
+/// `SHA256:...`, or the fingerprint of a public key as it stands in a `.pub` file.
+fn fingerprint(text: &str) -> Result<String, String> {
+    if let Some(hash) = text.strip_prefix("SHA256:") {
+        let hash = hash.trim_end_matches('=');
+        return match STANDARD_NO_PAD.decode(hash) {
+            Ok(bytes) if bytes.len() == 32 => Ok(format!("SHA256:{hash}")),
+            _ => Err("is no fingerprint: 43 letters follow after `SHA256:`".to_owned()),
+        };
+    }
+    let mut words = text.split_whitespace();
+    let (Some(algorithm), Some(encoded)) = (words.next(), words.next()) else {
+        return Err("is neither a fingerprint, `SHA256:...`, nor a public key, `ssh-ed25519 AAAA...`".to_owned());
+    };
+    let key = STANDARD.decode(encoded).map_err(|_| "has a public key that is no base64".to_owned())?;
+    let name = u32::try_from(algorithm.len()).map(u32::to_be_bytes).unwrap_or_default();
+    match key.strip_prefix(&name).is_some_and(|rest| rest.starts_with(algorithm.as_bytes())) {
+        true => {
+            let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &key);
+            Ok(format!("SHA256:{}", STANDARD_NO_PAD.encode(hash.as_ref())))
+        }
+        false => Err(format!("is no public key of the kind {algorithm}")),
     }
 }
 
@@ -193,5 +293,43 @@ fn command(text: &str) -> Result<String, String> {
     match text.trim().is_empty() {
         true => Err("is empty".to_owned()),
         false => Ok(text.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::{fingerprint, hop};
+
+    #[rstest]
+    #[case("bastion", "bastion")]
+    #[case("ops@bastion:2222", "ops@bastion:2222")]
+    #[case("ops@[fd00::1]:22", "ops@[fd00::1]:22")]
+    fn hops_are_read(#[case] text: &str, #[case] shown: &str) {
+        assert_eq!(hop(text).map(|hop| hop.to_string()), Ok(shown.to_owned()));
+    }
+
+    #[rstest]
+    #[case("")]
+    #[case("@bastion")]
+    #[case("-o@bastion")]
+    #[case("ops@-bastion")]
+    #[case("bastion:x")]
+    fn bad_hops_are_refused(#[case] text: &str) {
+        assert!(hop(text).is_err());
+    }
+
+    #[test]
+    fn a_key_and_its_fingerprint_are_the_same_pin() {
+        // `ssh-keygen -lf` says this of the key.
+        let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f comment";
+        let found = fingerprint(key).expect("a key");
+        assert!(found.starts_with("SHA256:") && found.len() == 50, "{found}");
+        assert_eq!(fingerprint(&found), Ok(found.clone()));
+        assert_eq!(fingerprint(&format!("{found}=")), Ok(found));
+        for bad in ["", "MD5:00", "SHA256:short", "ssh-ed25519", "ssh-rsa AAAAC3NzaC1lZDI1NTE5AAAAIAAB", "ssh-rsa %"] {
+            assert!(fingerprint(bad).is_err(), "{bad}");
+        }
     }
 }

@@ -7,8 +7,8 @@ use proptest::prelude::{any, prop_oneof, proptest};
 use rstest::rstest;
 
 use super::{
-    Become, EXAMPLE, HostKeys, Inventory, Judged, NetworkPlugin, Role, SecretSource, judge, load, load_with_warnings,
-    parse,
+    Become, EXAMPLE, Endpoint, HostKeys, Inventory, Judged, NetworkPlugin, Role, SecretSource, judge, load,
+    load_with_warnings, parse,
 };
 use crate::failure::Kind;
 use crate::yaml::Severity;
@@ -162,7 +162,7 @@ fn the_example_is_good_with_everything_switched_on() {
     let inventory = judged.inventory.unwrap();
     assert!(inventory.cluster.kubeadm.unwrap().text.contains("audit-log-maxage"));
     assert_eq!(inventory.hosts[2].ssh.identities.len(), 2);
-    assert_eq!(inventory.cluster.endpoint.as_deref(), Some("api.demo.example:6443"));
+    assert_eq!(inventory.cluster.endpoint, Some(Endpoint::Address("api.demo.example:6443".into())));
 }
 
 #[test]

@@ -5,10 +5,10 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::Role;
 use super::cluster;
 use super::hosts::Draft;
 use super::walk::Walk;
+use super::{Endpoint, Role};
 use crate::yaml::{Finding, Span};
 
 /// All checks of the whole. `hosts_key` is where `hosts` stands.
@@ -22,7 +22,7 @@ pub(super) fn check(walk: &mut Walk, cluster: &cluster::Draft, hosts: &[Draft], 
 
 /// Two hosts at one address are one machine written twice, or a mistake of copying.
 fn addresses(walk: &mut Walk, hosts: &[Draft]) {
-    let mut reached: HashMap<(String, u16), &Draft> = HashMap::new();
+    let mut reached: HashMap<(String, u16, Vec<String>), &Draft> = HashMap::new();
     let mut nodes: HashMap<IpAddr, &Draft> = HashMap::new();
     for draft in hosts {
         let host = &draft.host;
@@ -30,14 +30,17 @@ fn addresses(walk: &mut Walk, hosts: &[Draft]) {
             |_| host.address.trim_end_matches('.').to_ascii_lowercase(),
             |address| address.to_canonical().to_string(),
         );
-        if let Some(first) = reached.get(&(canonical.clone(), host.ssh.port)) {
+        // Behind another bastion the same address is another machine.
+        let jump = host.ssh.jump.iter().map(ToString::to_string).collect();
+        let place = (canonical, host.ssh.port, jump);
+        if let Some(first) = reached.get(&place) {
             let (one, two) = (&first.host.name, &host.name);
             let message = format!("the hosts `{one}` and `{two}` have the same address, {}", host.address);
             let finding = Finding::error(draft.address, message).label("again");
             walk.find(finding.related(first.address, "first here").help("one machine is one host"));
             continue;
         }
-        reached.insert((canonical, host.ssh.port), draft);
+        reached.insert(place, draft);
         let Some(address) = host.node_address.map(|address| address.to_canonical()) else { continue };
         if let Some(first) = nodes.get(&address) {
             let (one, two) = (&first.host.name, &host.name);
@@ -69,8 +72,8 @@ fn roles(walk: &mut Walk, cluster: &cluster::Draft, hosts: &[Draft], hosts_key: 
                 let message = format!("{} control planes need `cluster.endpoint`", control_planes.len());
                 let finding = Finding::error(second.role, message).label("the second control plane");
                 walk.find(finding.related(first.role, "the first").help(
-                    "set `cluster.endpoint` to a `host:port` that stays when a control plane is lost: \
-                     a load balancer, a virtual address or a DNS name",
+                    "write `endpoint: built-in` for a balancer on every node, or the `host:port` of one you have, \
+                     which stays when a control plane is lost: a load balancer, a virtual address or a DNS name",
                 ));
             }
             if control_planes.len().is_multiple_of(2)
@@ -174,6 +177,7 @@ fn overlap(one: &IpNet, other: &IpNet) -> bool {
 }
 
 fn endpoint_address(draft: &cluster::Draft) -> Option<IpAddr> {
-    let (host, _) = draft.cluster.endpoint.as_deref()?.rsplit_once(':')?;
+    let Some(Endpoint::Address(endpoint)) = &draft.cluster.endpoint else { return None };
+    let (host, _) = endpoint.rsplit_once(':')?;
     host.trim_start_matches('[').trim_end_matches(']').parse().ok()
 }

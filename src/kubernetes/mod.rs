@@ -7,6 +7,7 @@
 //! version        what differs between Kubernetes minors, as data; image names
 //! configuration  kubeadm.k8s.io/v1beta4: types, loading, defaults, validation
 //! certificates   the PKI: catalogue, keys, issuing, judging what is there already
+//! renewal        how long certificates are valid, new ones in their place
 //! kubeconfig     admin.conf and its siblings, bootstrap kubeconfigs, cluster-info
 //! manifests      the four static pods
 //! kubelet        config.yaml, instance-config.yaml, kubeadm-flags.env
@@ -33,6 +34,7 @@ pub mod objects;
 pub mod patches;
 pub mod podnetwork;
 pub mod rbac;
+pub mod renewal;
 pub mod text;
 pub mod token;
 pub mod uploaded_certificates;

@@ -21,6 +21,39 @@ pub(crate) fn rfc3339(seconds: u64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
+/// `Nov 23, 2026 12:00 UTC`, as kubeadm shows the end of certificates.
+pub(crate) fn short(seconds: u64) -> String {
+    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let (year, month, day, hour, minute, _) = calendar(seconds);
+    let name = usize::try_from(month).ok().and_then(|month| MONTHS.get(month.checked_sub(1)?)).unwrap_or(&"");
+    format!("{name} {day:02}, {year:04} {hour:02}:{minute:02} UTC")
+}
+
+/// A time to come as kubectl and kubeadm show it: its two largest units, fewer the longer it is; `<invalid>` when it is
+/// over.
+pub(crate) fn remaining(seconds: i64) -> String {
+    let Ok(seconds) = u64::try_from(seconds + 1).map(|seconds| seconds.saturating_sub(1)) else {
+        return "<invalid>".to_owned();
+    };
+    let (minutes, hours) = (seconds / 60, seconds / 3600);
+    let days = hours / 24;
+    let with_rest = |count: u64, unit: &str, rest: u64, rest_unit: &str| match rest {
+        0 => format!("{count}{unit}"),
+        rest => format!("{count}{unit}{rest}{rest_unit}"),
+    };
+    match () {
+        () if seconds < 120 => format!("{seconds}s"),
+        () if minutes < 10 => with_rest(minutes, "m", seconds % 60, "s"),
+        () if minutes < 180 => format!("{minutes}m"),
+        () if hours < 8 => with_rest(hours, "h", minutes % 60, "m"),
+        () if hours < 48 => format!("{hours}h"),
+        () if days < 8 => with_rest(days, "d", hours % 24, "h"),
+        () if days < 2 * 365 => format!("{days}d"),
+        () if days < 8 * 365 => with_rest(days / 365, "y", days % 365, "d"),
+        () => format!("{}y", days / 365),
+    }
+}
+
 /// Seconds since the epoch of a moment in RFC 3339, with `Z` or an offset; fractions are dropped. `None` for another text,
 /// and before 1970.
 pub(crate) fn from_rfc3339(text: &str) -> Option<u64> {
@@ -71,7 +104,7 @@ pub(crate) fn x509_time(seconds: u64) -> (u8, String) {
 mod tests {
     use rstest::rstest;
 
-    use super::{from_rfc3339, rfc3339, x509_time};
+    use super::{from_rfc3339, remaining, rfc3339, short, x509_time};
 
     #[rstest]
     #[case(0, "1970-01-01T00:00:00Z")]
@@ -94,6 +127,29 @@ mod tests {
     #[case("", None)]
     fn dates_are_moments(#[case] text: &str, #[case] seconds: Option<u64>) {
         assert_eq!(from_rfc3339(text), seconds);
+    }
+
+    #[rstest]
+    #[case(-2, "<invalid>")]
+    #[case(-1, "0s")]
+    #[case(119, "119s")]
+    #[case(120, "2m")]
+    #[case(125, "2m5s")]
+    #[case(10 * 60 + 5, "10m")]
+    #[case(3 * 3600, "3h")]
+    #[case(3 * 3600 + 61, "3h1m")]
+    #[case(47 * 3600, "47h")]
+    #[case(49 * 3600, "2d1h")]
+    #[case(364 * 86_400 + 5, "364d")]
+    #[case(3 * 365 * 86_400 + 86_400, "3y1d")]
+    #[case(10 * 365 * 86_400 - 5, "9y")]
+    fn remaining_time_is_short(#[case] seconds: i64, #[case] text: &str) {
+        assert_eq!(remaining(seconds), text);
+    }
+
+    #[test]
+    fn people_read_months() {
+        assert_eq!(short(951_782_400), "Feb 29, 2000 00:00 UTC");
     }
 
     #[test]

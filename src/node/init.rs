@@ -21,7 +21,7 @@ use self::control_plane::Part;
 pub(super) use self::mark_control_plane::SOCKET_ANNOTATION;
 use self::plan::Plan;
 use super::phase::{Changes, phase};
-use super::preflight::Finding;
+use super::preflight::{Finding, Surroundings};
 use super::{files, kubelet, preflight};
 use crate::api::Client;
 use crate::event::Events;
@@ -49,7 +49,10 @@ const IN_CLUSTER: &[&str] = &["upload-config", "upload-certs", "mark-control-pla
 /// As [`init`].
 pub async fn begin(host: &dyn Host, facts: &Facts, order: &InitOrder, events: &Events) -> Result<u32> {
     let plan = Plan::load(host, facts, order, events)?;
-    check(host, &plan, events).await?;
+    if plan.phases.wants("preflight") {
+        // The world around is looked at by `init`, once.
+        preflight::judge(&of_preparation(host, &plan).await?, events)?;
+    }
     let credentials = credentials(host, &plan, events).await?;
     // A kubelet looks for a folder that is not there once in a while; one that is there it watches.
     control_plane::make_room(host)?;
@@ -148,10 +151,25 @@ pub async fn init(host: &dyn Host, facts: &Facts, order: &InitOrder, events: &Ev
 }
 
 /// What preflight finds of what host preparation brings.
-async fn prepared(host: &dyn Host, plan: &Plan) -> Result<Vec<Finding>> {
+async fn of_preparation(host: &dyn Host, plan: &Plan) -> Result<Vec<Finding>> {
     let node = &plan.init.node_registration;
     let (addresses, ignore) = (plan.addresses(), &node.ignore_preflight_errors);
     preflight::prepared(host, Some(&plan.version), &node.cri_socket, &addresses, ignore).await
+}
+
+/// The same, and what it finds of the world around.
+async fn prepared(host: &dyn Host, plan: &Plan) -> Result<Vec<Finding>> {
+    let around = Surroundings {
+        node_name: plan.node_name(),
+        direct_host: Some(&plan.init.local_api_endpoint.advertise_address),
+        direct_networks: vec![&plan.cluster.networking.service_subnet, &plan.cluster.networking.pod_subnet],
+        external_etcd: plan.cluster.etcd.external.as_ref().map(|etcd| (etcd, &plan.version)),
+    };
+    let ignore = &plan.init.node_registration.ignore_preflight_errors;
+    let (mut prepared, around) =
+        tokio::try_join!(of_preparation(host, plan), preflight::surroundings(host, &around, ignore))?;
+    prepared.extend(around);
+    Ok(prepared)
 }
 
 /// [`init`] by a plan, after preflight.

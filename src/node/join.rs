@@ -73,22 +73,38 @@ async fn run(
     images: Images,
     events: &Events,
 ) -> Result<Joined> {
-    let discovery = discover(host, &configuration);
+    let discovery = discover(host, &configuration, events);
     let (_, found) = phase(events, "discovery", "Find the cluster", discovery).await?;
     let bootstrap = bootstrap_client(&configuration, &found).await?;
     let limit = configuration.timeouts.kubernetes_api_call.0;
     let (settings, member) = tokio::try_join!(
         cluster::read(&bootstrap, limit, events),
-        membership(host, &configuration, &bootstrap, &found)
+        membership(host, facts, &configuration, &bootstrap, &found)
     )?;
 
     let node = &configuration.node_registration;
     let addresses: Vec<_> =
         facts.addresses.iter().map(|link| link.address.addr()).filter(std::net::IpAddr::is_ipv4).collect();
-    let findings =
-        preflight::prepared(host, Some(&settings.version), &node.cri_socket, &addresses, &node.ignore_preflight_errors);
     if phases.wants("preflight") {
-        preflight::judge(&findings.await?, events)?;
+        let endpoint = configuration.discovery.bootstrap_token.as_ref().map(|discovery| &discovery.api_server_endpoint);
+        let endpoint = endpoint.and_then(|endpoint| configuration::host_and_port(endpoint).ok());
+        // Only a control plane's components talk to services and pods.
+        let networking = configuration.control_plane.as_ref().map(|_| &settings.cluster.networking);
+        let around = preflight::Surroundings {
+            node_name: &node.name,
+            direct_host: endpoint.as_ref().map(|(host, _)| host.as_str()),
+            direct_networks: networking
+                .map(|of| vec![of.service_subnet.as_str(), of.pod_subnet.as_str()])
+                .unwrap_or_default(),
+            external_etcd: None,
+        };
+        let ignore = &node.ignore_preflight_errors;
+        let (mut findings, around) = tokio::try_join!(
+            preflight::prepared(host, Some(&settings.version), &node.cri_socket, &addresses, ignore),
+            preflight::surroundings(host, &around, ignore)
+        )?;
+        findings.extend(around);
+        preflight::judge(&findings, events)?;
     }
 
     let patches = patches::read(host, configuration.patches.as_ref(), settings.release, events)?;
@@ -148,21 +164,35 @@ fn load(host: &dyn Host, facts: &Facts, order: &JoinOrder, events: &Events) -> R
     Ok(configuration)
 }
 
-async fn discover(host: &dyn Host, configuration: &JoinConfiguration) -> Result<(Changes, Found)> {
+async fn discover(host: &dyn Host, configuration: &JoinConfiguration, events: &Events) -> Result<(Changes, Found)> {
     let limit = configuration.timeouts.discovery.0;
-    Ok((Vec::new(), discovery::discover(host, &configuration.discovery, limit).await?))
+    Ok((Vec::new(), discovery::discover(host, &configuration.discovery, limit, events).await?))
 }
 
-/// A client with the bootstrap token.
+/// A client with what the kubelet gets its certificate with.
 async fn bootstrap_client(configuration: &JoinConfiguration, found: &Found) -> Result<Client> {
-    let identity = Identity::Token(bootstrap_token(configuration)?);
-    Client::new(&Access { server: found.server.clone(), trust: Trust::Authority(found.ca_pem.clone()), identity }).await
+    match bootstrap_identity(configuration, found)? {
+        Bootstrap::Token(token) => {
+            let (trust, identity) = (Trust::Authority(found.ca_pem.clone()), Identity::Token(token.clone()));
+            Client::new(&Access { server: found.server.clone(), trust, identity }).await
+        }
+        Bootstrap::Kubeconfig(kubeconfig) => Client::from_kubeconfig(kubeconfig).await,
+    }
 }
 
-fn bootstrap_token(configuration: &JoinConfiguration) -> Result<Secret> {
-    configuration.discovery.tls_bootstrap_token.clone().ok_or_else(|| {
-        Failure::new(Kind::Configuration, "there is no token that the kubelet could get its certificate with")
-            .advise("set discovery.tlsBootstrapToken")
+/// What a kubelet gets its certificate with (kubeadm.md section 9.3).
+enum Bootstrap<'a> {
+    /// A token.
+    Token(&'a Secret),
+    /// The credentials of the discovery file.
+    Kubeconfig(&'a Secret),
+}
+
+fn bootstrap_identity<'a>(configuration: &'a JoinConfiguration, found: &'a Found) -> Result<Bootstrap<'a>> {
+    let token = configuration.discovery.tls_bootstrap_token.as_ref().map(Bootstrap::Token);
+    token.or(found.credentials.as_ref().map(Bootstrap::Kubeconfig)).ok_or_else(|| {
+        Failure::new(Kind::Configuration, "there is nothing that the kubelet could get its certificate with")
+            .advise("set discovery.tlsBootstrapToken, or put credentials into the discovery file")
     })
 }
 
@@ -178,6 +208,7 @@ enum Membership {
 /// Looks whether the host is a node of this cluster already, and refuses one of another cluster or a name that is taken.
 async fn membership(
     host: &dyn Host,
+    facts: &Facts,
     configuration: &JoinConfiguration,
     bootstrap: &Client,
     found: &Found,
@@ -211,7 +242,8 @@ async fn membership(
     let node =
         node.map_err(|problem| problem.failure(format!("the cluster does not say whether there is a Node {name}")))?;
     match node {
-        Some(node) if is_ready(&node) => Err(Failure::new(
+        // A machine that was replaced a moment ago still looks alive to the cluster; at this address nobody else can be.
+        Some(node) if is_ready(&node) && !is_here(&node, facts) => Err(Failure::new(
             Kind::Preflight,
             format!("the cluster has a Node {name} that is ready: two hosts cannot have one name"),
         )
@@ -229,6 +261,13 @@ fn has_certificate(host: &dyn Host, kubeconfig: &Kubeconfig) -> Result<bool> {
     }
 }
 
+/// Whether a Node has an address of this host.
+fn is_here(node: &serde_json::Value, facts: &Facts) -> bool {
+    let addresses = node.pointer("/status/addresses").and_then(|addresses| addresses.as_array());
+    let mut addresses = addresses.into_iter().flatten().filter_map(|address| address["address"].as_str()?.parse().ok());
+    addresses.any(|address: std::net::IpAddr| facts.addresses.iter().any(|link| link.address.addr() == address))
+}
+
 fn is_ready(node: &serde_json::Value) -> bool {
     let conditions = node.pointer("/status/conditions").and_then(|conditions| conditions.as_array());
     conditions.into_iter().flatten().any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
@@ -244,8 +283,12 @@ fn trust(
 ) -> Result<Changes> {
     let mut changes = Vec::new();
     if member == Membership::None {
-        let token = bootstrap_token(configuration)?;
-        let kubeconfig = Kubeconfig::bootstrap(&found.server, cluster_name, &found.ca_pem, &token).to_text();
+        let kubeconfig = match bootstrap_identity(configuration, found)? {
+            Bootstrap::Token(token) => {
+                Kubeconfig::bootstrap(&found.server, cluster_name, &found.ca_pem, token).to_text()
+            }
+            Bootstrap::Kubeconfig(kubeconfig) => kubeconfig.clone(),
+        };
         if files::ensure(host, Path::new(BOOTSTRAP_KUBECONFIG), kubeconfig.expose().as_bytes(), 0o600)? {
             changes.push(format!("{BOOTSTRAP_KUBECONFIG} written"));
         }
@@ -363,7 +406,7 @@ mod tests {
     }
 
     fn found() -> Found {
-        Found { server: "https://10.0.0.11:6443".into(), ca_pem: "CA\n".into() }
+        Found { server: "https://10.0.0.11:6443".into(), ca_pem: "CA\n".into(), credentials: None }
     }
 
     fn kubelet_conf(ca: &str) -> FakeHost {
@@ -384,11 +427,15 @@ mod tests {
     async fn a_member_stays_and_a_stranger_is_refused() {
         let client = FakeApi::start().await.client().await;
         let configuration = configuration();
-        let member = membership(&kubelet_conf("CA\n"), &configuration, &client, &found()).await;
+        let member = membership(&kubelet_conf("CA\n"), &facts(), &configuration, &client, &found()).await;
         assert_eq!(member, Ok(Membership::Member));
-        let stranger = membership(&kubelet_conf("OTHER\n"), &configuration, &client, &found()).await.unwrap_err();
+        let stranger =
+            membership(&kubelet_conf("OTHER\n"), &facts(), &configuration, &client, &found()).await.unwrap_err();
         assert!(stranger.sentence.contains("node of another cluster (https://x:6443)"), "{stranger}");
-        assert_eq!(membership(&FakeHost::new(), &configuration, &client, &found()).await, Ok(Membership::None));
+        assert_eq!(
+            membership(&FakeHost::new(), &facts(), &configuration, &client, &found()).await,
+            Ok(Membership::None)
+        );
     }
 
     #[tokio::test]
@@ -397,21 +444,29 @@ mod tests {
         let mut kubeconfig = Kubeconfig::bootstrap("https://x:6443", "c", "CA\n", &Secret::new("t"));
         kubeconfig.users[0].user.client_certificate = Some("/var/lib/kubelet/pki/kubelet-client-current.pem".into());
         let host = FakeHost::new().file("/etc/kubernetes/kubelet.conf", kubeconfig.to_text().expose());
-        let member = async |host: &FakeHost| membership(host, &configuration(), &client, &found()).await;
+        let member = async |host: &FakeHost| membership(host, &facts(), &configuration(), &client, &found()).await;
         assert_eq!(member(&host).await, Ok(Membership::None));
         let host = host.file("/var/lib/kubelet/pki/kubelet-client-current.pem", "");
         assert_eq!(member(&host).await, Ok(Membership::Member));
     }
 
     #[rstest]
-    #[case("True", false)]
-    #[case("False", true)]
+    #[case("True", "10.0.0.77", false)]
+    #[case("False", "10.0.0.77", true)]
+    // The host's own address: it was this machine, or the one it replaces.
+    #[case("True", "10.0.0.11", true)]
     #[tokio::test]
-    async fn a_name_that_is_taken_by_a_living_node_is_refused(#[case] ready: &str, #[case] free: bool) {
+    async fn a_name_that_is_taken_by_a_living_node_is_refused(
+        #[case] ready: &str,
+        #[case] address: &str,
+        #[case] free: bool,
+    ) {
         let api = FakeApi::start().await;
-        api.put(json!({"kind": "Node", "metadata": {"name": "cp1"},
-            "status": {"conditions": [{"type": "Ready", "status": ready}]}}));
-        let member = membership(&FakeHost::new(), &configuration(), &api.client().await, &found()).await;
+        api.put(json!({"kind": "Node", "metadata": {"name": "cp1"}, "status": {
+            "conditions": [{"type": "Ready", "status": ready}],
+            "addresses": [{"type": "InternalIP", "address": address}],
+        }}));
+        let member = membership(&FakeHost::new(), &facts(), &configuration(), &api.client().await, &found()).await;
         assert_eq!(member.is_ok(), free);
     }
 
@@ -424,6 +479,13 @@ mod tests {
         assert!(
             host.text("/etc/kubernetes/bootstrap-kubelet.conf").unwrap().contains("token: abcdef.0123456789abcdef")
         );
+        let mut by_file = configuration.clone();
+        by_file.discovery.tls_bootstrap_token = None;
+        let host = FakeHost::new();
+        assert!(trust(&host, &by_file, "c", &found(), Membership::None).is_err());
+        let with_credentials = Found { credentials: Some(Secret::new("whole: file\n")), ..found() };
+        trust(&host, &by_file, "c", &with_credentials, Membership::None).unwrap();
+        assert_eq!(host.text("/etc/kubernetes/bootstrap-kubelet.conf").as_deref(), Some("whole: file\n"));
         let other = FakeHost::new().file("/etc/kubernetes/pki/ca.crt", "OTHER\n");
         assert_eq!(trust(&other, &configuration, "c", &found(), Membership::Member).unwrap_err().kind, Kind::Preflight);
     }

@@ -31,14 +31,15 @@ pub(super) struct FileKey {
 /// The keys in the order to offer them.
 ///
 /// Files that were named come first, each through the agent when that holds the same key (no passphrase is needed
-/// then), after them what else the agent holds. Without named files the agent comes first and the usual files last.
-pub(super) fn arrange(files: &[FileKey], agent: &[Vec<u8>], named: bool) -> Vec<Choice> {
+/// then), after them what else the agent holds. Without named files the agent comes first and the usual files last. With
+/// `only` nothing but the files is offered (IdentitiesOnly).
+pub(super) fn arrange(files: &[FileKey], agent: &[Vec<u8>], named: bool, only: bool) -> Vec<Choice> {
     let held = |file: &FileKey| agent.iter().position(|blob| Some(blob) == file.blob.as_ref());
     let of_files = files.iter().enumerate().filter_map(|(index, file)| match held(file) {
         Some(key) => Some(Choice::Agent(key)),
         None => file.private.then_some(Choice::File(index)),
     });
-    let of_agent = (0..agent.len()).map(Choice::Agent);
+    let of_agent = (0..if only { 0 } else { agent.len() }).map(Choice::Agent);
     let all: Vec<Choice> = if named { of_files.chain(of_agent).collect() } else { of_agent.chain(of_files).collect() };
     let mut order: Vec<Choice> = Vec::new();
     for choice in all {
@@ -126,14 +127,19 @@ mod tests {
         #[case] expected: &[Choice],
     ) {
         let agent: Vec<Vec<u8>> = agent.iter().map(|&blob| vec![blob]).collect();
-        assert_eq!(arrange(files, &agent, named), expected);
+        assert_eq!(arrange(files, &agent, named, false), expected);
+        let of_files = |choice: &Choice| match *choice {
+            Choice::File(_) => true,
+            Choice::Agent(key) => files.iter().any(|file| file.blob.as_ref() == Some(&agent[key])),
+        };
+        assert!(arrange(files, &agent, named, true).iter().all(of_files));
     }
 
     #[test]
     fn a_full_agent_does_not_use_up_the_attempts() {
         let agent: Vec<Vec<u8>> = (0..30).map(|blob| vec![blob]).collect();
-        assert_eq!(arrange(&[file(29)], &agent, true).len(), super::KEYS);
-        assert_eq!(arrange(&[file(29)], &agent, true)[0], Choice::Agent(29));
+        assert_eq!(arrange(&[file(29)], &agent, true, false).len(), super::KEYS);
+        assert_eq!(arrange(&[file(29)], &agent, true, true), [Choice::Agent(29)]);
     }
 
     #[test]

@@ -182,7 +182,11 @@ impl Channel {
     }
 
     /// Asks the host to start the command; a refusal comes out of the [`Reader`], which saves a round trip.
-    pub(super) async fn start(&self, command: &str) -> Result<()> {
+    pub(super) async fn start(&self, environment: &[(String, String)], command: &str) -> Result<()> {
+        for (name, value) in environment {
+            // Whether sshd takes it (AcceptEnv) is not asked for, as OpenSSH does.
+            self.writer.hand_over(self.writer.shared.half.set_env(false, name.as_str(), value.as_str())).await?;
+        }
         self.writer.hand_over(self.writer.shared.half.exec(true, command)).await
     }
 

@@ -61,7 +61,7 @@ async fn attempt(
     sources: &Sources,
     deadline: &mut Deadline,
 ) -> Result<Connection, Refusal> {
-    let mut dialled = dial(target, deadline).await?;
+    let mut dialled = dial(target, deadline, prompts, sources).await?;
     log_in(&mut dialled, target, prompts, deadline, sources).await?;
     Ok(Connection::new(Arc::clone(target), dialled))
 }
@@ -74,6 +74,8 @@ pub struct Connection(Arc<Inner>);
 struct Inner {
     target: Arc<Target>,
     handle: Handle<Watcher>,
+    /// What it goes through must live as long.
+    _bastion: Option<Connection>,
     lost: LostReceiver,
     closing: AtomicBool,
     round_trip: Duration,
@@ -93,8 +95,9 @@ impl std::fmt::Debug for Connection {
 
 impl Connection {
     fn new(target: Arc<Target>, dialled: Dialled) -> Self {
-        let Dialled { handle, lost, round_trip, server_version, banner: _ } = dialled;
-        Self(Arc::new(Inner { target, handle, lost, closing: AtomicBool::new(false), round_trip, server_version }))
+        let Dialled { handle, lost, round_trip, server_version, bastion: _bastion, banner: _ } = dialled;
+        let closing = AtomicBool::new(false);
+        Self(Arc::new(Inner { target, handle, _bastion, lost, closing, round_trip, server_version }))
     }
 
     /// The host's name in the inventory.
@@ -126,7 +129,7 @@ impl Connection {
                 .advise("raise MaxSessions in the host's sshd_config")
         })?;
         let channel = Channel::new(opened, &self.0.target.name, what, self.0.lost.clone());
-        channel.start(command).await?;
+        channel.start(&self.0.target.environment, command).await?;
         Ok(channel)
     }
 

@@ -35,6 +35,19 @@ impl Deadline {
         tokio::time::timeout_at(self.at, work).await.ok()
     }
 
+    /// Moves the deadline by time that must not count.
+    pub(super) fn extend(&mut self, by: Duration) {
+        self.at += by;
+    }
+
+    /// The same deadline, or an earlier one that is `limit` from now.
+    pub(super) fn capped(&self, limit: Option<Duration>) -> Self {
+        match limit {
+            Some(limit) if limit < self.remaining() => Self::new(limit),
+            _ => self.clone(),
+        }
+    }
+
     /// Asks a person; the deadline moves by the time the answer takes.
     pub(super) fn ask<T>(&mut self, prompts: &dyn Prompt, question: impl FnOnce(&dyn Prompt) -> T) -> T {
         use tokio::runtime::{Handle, RuntimeFlavor};

@@ -1,31 +1,89 @@
 //! From the verdict of the known_hosts files to a connection that goes on or a refusal a person can act on.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use russh::keys::Certificate;
+
 use crate::failure::{Failure, Kind, Result};
 use crate::inventory::HostKeys;
 
+use super::certificate;
 use super::known_hosts::{self, HostKey, Place, Verdict};
-use super::remember::remember;
+use super::remember::{Manner, remember};
 use super::target::Target;
 
-/// Decides whether to go on with a host that showed `key`; blocks on files.
+/// What a host showed.
+#[derive(Debug, Clone)]
+pub(super) struct Shown {
+    /// Its key.
+    pub(super) key: HostKey,
+    /// The certificate that the key came in.
+    pub(super) certificate: Option<Certificate>,
+}
+
+/// Decides whether to go on with a host that showed a key or a certificate; blocks on files.
+///
+/// A pin in the inventory decides alone, but never for a revoked key. A certificate is good when an authority in the files
+/// has signed it for this host; else its key is judged as if it had come alone, as OpenSSH does.
 ///
 /// # Errors
 /// [`Kind::HostKey`] for a key that is unknown, changed or revoked, or when the files cannot be read or written.
-pub(super) fn check(target: &Target, key: &HostKey) -> Result<()> {
+pub(super) fn check(target: &Target, shown: &Shown) -> Result<()> {
+    let key = &shown.key;
     let files = known_hosts::read(&target.known_hosts).map_err(|(path, error)| {
         Failure::new(Kind::HostKey, format!("cannot read {}", path.display()))
             .on(&target.name)
             .because(&error)
             .advise("make the file readable, because it may hold revoked keys")
     })?;
-    let verdict = known_hosts::verdict(&files, &target.address, target.port, key);
+    let (name, port) = target.known_as();
+    let verdict = known_hosts::verdict(&files, name, port, key);
+    if !target.host_key_pins.is_empty() && !matches!(verdict, Verdict::Revoked(_)) {
+        return pinned(target, key);
+    }
+    let mut refused = None;
+    if let (Some(certificate), false) = (&shown.certificate, matches!(verdict, Verdict::Revoked(_))) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
+        match certificate::judge(certificate, &files, name, port, now) {
+            Ok(()) => return Ok(()),
+            Err(why) => refused = Some(why),
+        }
+    }
+    let with_reason = |failure: Failure| match &refused {
+        Some(why) => failure.caused_by(format!("its certificate is not taken: {why}")),
+        None => failure,
+    };
+    decide(target, key, verdict).map_err(with_reason)
+}
+
+/// A host with a pin must show a key with one of its fingerprints.
+fn pinned(target: &Target, key: &HostKey) -> Result<()> {
+    let shown = key.fingerprint();
+    if target.host_key_pins.contains(&shown) {
+        return Ok(());
+    }
+    let sentence =
+        format!("{} shows another host key than the inventory pins: {} {shown}", target.place(), key.algorithm);
+    Err(Failure::new(Kind::HostKey, sentence)
+        .on(&target.name)
+        .caused_by(format!("ssh.host_key is {}", target.host_key_pins.join(", ")))
+        .advise(
+            "find out why before anything else, since somebody may stand between; correct ssh.host_key if it is right",
+        ))
+}
+
+/// Judges a plain key, and remembers a new one where that is wanted.
+fn decide(target: &Target, key: &HostKey, verdict: Verdict) -> Result<()> {
     let (Verdict::Unknown { .. }, HostKeys::AcceptNew) = (&verdict, target.host_keys) else {
         return judge(target, key, verdict);
     };
-    let Some(path) = target.known_hosts.first() else {
-        return judge(target, key, verdict);
+    // Whoever has no file of his own wants nothing remembered.
+    let Some(path) = target.known_hosts.first().filter(|_| target.remembers) else {
+        return Ok(());
     };
-    let verdict = remember(path, &target.address, target.port, key).map_err(|error| {
+    let (name, port) = target.known_as();
+    let manner = Manner { hashed: target.hash_known_hosts, compared: false };
+    let verdict = remember(path, name, port, key, manner).map_err(|error| {
         Failure::new(Kind::HostKey, format!("cannot remember the host key in {}", path.display()))
             .on(&target.name)
             .because(&error)
@@ -49,8 +107,9 @@ fn judge(target: &Target, key: &HostKey, verdict: Verdict) -> Result<()> {
                 ));
             }
             Err(unknown.advise(format!(
-                "compare the fingerprint with `ssh-keygen -lf` of the key in /etc/ssh on the host's console, then connect \
-                 once with `ssh {}`, or let clusterctl accept new keys (host_keys: accept-new)",
+                "compare the fingerprint with `ssh-keygen -lf` of the key in /etc/ssh on the host's console, then pin it \
+                 with `clusterctl hosts scan --pin`, or connect once with `ssh {}`, or let clusterctl accept new keys \
+                 (host_keys: accept-new)",
                 target.ssh_arguments()
             )))
         }
@@ -67,7 +126,7 @@ fn judge(target: &Target, key: &HostKey, verdict: Verdict) -> Result<()> {
             let forget = places.first().map_or_else(String::new, |known| {
                 format!(
                     "`ssh-keygen -R '{}' -f {}`",
-                    known_hosts::name_of(&target.address, target.port),
+                    known_hosts::name_of(target.known_as().0, target.known_as().1),
                     known.file.display()
                 )
             });

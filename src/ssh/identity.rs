@@ -4,7 +4,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use russh::keys::{PrivateKey, PublicKey, PublicKeyBase64 as _, decode_secret_key, load_public_key};
+use russh::keys::{Certificate, PrivateKey, PublicKey, PublicKeyBase64 as _, decode_secret_key, load_public_key};
 use zeroize::Zeroizing;
 
 use crate::secret::Secret;
@@ -21,6 +21,8 @@ pub(super) struct KeyFile {
     pub(super) public: Option<PublicKey>,
     /// The private key.
     pub(super) private: Private,
+    /// Certificates for it: the one beside the file, and others that are named.
+    pub(super) certificates: Vec<Certificate>,
 }
 
 /// The private half of a key file.
@@ -49,33 +51,69 @@ impl KeyFile {
     pub(super) fn blob(&self) -> Option<Vec<u8>> {
         self.public.as_ref().map(|key| key.public_key_bytes())
     }
+
+    /// Takes a certificate, if it is for this key and not there yet.
+    pub(super) fn add(&mut self, certificate: &Certificate) {
+        let its_key = PublicKey::new(certificate.public_key().clone(), "").public_key_bytes();
+        if self.blob() == Some(its_key) && !self.certificates.contains(certificate) {
+            self.certificates.push(certificate.clone());
+        }
+    }
 }
 
-/// Reads a key file; blocks.
+/// Reads a key file with the certificate beside it (`KEY-cert.pub`); blocks. A certificate that cannot be read is left out,
+/// as OpenSSH does.
 ///
 /// # Errors
 /// In words, why the file holds no usable key.
 pub(super) fn load(path: &Path) -> Result<KeyFile, String> {
+    let mut file = load_key(path)?;
+    // `KEY.pub` names the key too; its certificate is the same.
+    let key = match path.extension().is_some_and(|extension| extension == "pub") {
+        true => path.with_extension(""),
+        false => path.to_owned(),
+    };
+    let mut beside = key.into_os_string();
+    beside.push("-cert.pub");
+    if let Ok(certificate) = load_certificate(Path::new(&beside)) {
+        file.add(&certificate);
+    }
+    Ok(file)
+}
+
+/// Reads a certificate; blocks.
+///
+/// # Errors
+/// In words, why the file holds none.
+pub(super) fn load_certificate(path: &Path) -> Result<Certificate, String> {
+    let text = read(path).map_err(|error| error.to_string())?;
+    Certificate::from_openssh(text.trim()).map_err(|error| format!("the file holds no certificate: {error}"))
+}
+
+fn load_key(path: &Path) -> Result<KeyFile, String> {
+    let certificates = Vec::new();
     let text = read(path).map_err(|error| error.to_string())?;
     let path = path.to_owned();
     if !text.contains("-----BEGIN ") && !text.starts_with("PuTTY-User-Key-File-") {
         let public = load_public_key(&path).map_err(|_| "the file holds no key".to_owned())?;
-        return Ok(KeyFile { path, public: Some(public), private: Private::Absent });
+        return Ok(KeyFile { path, public: Some(public), private: Private::Absent, certificates });
     }
     if text.contains("-----BEGIN OPENSSH PRIVATE KEY-----") {
         // This format shows the public key of a locked one, so that the host can be asked first.
         let key = PrivateKey::from_openssh(text.trim_start()).map_err(|error| error.to_string())?;
         let public = Some(key.public_key().clone());
         let private = if key.is_encrypted() { Private::Locked(Arc::new(text)) } else { Private::Open(Arc::new(key)) };
-        return Ok(KeyFile { path, public, private });
+        return Ok(KeyFile { path, public, private, certificates });
     }
     if is_locked(&text) {
         let mut beside = path.clone().into_os_string();
         beside.push(".pub");
-        return Ok(KeyFile { path, public: load_public_key(beside).ok(), private: Private::Locked(Arc::new(text)) });
+        let (public, private) = (load_public_key(beside).ok(), Private::Locked(Arc::new(text)));
+        return Ok(KeyFile { path, public, private, certificates });
     }
     let key = decode_secret_key(&text, None).map_err(|error| error.to_string())?;
-    Ok(KeyFile { path, public: Some(key.public_key().clone()), private: Private::Open(Arc::new(key)) })
+    let public = Some(key.public_key().clone());
+    Ok(KeyFile { path, public, private: Private::Open(Arc::new(key)), certificates })
 }
 
 /// Unlocks the text of a key file; blocks, since the key derivation is slow on purpose.

@@ -1,13 +1,16 @@
 //! What known_hosts files say about a host's key: pure, in OpenSSH's words (sshd(8), "SSH_KNOWN_HOSTS FILE FORMAT").
 //!
 //! All lines of all files are read before anything is decided: `@revoked` wins wherever it stands, then any line with
-//! the key trusts it. `@cert-authority` lines trust no plain key. Lines that cannot be read are skipped, as OpenSSH does.
+//! the key trusts it. `@cert-authority` lines trust certificates (see `certificate`) and no plain key. Lines that cannot be
+//! read are skipped, as OpenSSH does.
 
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::{digest, hmac};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
+
+use super::pattern::matches_host;
 
 /// A host's public key as it crosses the wire.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +38,23 @@ impl HostKey {
 
     /// The line that makes a host known by this key, without an end of line.
     pub(super) fn line(&self, host: &str, port: u16) -> String {
-        format!("{} {} {}", name_of(host, port), self.algorithm, STANDARD.encode(&self.blob))
+        self.line_for(&name_of(host, port))
+    }
+
+    /// As [`HostKey::line`], with the host's name hashed (HashKnownHosts).
+    ///
+    /// # Errors
+    /// When there is no randomness to be had.
+    pub(super) fn hashed_line(&self, host: &str, port: u16) -> std::io::Result<String> {
+        let mut salt = [0_u8; 20];
+        aws_lc_rs::rand::fill(&mut salt).map_err(|_| std::io::Error::other("no random numbers"))?;
+        let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &salt);
+        let hash = hmac::sign(&key, name_of(host, port).as_bytes());
+        Ok(self.line_for(&format!("|1|{}|{}", STANDARD.encode(salt), STANDARD.encode(hash))))
+    }
+
+    fn line_for(&self, name: &str) -> String {
+        format!("{name} {} {}", self.algorithm, STANDARD.encode(&self.blob))
     }
 }
 
@@ -117,6 +136,29 @@ pub(super) fn algorithms(files: &[KnownHosts], host: &str, port: u16) -> Vec<Str
     found
 }
 
+/// The lines that name a certificate authority for a host.
+pub(super) fn authorities(files: &[KnownHosts], host: &str, port: u16) -> Vec<Place> {
+    marked(files, host, port, Marker::CertificateAuthority)
+}
+
+/// The lines that revoke a key for a host.
+pub(super) fn revoked(files: &[KnownHosts], host: &str, port: u16) -> Vec<Place> {
+    marked(files, host, port, Marker::Revoked)
+}
+
+fn marked(files: &[KnownHosts], host: &str, port: u16, marker: Marker) -> Vec<Place> {
+    let names = [name_of(host, port), name_of(host, 22)];
+    let mut found = Vec::new();
+    for file in files {
+        for (number, line) in lines(&file.text) {
+            if line.marker == marker && names.iter().any(|name| matches(line.hosts, name)) {
+                found.push(Place { file: file.path.clone(), line: number, key: line.key });
+            }
+        }
+    }
+    found
+}
+
 fn verdict_for_name(files: &[KnownHosts], name: &str, key: &HostKey) -> Verdict {
     let (mut trusted, mut authority) = (false, None);
     let (mut same_algorithm, mut other_algorithm) = (Vec::new(), Vec::new());
@@ -166,6 +208,16 @@ fn lines(text: &str) -> impl Iterator<Item = (usize, Line<'_>)> {
     text.lines().enumerate().filter_map(|(index, line)| Some((index + 1, parse(line)?)))
 }
 
+/// The numbers of the lines that say something and cannot be read, counted from 1.
+pub(super) fn unreadable(text: &str) -> Vec<usize> {
+    let says_something = |line: &str| {
+        let line = line.trim_start_matches([' ', '\t']);
+        !line.trim().is_empty() && !line.starts_with('#')
+    };
+    let numbered = text.lines().enumerate().map(|(index, line)| (index + 1, line));
+    numbered.filter(|(_, line)| says_something(line) && parse(line).is_none()).map(|(number, _)| number).collect()
+}
+
 /// `[@marker] hosts algorithm base64 [comment]`, separated by blanks or tabs; `None` for what OpenSSH skips.
 fn parse(line: &str) -> Option<Line<'_>> {
     let mut fields = line.split([' ', '\t']).filter(|field| !field.is_empty());
@@ -187,20 +239,7 @@ fn matches(hosts: &str, name: &str) -> bool {
     if let Some(hashed) = hosts.strip_prefix("|1|") {
         return matches_hash(hashed, name).unwrap_or(false);
     }
-    let mut found = false;
-    for pattern in hosts.split(',') {
-        let (negated, pattern) = match pattern.strip_prefix('!') {
-            Some(rest) => (true, rest),
-            None => (false, pattern),
-        };
-        if matches_pattern(pattern.to_lowercase().as_bytes(), name.as_bytes()) {
-            if negated {
-                return false;
-            }
-            found = true;
-        }
-    }
-    found
+    matches_host(hosts, name)
 }
 
 /// `SALT|HASH`: HMAC-SHA1 of the name with the salt as key, both in base64.
@@ -209,33 +248,6 @@ fn matches_hash(hashed: &str, name: &str) -> Option<bool> {
     let (salt, hash) = (STANDARD.decode(salt).ok()?, STANDARD.decode(hash).ok()?);
     let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &salt);
     Some(hmac::verify(&key, name.as_bytes(), &hash).is_ok())
-}
-
-/// `*` is any text, `?` any one byte; linear in time for any pattern (one place to come back to).
-fn matches_pattern(pattern: &[u8], text: &[u8]) -> bool {
-    let (mut p, mut t) = (0, 0);
-    let mut star: Option<(usize, usize)> = None;
-    while t < text.len() {
-        match pattern.get(p) {
-            Some(b'*') => {
-                star = Some((p, t));
-                p += 1;
-            }
-            Some(&c) if c == b'?' || c == text[t] => {
-                p += 1;
-                t += 1;
-            }
-            _ => match star {
-                Some((at, from)) => {
-                    star = Some((at, from + 1));
-                    p = at + 1;
-                    t = from + 1;
-                }
-                None => return false,
-            },
-        }
-    }
-    pattern[p..].iter().all(|&c| c == b'*')
 }
 
 /// Reads the files that exist, at most 8 MiB of each; a file that is missing is empty.

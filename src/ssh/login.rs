@@ -1,24 +1,25 @@
 //! Logs in: keys in the order that `authentication` decides, then the password, each network wait inside the deadline.
 
+mod keys;
+mod password;
+
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
-use russh::client::{AuthResult, Handle, KeyboardInteractiveAuthResponse};
+use russh::client::{AuthResult, Handle};
 use russh::keys::agent::AgentIdentity;
 use russh::keys::agent::client::AgentClient;
-use russh::keys::{Algorithm, HashAlg, PrivateKey, PrivateKeyWithHashAlg, PublicKey, PublicKeyBase64 as _};
-use russh::{AgentAuthError, MethodKind, MethodSet, SendError, Signer};
+use russh::keys::{HashAlg, PublicKeyBase64 as _};
+use russh::{MethodKind, MethodSet};
 use tokio::net::UnixStream;
 
 use crate::failure::{Failure, Kind};
 use crate::secret::Secret;
 
-use super::authentication::{Attempts, Choice, FileKey, arrange, refused};
+use super::authentication::{Attempts, FileKey, arrange, refused};
 use super::deadline::Deadline;
 use super::dial::{Dialled, Refusal};
 use super::identity::{self, KeyFile, Private};
-use super::known_hosts::HostKey;
 use super::target::{Prompt, Target};
 use super::watcher::{LostReceiver, NOTHING_ALLOWED, Watcher, lost};
 
@@ -26,8 +27,6 @@ use super::watcher::{LostReceiver, NOTHING_ALLOWED, Watcher, lost};
 const REASON_LIMIT: Duration = Duration::from_secs(1);
 /// An agent that does not answer must not stop a login.
 const AGENT_LIMIT: Duration = Duration::from_secs(5);
-/// Rounds of questions in one keyboard-interactive login.
-const ROUNDS: usize = 8;
 
 /// Where keys may come from besides the target.
 #[derive(Debug, Clone, Default)]
@@ -71,6 +70,8 @@ struct Login<'a> {
     attempts: Attempts,
     rsa: Option<Option<HashAlg>>,
     asked: bool,
+    /// Keys and certificates that the host refused.
+    refusals: usize,
 }
 
 /// Logs in on a dialled connection.
@@ -83,7 +84,7 @@ pub(super) async fn log_in(
 ) -> Result<(), Refusal> {
     let (handle, lost) = (&mut dialled.handle, &dialled.lost);
     let attempts = Attempts::default();
-    let mut login = Login { handle, lost, target, prompts, deadline, attempts, rsa: None, asked: false };
+    let mut login = Login { handle, lost, target, prompts, deadline, attempts, rsa: None, asked: false, refusals: 0 };
     let result = login.run(sources).await;
     login.attempts.banner = dialled.banner.text();
     match result {
@@ -109,8 +110,13 @@ impl Login<'_> {
             .iter()
             .map(|file| FileKey { blob: file.blob(), private: !matches!(file.private, Private::Absent) })
             .collect();
-        let blobs: Vec<Vec<u8>> = held.iter().map(|key| key.public_key().public_key_bytes()).collect();
-        let order = arrange(&file_keys, &blobs, !self.target.identities.is_empty());
+        let blobs: Vec<Vec<u8>> = held.iter().map(blob).collect();
+        let by_key = self.target.ways.iter().any(|way| way == "publickey");
+        let order = if by_key {
+            arrange(&file_keys, &blobs, !self.target.identities.is_empty(), self.target.identities_only)
+        } else {
+            Vec::new()
+        };
         if order.is_empty() {
             // Says what the host allows; costs no attempt (RFC 4252 section 5.2).
             let asked = self.deadline.within(self.handle.authenticate_none(self.target.user.as_str())).await;
@@ -118,39 +124,59 @@ impl Login<'_> {
                 return Ok(Answer::In);
             }
         }
-        for choice in order {
-            if !self.allows(MethodKind::PublicKey) {
-                break;
-            }
-            let answer = match (choice, agent.as_mut()) {
-                (Choice::File(index), _) => self.offer_file(&files[index]).await?,
-                (Choice::Agent(index), Some(agent)) => self.offer_agent(agent, &held[index]).await?,
-                (Choice::Agent(_), None) => Answer::No,
+        let mut asked_for_password = false;
+        for way in &self.target.ways {
+            let answer = match way.as_str() {
+                "publickey" => self.offer_keys(&order, &files, agent.as_mut(), &held).await?,
+                // One password is offered once: the way that comes first and that the host allows.
+                "password" | "keyboard-interactive" if !asked_for_password => {
+                    let method = if way == "password" { MethodKind::Password } else { MethodKind::KeyboardInteractive };
+                    asked_for_password = self.allows(method);
+                    match method {
+                        MethodKind::Password => self.offer_password().await?,
+                        _ => self.offer_interactively().await?,
+                    }
+                }
+                _ => Answer::No,
             };
             if let Answer::In = answer {
                 return Ok(Answer::In);
             }
+            // A second proof may be wanted in the way that the first was tried.
+            asked_for_password &= !self.attempts.partly;
         }
-        self.offer_password().await
+        Ok(Answer::No)
     }
 
     /// Reads the key files and asks the agent what it holds; what fails is noted and left out.
     async fn gather(&mut self, sources: &Sources) -> (Vec<KeyFile>, Option<Agent>, Vec<AgentIdentity>) {
         let named = !self.target.identities.is_empty();
         let (paths, home) = (self.target.identities.clone(), sources.home.clone());
+        let certificates = self.target.certificates.clone();
         let loading = tokio::task::spawn_blocking(move || {
             let paths = if named { paths } else { home.map(|home| identity::usual_files(&home)).unwrap_or_default() };
-            paths.into_iter().map(|path| identity::load(&path).map_err(|why| (path, why))).collect::<Vec<_>>()
+            let keys = paths.into_iter().map(|path| identity::load(&path).map_err(|why| (path, why)));
+            let certificates =
+                certificates.into_iter().map(|path| identity::load_certificate(&path).map_err(|why| (path, why)));
+            (keys.collect::<Vec<_>>(), certificates.collect::<Vec<_>>())
         });
         let mut files = Vec::new();
-        for loaded in loading.await.unwrap_or_default() {
+        let (keys, certificates) = loading.await.unwrap_or_default();
+        for loaded in keys {
             match loaded {
                 Ok(file) => files.push(file),
                 Err((path, why)) => self.attempts.tried.push(format!("key {}: {why}", path.display())),
             }
         }
+        for loaded in certificates {
+            match loaded {
+                Ok(certificate) => files.iter_mut().for_each(|file| file.add(&certificate)),
+                Err((path, why)) => self.attempts.tried.push(format!("certificate {}: {why}", path.display())),
+            }
+        }
         let (mut agent, mut held) = (None, Vec::new());
-        if let Some(socket) = sources.agent.as_deref().filter(|_| self.target.agent) {
+        let socket = self.target.agent_socket.as_deref().or(sources.agent.as_deref());
+        if let Some(socket) = socket.filter(|_| self.target.agent) {
             match tokio::time::timeout(AGENT_LIMIT, open_agent(socket, self.handle)).await {
                 Ok(Ok((client, keys))) => (agent, held) = (Some(client), keys),
                 Ok(Err(error)) => self.attempts.tried.push(format!("agent at {}: {error}", socket.display())),
@@ -158,7 +184,7 @@ impl Login<'_> {
             }
         }
         for file in files.iter().filter(|file| matches!(file.private, Private::Absent)) {
-            if !held.iter().any(|key| Some(key.public_key().public_key_bytes()) == file.blob()) {
+            if !held.iter().any(|key| Some(blob(key)) == file.blob()) {
                 self.attempts.tried.push(format!("key {}: a public key that no agent holds", file.path.display()));
             }
         }
@@ -181,6 +207,7 @@ impl Login<'_> {
             Err(_) => return Err(End::Lost),
         };
         if let Some(what) = what {
+            self.refusals += 1;
             let said = if partly { "accepted, but it is not enough" } else { "refused" };
             self.attempts.tried.push(format!("{what}: {said}"));
         }
@@ -201,154 +228,13 @@ impl Login<'_> {
         self.attempts.allowed = Some(remaining.to_vec());
     }
 
-    /// The hash to sign with for an RSA key; none for other keys.
-    async fn hash(&mut self, algorithm: &Algorithm) -> Result<Option<HashAlg>, End> {
-        if !matches!(algorithm, Algorithm::Rsa { .. }) {
-            return Ok(None);
+    /// Asks a person, where that is allowed.
+    fn ask(&mut self, question: impl FnOnce(&dyn Prompt) -> Option<Secret>) -> Option<Secret> {
+        if !self.target.ask {
+            return None;
         }
-        if let Some(known) = self.rsa {
-            return Ok(known);
-        }
-        let asked = self.deadline.within(self.handle.best_supported_rsa_hash()).await.ok_or(End::Late)?;
-        // A server that does not tell: every one since 2016 takes SHA-512.
-        let hash = asked.map_err(|_| End::Lost)?.unwrap_or(Some(HashAlg::Sha512));
-        self.rsa = Some(hash);
-        Ok(hash)
-    }
-
-    async fn offer_file(&mut self, file: &KeyFile) -> Result<Answer, End> {
-        let name = format!("key {}", file.path.display());
-        let key = match &file.private {
-            Private::Open(key) => Arc::clone(key),
-            Private::Absent => return Ok(Answer::No),
-            Private::Locked(text) => {
-                if let Some(public) = &file.public
-                    && !self.would_accept(public, &describe(&name, public)).await?
-                {
-                    return Ok(Answer::No);
-                }
-                self.asked = true;
-                let Some(passphrase) = self.deadline.ask(self.prompts, |prompts| prompts.passphrase(&file.path)) else {
-                    self.attempts.tried.push(format!("{name}: locked, and no passphrase was given"));
-                    return Ok(Answer::No);
-                };
-                let text = Arc::clone(text);
-                let unlocking = tokio::task::spawn_blocking(move || identity::unlock(&text, &passphrase)).await;
-                match unlocking.unwrap_or_else(|defect| Err(defect.to_string())) {
-                    Ok(key) => Arc::new(key),
-                    Err(why) => {
-                        self.attempts.tried.push(format!("{name}: {why}"));
-                        return Ok(Answer::No);
-                    }
-                }
-            }
-        };
-        self.offer_key(key, &name).await
-    }
-
-    async fn offer_key(&mut self, key: Arc<PrivateKey>, name: &str) -> Result<Answer, End> {
-        let what = describe(name, key.public_key());
-        let hash = self.hash(&key.algorithm()).await?;
-        let key = PrivateKeyWithHashAlg::new(key, hash);
-        let offering = self.handle.authenticate_publickey(self.target.user.as_str(), key);
-        let answered = self.deadline.within(offering).await;
-        self.note(answered, Some(&what)).await
-    }
-
-    /// Asks the host whether it would accept a key, without the private half.
-    async fn would_accept(&mut self, public: &PublicKey, what: &str) -> Result<bool, End> {
-        let hash = self.hash(&public.algorithm()).await?;
-        let user = self.target.user.as_str();
-        let mut question = Question;
-        let asking = self.handle.authenticate_publickey_with(user, public.clone(), hash, &mut question);
-        let answered = match self.deadline.within(asking).await {
-            Some(Err(Asked::Yes)) => return Ok(true),
-            Some(Err(Asked::Lost)) => return Err(End::Lost),
-            Some(Ok(result)) => Some(Ok(result)),
-            None => None,
-        };
-        self.note(answered, Some(what)).await?;
-        Ok(false)
-    }
-
-    async fn offer_agent(&mut self, agent: &mut Agent, identity: &AgentIdentity) -> Result<Answer, End> {
-        let public = identity.public_key().into_owned();
-        let what = describe(&format!("agent key {}", printable(identity.comment())), &public);
-        let hash = self.hash(&public.algorithm()).await?;
-        let user = self.target.user.as_str();
-        let answered = match identity {
-            AgentIdentity::PublicKey { key, .. } => {
-                let offering = self.handle.authenticate_publickey_with(user, key.clone(), hash, agent);
-                self.deadline.within(offering).await
-            }
-            AgentIdentity::Certificate { certificate, .. } => {
-                let offering = self.handle.authenticate_certificate_with(user, certificate.clone(), hash, agent);
-                self.deadline.within(offering).await
-            }
-        };
-        match answered {
-            Some(Err(AgentAuthError::Key(error))) => {
-                self.attempts.tried.push(format!("{what}: the agent did not sign: {error}"));
-                Ok(Answer::No)
-            }
-            Some(Err(AgentAuthError::Send(_))) => Err(End::Lost),
-            Some(Ok(result)) => self.note(Some(Ok(result)), Some(&what)).await,
-            None => Err(End::Late),
-        }
-    }
-
-    async fn offer_password(&mut self) -> Result<Answer, End> {
-        let (plain, interactive) = (self.allows(MethodKind::Password), self.allows(MethodKind::KeyboardInteractive));
-        if !plain && !interactive {
-            return Ok(Answer::No);
-        }
-        let password = match self.target.password.clone() {
-            Some(password) => password,
-            None => {
-                self.asked = true;
-                let (user, host) = (&self.target.user, &self.target.name);
-                match self.deadline.ask(self.prompts, |prompts| prompts.password(user, host)) {
-                    Some(password) => password,
-                    None => return Ok(Answer::No),
-                }
-            }
-        };
-        if plain {
-            let user = self.target.user.as_str();
-            let offering = self.handle.authenticate_password(user, password.expose());
-            let answered = self.deadline.within(offering).await;
-            // A wrong password is not offered a second time by another way: it would count twice.
-            return self.note(answered, Some("password")).await;
-        }
-        self.offer_interactively(&password).await
-    }
-
-    async fn offer_interactively(&mut self, password: &Secret) -> Result<Answer, End> {
-        let user = self.target.user.as_str();
-        let starting = self.handle.authenticate_keyboard_interactive_start(user, None::<String>);
-        let mut response = self.deadline.within(starting).await.ok_or(End::Late)?.map_err(|_| End::Lost)?;
-        let mut given = false;
-        for _ in 0..ROUNDS {
-            let questions = match response {
-                KeyboardInteractiveAuthResponse::Success => return Ok(Answer::In),
-                KeyboardInteractiveAuthResponse::Failure { remaining_methods, partial_success } => {
-                    let result = AuthResult::Failure { remaining_methods, partial_success };
-                    return self.note(Some(Ok(result)), Some("password (keyboard-interactive)")).await;
-                }
-                KeyboardInteractiveAuthResponse::InfoRequest { prompts, .. } => prompts,
-            };
-            // The password answers the first hidden question; whatever else is asked, we do not know.
-            let mut answers = Vec::with_capacity(questions.len());
-            for question in &questions {
-                let is_password = !question.echo && !given;
-                given |= is_password;
-                answers.push(if is_password { password.expose().to_owned() } else { String::new() });
-            }
-            let answering = self.handle.authenticate_keyboard_interactive_respond(answers);
-            response = self.deadline.within(answering).await.ok_or(End::Late)?.map_err(|_| End::Lost)?;
-        }
-        self.attempts.tried.push("password (keyboard-interactive): the host does not stop asking".to_owned());
-        Ok(Answer::No)
+        self.asked = true;
+        self.deadline.ask(self.prompts, question)
     }
 
     fn lost_connection(&self) -> Refusal {
@@ -385,43 +271,11 @@ async fn open_agent(
     Ok((agent, keys))
 }
 
-/// `key /home/ops/.ssh/id_ed25519 (ssh-ed25519 SHA256:...)`.
-fn describe(name: &str, key: &PublicKey) -> String {
-    match HostKey::from_blob(key.public_key_bytes()) {
-        Some(key) => format!("{name} ({} {})", key.algorithm, key.fingerprint()),
-        None => name.to_owned(),
-    }
-}
-
 fn printable(comment: &str) -> String {
     comment.chars().filter(|c| !c.is_control()).take(80).collect()
 }
 
-/// A signer that never signs: when russh asks it to, the host has accepted the public key. The attempt is abandoned
-/// then, which the host does not count, and repeated with the unlocked key.
-struct Question;
-
-/// How the question ended.
-enum Asked {
-    Yes,
-    Lost,
-}
-
-impl From<SendError> for Asked {
-    fn from(_: SendError) -> Self {
-        Self::Lost
-    }
-}
-
-impl Signer for Question {
-    type Error = Asked;
-
-    async fn auth_sign(
-        &mut self,
-        _key: &AgentIdentity,
-        _hash: Option<HashAlg>,
-        _to_sign: Vec<u8>,
-    ) -> Result<Vec<u8>, Asked> {
-        Err(Asked::Yes)
-    }
+/// The public key in SSH's encoding.
+fn blob(identity: &AgentIdentity) -> Vec<u8> {
+    identity.public_key().public_key_bytes()
 }

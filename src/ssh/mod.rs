@@ -1,10 +1,13 @@
 //! The only user of russh: authentication, known hosts, channels.
 //!
 //! ```text
+//! configuration inventory and ssh_config -> Target                    (config: ssh_config itself)
 //! connect       attempts until logged in or the limit has passed      (backoff, deadline)
-//!   dial        name -> TCP -> greeting -> keys agreed                (link, watcher)
-//!     host_key  what known_hosts says about the host's key            (known_hosts: pure; remember: append)
-//!   login       keys, agent, password in a fixed order                (identity: key files)
+//!   wire        TCP, a bastion's channel or a command                 (bastion: shared; local: commands)
+//!   dial        greeting -> keys agreed                               (proposal, link, watcher)
+//!     host_key  what known_hosts says about the host's key            (known_hosts, certificate: pure; remember: append)
+//!   login       keys, agent, password in a fixed order                (identity: key files; signer)
+//! scan          the keys that a host shows, for a person to compare
 //! Connection    exec, run, direct_tcpip, closed
 //!   Channel     Writer and Reader of one command; Tunnel for one TCP stream
 //! ```
@@ -14,7 +17,11 @@
 
 mod authentication;
 mod backoff;
+mod bastion;
+mod certificate;
 mod channel;
+mod config;
+mod configuration;
 mod connection;
 mod deadline;
 mod dial;
@@ -22,11 +29,17 @@ mod host_key;
 mod identity;
 mod known_hosts;
 mod link;
+mod local;
 mod login;
+mod pattern;
+mod proposal;
 mod remember;
+mod scan;
+mod signer;
 mod target;
 mod tunnel;
 mod watcher;
+mod wire;
 
 #[cfg(test)]
 mod testing;
@@ -34,6 +47,8 @@ mod testing;
 mod tests;
 
 pub use channel::{Channel, Chunk, Exit, Output, Reader, Writer};
+pub use configuration::Configuration;
 pub use connection::{Connection, connect};
-pub use target::{Prompt, Target};
+pub use scan::{Known, Shown, pin, scan};
+pub use target::{Family, Prompt, Target};
 pub use tunnel::Tunnel;

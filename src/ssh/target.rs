@@ -1,10 +1,21 @@
-//! What to connect to and how: everything of an inventory host that SSH needs.
+//! What to connect to and how: everything that SSH needs of an inventory host and of what ssh_config says about it.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::inventory::{Host, HostKeys};
+use crate::inventory::HostKeys;
 use crate::secret::Secret;
+
+use super::bastion::WeakBastions;
+use super::config::Algorithms;
+
+/// The default port.
+pub(super) const PORT: u16 = 22;
+/// A silent host is asked whether it lives this often...
+const KEEPALIVE: Duration = Duration::from_secs(15);
+/// ...and given up after so many questions without an answer.
+const KEEPALIVES: usize = 3;
 
 /// One host to connect to.
 #[derive(Debug, Clone)]
@@ -19,51 +30,168 @@ pub struct Target {
     pub user: String,
     /// Private key files in the order to try; empty means the agent and the usual files of ~/.ssh.
     pub identities: Vec<PathBuf>,
+    /// Certificate files besides those that stand beside the keys.
+    pub certificates: Vec<PathBuf>,
+    /// Whether nothing but the key files is offered, even if an agent holds more.
+    pub identities_only: bool,
     /// Whether a running ssh-agent is asked.
     pub agent: bool,
+    /// The agent's socket; that of the environment when absent.
+    pub agent_socket: Option<PathBuf>,
     /// The login password, when it is known already.
     pub password: Option<Secret>,
+    /// Ways to log in, most wanted first: `publickey`, `keyboard-interactive`, `password`.
+    pub ways: Vec<String>,
+    /// Whether a person may be asked for passphrases and passwords.
+    pub ask: bool,
     /// known_hosts files, the user's first: that one is written to by [`HostKeys::AcceptNew`].
     pub known_hosts: Vec<PathBuf>,
+    /// Whether the first of the known_hosts files is the user's own and may be written to.
+    pub remembers: bool,
+    /// Whether the names of hosts are hashed when a key is remembered.
+    pub hash_known_hosts: bool,
+    /// The name looked up in known_hosts instead of address and port.
+    pub host_key_alias: Option<String>,
+    /// Fingerprints the host's key must have one of; when empty, known_hosts decides.
+    pub host_key_pins: Vec<String>,
     /// What to do about an unknown host key.
     pub host_keys: HostKeys,
     /// Longest time to connect and log in, without the time a person takes to type.
     pub connect_limit: Duration,
+    /// Longest time until keys are agreed; the whole limit when absent.
+    pub dial_limit: Option<Duration>,
+    /// How often a silent host is asked whether it lives, and how many questions may stay without an answer.
+    pub keepalive: (Duration, usize),
+    /// Lists of algorithms as ssh_config writes them.
+    pub(super) algorithms: Algorithms,
+    /// Addresses of this family only.
+    pub family: Option<Family>,
+    /// The address here that connections come from.
+    pub bind_address: Option<String>,
+    /// Variables for commands on the host, which sshd must accept (AcceptEnv).
+    pub environment: Vec<(String, String)>,
+    /// How the host is reached.
+    pub(super) route: Route,
+}
+
+/// A family of addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    Four,
+    /// IPv6.
+    Six,
+}
+
+/// How a host is reached.
+#[derive(Debug, Clone)]
+pub(super) enum Route {
+    /// By TCP from here.
+    Direct,
+    /// Through a bastion, which has a route of its own.
+    Through {
+        /// The bastion next to the host.
+        bastion: Arc<Target>,
+        /// Where connections to bastions are shared.
+        shared: WeakBastions,
+    },
+    /// Through the input and output of a command.
+    Command(String),
 }
 
 impl Target {
-    /// The target of an inventory host, with its login password when one was configured and found out.
-    pub fn from_host(host: &Host, password: Option<Secret>) -> Self {
+    /// A target with nothing but defaults: known by no file, reached directly.
+    pub(super) fn plain(name: &str, address: &str) -> Self {
         Self {
-            name: host.name.clone(),
-            address: host.address.clone(),
-            port: host.ssh.port,
-            user: host.ssh.user.clone(),
-            identities: host.ssh.identities.clone(),
-            agent: host.ssh.agent,
-            password,
-            known_hosts: host.ssh.known_hosts.clone(),
-            host_keys: host.ssh.host_keys,
-            connect_limit: Duration::from_secs(host.ssh.connect_limit_seconds),
+            name: name.to_owned(),
+            address: address.to_owned(),
+            port: PORT,
+            user: String::new(),
+            identities: Vec::new(),
+            certificates: Vec::new(),
+            identities_only: false,
+            agent: true,
+            agent_socket: None,
+            password: None,
+            ways: ["publickey", "password", "keyboard-interactive"].map(str::to_owned).to_vec(),
+            ask: true,
+            known_hosts: Vec::new(),
+            remembers: true,
+            hash_known_hosts: false,
+            host_key_alias: None,
+            host_key_pins: Vec::new(),
+            host_keys: HostKeys::Strict,
+            connect_limit: Duration::from_secs(20),
+            dial_limit: None,
+            keepalive: (KEEPALIVE, KEEPALIVES),
+            algorithms: Algorithms::default(),
+            family: None,
+            bind_address: None,
+            environment: Vec::new(),
+            route: Route::Direct,
         }
     }
 
-    /// How a person reads the place: `10.0.0.11` or `10.0.0.11 port 2222`.
+    /// How a person reads the place: `10.0.0.11`, `10.0.0.11 port 2222 through bastion`.
     pub(super) fn place(&self) -> String {
-        if self.port == 22 { self.address.clone() } else { format!("{} port {}", self.address, self.port) }
+        let here = self.own_place();
+        match &self.route {
+            Route::Direct => here,
+            Route::Through { bastion, .. } => format!("{here} through {}", bastion.own_place()),
+            Route::Command(_) => format!("{here} through its ProxyCommand"),
+        }
+    }
+
+    /// The place without the way to it.
+    pub(super) fn own_place(&self) -> String {
+        if self.port == PORT { self.address.clone() } else { format!("{} port {}", self.address, self.port) }
     }
 
     /// `ssh`'s arguments for the same host, for advice: `-p 2222 ops@10.0.0.11`.
     pub(super) fn ssh_arguments(&self) -> String {
         let destination = format!("{}@{}", self.user, self.address);
-        if self.port == 22 { destination } else { format!("-p {} {destination}", self.port) }
+        let port = if self.port == PORT { String::new() } else { format!("-p {} ", self.port) };
+        match &self.route {
+            Route::Through { .. } => {
+                let hops: Vec<String> = self.bastions().iter().rev().map(|bastion| bastion.login()).collect();
+                format!("-J {} {port}{destination}", hops.join(","))
+            }
+            Route::Direct | Route::Command(_) => format!("{port}{destination}"),
+        }
+    }
+
+    /// `ops@10.0.0.11` or `ops@10.0.0.11:2222`.
+    pub(super) fn login(&self) -> String {
+        match (self.port, self.address.contains(':')) {
+            (PORT, _) => format!("{}@{}", self.user, self.address),
+            (port, false) => format!("{}@{}:{port}", self.user, self.address),
+            (port, true) => format!("{}@[{}]:{port}", self.user, self.address),
+        }
+    }
+
+    /// The bastions on the way, the one next to the host first.
+    pub fn bastions(&self) -> Vec<Arc<Target>> {
+        let (mut all, mut route) = (Vec::new(), &self.route);
+        while let Route::Through { bastion, .. } = route {
+            all.push(Arc::clone(bastion));
+            route = &bastion.route;
+        }
+        all
+    }
+
+    /// The name and port looked up in known_hosts.
+    pub(super) fn known_as(&self) -> (&str, u16) {
+        match &self.host_key_alias {
+            Some(alias) => (alias, PORT),
+            None => (&self.address, self.port),
+        }
     }
 }
 
 /// Asks a person. Called from several connections at once: whoever implements it asks one thing at a time and remembers
 /// the answers, so that ten hosts with one password ask once.
 ///
-/// Both may block; `None` means that nobody can be asked or nothing was typed.
+/// All may block; `None` means that nobody can be asked or nothing was typed.
 pub trait Prompt: Send + Sync {
     /// The passphrase of a private key file. Asked only after the host has said that it accepts the key.
     fn passphrase(&self, file: &Path) -> Option<Secret>;
@@ -71,4 +199,9 @@ pub trait Prompt: Send + Sync {
     /// The login password of `user` on `host` (the inventory name). Asked only when the host allows passwords and no
     /// key was accepted.
     fn password(&self, user: &str, host: &str) -> Option<Secret>;
+
+    /// The answer to another question that `host` asks `user` while logging in, such as a code; `question` is untrusted.
+    fn answer(&self, _user: &str, _host: &str, _question: &str) -> Option<Secret> {
+        None
+    }
 }

@@ -12,7 +12,6 @@ use russh::server::{self, Auth, ChannelOpenHandle, Msg, Response, Session};
 use russh::{Channel, ChannelId, MethodKind, MethodSet};
 use tempfile::TempDir;
 
-use crate::inventory::HostKeys;
 use crate::secret::Secret;
 
 use super::login::Sources;
@@ -20,18 +19,7 @@ use super::target::{Prompt, Target};
 
 /// A target on loopback.
 pub(super) fn target(name: &str, port: u16) -> Target {
-    Target {
-        name: name.to_owned(),
-        address: "127.0.0.1".to_owned(),
-        port,
-        user: "ops".to_owned(),
-        identities: Vec::new(),
-        agent: false,
-        password: None,
-        known_hosts: Vec::new(),
-        host_keys: HostKeys::Strict,
-        connect_limit: Duration::from_secs(20),
-    }
+    Target { port, user: "ops".to_owned(), agent: false, ..Target::plain(name, "127.0.0.1") }
 }
 
 /// No agent and no home folder: tests must not see the keys of whoever runs them.
@@ -45,6 +33,7 @@ pub(super) struct Answers {
     pub(super) answer: Option<&'static str>,
     pub(super) passphrases: AtomicUsize,
     pub(super) passwords: AtomicUsize,
+    pub(super) others: AtomicUsize,
 }
 
 impl Answers {
@@ -61,6 +50,12 @@ impl Prompt for Answers {
 
     fn password(&self, _user: &str, _host: &str) -> Option<Secret> {
         self.passwords.fetch_add(1, Ordering::Relaxed);
+        self.answer.map(Secret::new)
+    }
+
+    fn answer(&self, _user: &str, _host: &str, question: &str) -> Option<Secret> {
+        self.others.fetch_add(1, Ordering::Relaxed);
+        assert_eq!(question, "Verification code");
         self.answer.map(Secret::new)
     }
 }
@@ -233,6 +228,8 @@ pub(super) enum Ways {
     Password,
     /// Takes the password `secret` as an answer to a question.
     Interactive,
+    /// Takes the password `secret` and then the code `secret` as answers to questions.
+    Code,
     /// Takes the password and ends the connection when a command has sent 1 MiB.
     DropsInTransfer,
     /// Takes the password and never lets a command start.
@@ -262,7 +259,7 @@ pub(super) async fn false_server(ways: Ways, busy: usize) -> FalseServer {
                 turned_away += 1;
                 continue;
             }
-            let serving = server::run_stream(Arc::clone(&config), stream, FalseHost { ways, taken: 0 });
+            let serving = server::run_stream(Arc::clone(&config), stream, FalseHost { ways, taken: 0, answered: 0 });
             tokio::spawn(async move {
                 if let Ok(session) = serving.await {
                     let _ = session.await;
@@ -296,6 +293,13 @@ impl FalseServer {
 struct FalseHost {
     ways: Ways,
     taken: usize,
+    answered: usize,
+}
+
+impl FalseHost {
+    fn asks(&self) -> bool {
+        matches!(self.ways, Ways::Interactive | Ways::Code)
+    }
 }
 
 fn no_more() -> Auth {
@@ -306,7 +310,7 @@ impl server::Handler for FalseHost {
     type Error = russh::Error;
 
     async fn auth_password(&mut self, _user: &str, password: &str) -> Result<Auth, russh::Error> {
-        if self.ways == Ways::Interactive {
+        if self.asks() {
             let methods = MethodSet::from(&[MethodKind::KeyboardInteractive][..]);
             return Ok(Auth::Reject { proceed_with_methods: Some(methods), partial_success: false });
         }
@@ -314,8 +318,7 @@ impl server::Handler for FalseHost {
     }
 
     async fn auth_none(&mut self, _user: &str) -> Result<Auth, russh::Error> {
-        let method =
-            if self.ways == Ways::Interactive { MethodKind::KeyboardInteractive } else { MethodKind::Password };
+        let method = if self.asks() { MethodKind::KeyboardInteractive } else { MethodKind::Password };
         Ok(Auth::Reject { proceed_with_methods: Some(MethodSet::from(&[method][..])), partial_success: false })
     }
 
@@ -332,7 +335,18 @@ impl server::Handler for FalseHost {
                 prompts: vec![("Password: ".into(), false)].into(),
             });
         };
-        Ok(if response.next().as_deref() == Some(b"secret") { Auth::Accept } else { no_more() })
+        if response.next().as_deref() != Some(b"secret") {
+            return Ok(no_more());
+        }
+        self.answered += 1;
+        if self.ways == Ways::Code && self.answered == 1 {
+            return Ok(Auth::Partial {
+                name: "".into(),
+                instructions: "".into(),
+                prompts: vec![("Verification code: ".into(), false)].into(),
+            });
+        }
+        Ok(Auth::Accept)
     }
 
     async fn authentication_banner(&mut self) -> Result<Option<String>, russh::Error> {

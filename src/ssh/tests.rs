@@ -1,5 +1,9 @@
 //! Against a real sshd: what people have. Against false servers: what goes wrong.
 
+mod bastions;
+mod host_keys;
+mod logins;
+
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use crate::failure::{Failure, Kind};
 
-use super::host_key;
+use super::host_key::{self, Shown};
 use super::known_hosts::HostKey;
 use super::target::Target;
 
@@ -106,7 +106,8 @@ impl Handler for Watcher {
         if self.trusted.as_ref() == Some(&key) {
             return Ok(true);
         }
-        let (target, shown) = (Arc::clone(&self.target), key.clone());
+        let shown = Shown { key: key.clone(), certificate: shown.certificate().cloned() };
+        let target = Arc::clone(&self.target);
         let verdict = tokio::task::spawn_blocking(move || host_key::check(&target, &shown)).await;
         match verdict {
             Ok(Ok(())) => {

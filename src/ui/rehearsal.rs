@@ -99,6 +99,9 @@ pub fn many(hosts: usize) -> Script {
 pub fn inventory() -> crate::inventory::Inventory {
     use crate::inventory::*;
     let ssh = Ssh {
+        written: Default::default(),
+        jump: Vec::new(),
+        host_key: Vec::new(),
         user: "root".to_owned(),
         port: 22,
         identities: Vec::new(),

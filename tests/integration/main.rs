@@ -3,7 +3,9 @@
 mod bad_input;
 mod bed;
 mod both_ways;
+mod certificates;
 mod golden;
+mod high_availability;
 mod interruption;
 mod lifecycle;
 mod minors;

@@ -7,7 +7,7 @@ use clap::{Subcommand, ValueEnum, ValueHint};
 use serde_json::json;
 
 use super::flags::{self, Form};
-use super::here;
+use super::{here, migrate};
 use crate::cli::Context;
 use crate::failure::{Failure, Kind, Result};
 use crate::host::machine::Machine;
@@ -46,6 +46,8 @@ pub enum ConfigVerb {
         #[arg(long)]
         allow_experimental_api: bool,
     },
+    /// Write a configuration of an older version as the newest has it
+    Migrate(migrate::Arguments),
     /// List or fetch the images of a control plane
     Images {
         /// What to do with them.
@@ -159,6 +161,7 @@ pub(super) async fn run(arguments: &Arguments, context: &Context) -> Result<Exit
             validate(config, *allow_deprecated_api, context)?;
             context.screen.print("ok\n")?;
         }
+        ConfigVerb::Migrate(arguments) => return migrate::run(arguments, context),
         ConfigVerb::Images { verb: ImagesVerb::List { images, form } } => {
             let documents = images.documents(context)?;
             let cluster = documents.cluster.unwrap_or_default();

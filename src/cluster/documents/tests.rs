@@ -88,7 +88,7 @@ fn a_worker_joins_with_the_ticket_and_its_own_taints() {
         ca_hashes: vec!["sha256:00".into()],
         certificate_key: None,
     };
-    let text = documents.for_join(&inventory.hosts[1], &address("10.0.0.21", false), &ticket).unwrap();
+    let text = documents.for_worker(&inventory.hosts[1], &address("10.0.0.21", false), &ticket).unwrap();
     assert_eq!(format!("{text:?}"), "***");
     let written = parsed(&text);
     assert_eq!(
@@ -98,5 +98,41 @@ fn a_worker_joins_with_the_ticket_and_its_own_taints() {
     assert_eq!(
         written[0]["nodeRegistration"]["taints"],
         json!([{ "key": "dedicated", "value": "db", "effect": "NoSchedule" }])
+    );
+}
+
+#[test]
+fn a_control_plane_joins_with_its_address_and_the_key_of_the_certificates() {
+    let inventory = inventory(
+        "kind: JoinConfiguration\ncontrolPlane: {localAPIEndpoint: {bindPort: 7443}}\n---\nkind: InitConfiguration\nlocalAPIEndpoint: {bindPort: 7443}\n",
+    );
+    let documents = Documents::read(&inventory).unwrap();
+    let mut ticket = Ticket {
+        endpoint: "127.0.0.1:6444".into(),
+        token: Secret::new("abcdef.0123456789abcdef"),
+        ca_hashes: vec!["sha256:00".into()],
+        certificate_key: Some(Secret::new("00ff")),
+    };
+    let (host, node) = (&inventory.hosts[1], address("10.0.0.12", false));
+    let text = documents.for_control_plane(host, &node, &ticket).unwrap();
+    let written = parsed(&text);
+    assert_eq!(
+        written[0]["controlPlane"],
+        json!({ "localAPIEndpoint": { "advertiseAddress": "10.0.0.12", "bindPort": 7443 }, "certificateKey": "00ff" })
+    );
+    // Workers have no such part, whatever a person wrote for control planes.
+    assert!(parsed(&documents.for_worker(host, &node, &ticket).unwrap())[0].get("controlPlane").is_none());
+    ticket.certificate_key = None;
+    assert_eq!(documents.for_control_plane(host, &node, &ticket).unwrap_err().kind, Kind::Internal);
+}
+
+#[test]
+fn all_api_servers_listen_on_one_port() {
+    let failure =
+        Documents::read(&inventory("kind: JoinConfiguration\ncontrolPlane: {localAPIEndpoint: {bindPort: 7443}}\n"))
+            .unwrap_err();
+    assert!(
+        failure.sentence.contains("bindPort is 7443, and InitConfiguration.localAPIEndpoint.bindPort is 6443"),
+        "{failure}"
     );
 }

@@ -5,10 +5,10 @@ use std::path::Path;
 
 use rstest::rstest;
 
-use super::{default_address, node_address, plan};
+use super::{Way, default_address, node_address, plan};
 use crate::bundle::{Blob, FORMAT, Manifest};
 use crate::cluster::documents::Documents;
-use crate::fact::{Facts, LinkAddress, Route, Runtime};
+use crate::fact::{EtcdOrigin, Facts, LinkAddress, Route, Runtime};
 use crate::failure::Kind;
 use crate::inventory::{self, Inventory, Role};
 use crate::message::Place;
@@ -32,6 +32,8 @@ fn good(address: &str, machine_id: &str) -> Facts {
     Facts {
         architecture: "amd64".into(),
         cgroup_version: 2,
+        cgroup_controllers: ["cpu", "cpuset", "hugetlb", "io", "memory", "pids"].map(str::to_owned).to_vec(),
+        kernel_options: Some(crate::node::kernel_options().map(str::to_owned).collect()),
         systemd: true,
         memory_bytes: 8 << 30,
         cpus: 4,
@@ -182,4 +184,83 @@ fn an_address_other_than_the_default_routes_must_be_told_to_the_kubelet() {
     host.node_address = Some("203.0.113.9".parse().unwrap());
     let node = node_address(&host, &facts).unwrap();
     assert_eq!((node.address.to_string().as_str(), node.must_be_told), ("10.0.2.15", false));
+}
+
+/// Three control planes and a worker, the endpoint built in.
+fn three() -> Inventory {
+    let text = "cluster:\n  name: demo\n  kubernetes: 1.36.3\n  endpoint: built-in\nssh: {user: root}\nhosts:\n  cp1: {address: 10.0.0.11, role: control-plane}\n  cp2: {address: 10.0.0.12, role: control-plane}\n  cp3: {address: 10.0.0.13, role: control-plane}\n  w1: {address: 10.0.0.21}\n";
+    inventory::parse(text, Path::new("inventory.yaml"), Path::new("/home/ann"))
+        .unwrap_or_else(|findings| panic!("{findings:?}"))
+}
+
+fn facts_of_three() -> BTreeMap<String, Facts> {
+    let hosts = [("cp1", "10.0.0.11"), ("cp2", "10.0.0.12"), ("cp3", "10.0.0.13"), ("w1", "10.0.0.21")];
+    hosts.map(|(name, address)| (name.to_owned(), good(address, name))).into()
+}
+
+/// Makes the hosts members that work.
+fn members(facts: &mut BTreeMap<String, Facts>, names: &[&str]) {
+    for name in names {
+        let state = &mut facts.get_mut(*name).unwrap().kubernetes;
+        state.journal_cluster = Some("demo".into());
+        state.kubelet_conf = true;
+        state.ca_hash = Some("sha256:1".into());
+        state.serves = name.starts_with("cp");
+        state.admin_server = state.serves.then(|| "https://127.0.0.1:6444".into());
+        state.etcd = state.serves.then_some(EtcdOrigin::Joined);
+    }
+}
+
+#[rstest]
+#[case::bare(&[], [Way::Source, Way::ControlPlane, Way::ControlPlane, Way::Worker], [false; 4], (true, true))]
+#[case::all(&["cp1", "cp2", "cp3", "w1"], [Way::Source, Way::ControlPlane, Way::ControlPlane, Way::Worker], [true; 4], (false, false))]
+#[case::worker_is_new(&["cp1", "cp2", "cp3"], [Way::Source, Way::ControlPlane, Way::ControlPlane, Way::Worker], [true, true, true, false], (true, false))]
+#[case::third_is_new(&["cp1", "cp2", "w1"], [Way::Source, Way::ControlPlane, Way::ControlPlane, Way::Worker], [true, true, false, true], (true, true))]
+#[case::first_was_replaced(&["cp2", "cp3", "w1"], [Way::ControlPlane, Way::Source, Way::ControlPlane, Way::Worker], [false, true, true, true], (true, true))]
+fn every_host_has_its_way(
+    #[case] there: &[&str],
+    #[case] ways: [Way; 4],
+    #[case] member: [bool; 4],
+    #[case] joins: (bool, bool),
+) {
+    let mut facts = facts_of_three();
+    members(&mut facts, there);
+    let plan = plan(&three(), &Documents::default(), &facts, &manifest()).unwrap();
+    assert_eq!(plan.hosts.iter().map(|host| host.way).collect::<Vec<_>>(), ways);
+    assert_eq!(plan.hosts.iter().map(|host| host.member).collect::<Vec<_>>(), member);
+    assert_eq!((plan.joins(), plan.control_planes_join()), joins);
+}
+
+#[test]
+fn every_host_gets_a_balancer_in_front_of_all_control_planes() {
+    let plan = plan(&three(), &Documents::default(), &facts_of_three(), &manifest()).unwrap();
+    let servers = |index: usize| {
+        let order = plan.hosts[index].balancer.as_ref().unwrap();
+        order.servers.iter().map(|server| (server.address.to_string(), server.local)).collect::<Vec<_>>()
+    };
+    let all = |own: usize| {
+        let names = ["10.0.0.11:6443", "10.0.0.12:6443", "10.0.0.13:6443"].iter().enumerate();
+        names.map(|(index, name)| ((*name).to_owned(), index == own)).collect::<Vec<_>>()
+    };
+    assert_eq!(servers(1), all(1));
+    assert_eq!(servers(3), all(3));
+    let single = super::plan(&inventory(), &Documents::default(), &facts(), &manifest()).unwrap();
+    assert!(single.hosts.iter().all(|host| host.balancer.is_none()));
+}
+
+#[test]
+fn a_control_plane_of_another_cluster_is_refused() {
+    let mut facts = facts_of_three();
+    members(&mut facts, &["cp1", "cp2", "cp3"]);
+    facts.get_mut("cp3").unwrap().kubernetes.ca_hash = Some("sha256:2".into());
+    let found = plan(&three(), &Documents::default(), &facts, &manifest()).unwrap_err();
+    assert!(found[0].to_string().starts_with("cp3: it is a node of another cluster already (its CA is"), "{found:?}");
+}
+
+#[test]
+fn workers_of_a_cluster_that_is_gone_are_not_taken_over() {
+    let mut facts = facts_of_three();
+    members(&mut facts, &["w1"]);
+    let found = plan(&three(), &Documents::default(), &facts, &manifest()).unwrap_err();
+    assert!(found[0].to_string().starts_with("w1: it is a node already, but no control plane"), "{found:?}");
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::fact::KubernetesState;
+use crate::fact::{EtcdOrigin, KubernetesState};
 use crate::failure::Result;
 use crate::host::{Host, journal};
 
@@ -16,6 +16,9 @@ pub(super) fn state(host: &dyn Host) -> Result<KubernetesState> {
         kubelet_conf: !kubelet_conf.is_empty(),
         bootstrap_kubelet_conf: there("/etc/kubernetes/bootstrap-kubelet.conf")?,
         admin_conf: there("/etc/kubernetes/admin.conf")?,
+        admin_server: server(&super::text(host, "/etc/kubernetes/admin.conf")?),
+        etcd: etcd(&super::text(host, "/etc/kubernetes/manifests/etcd.yaml")?),
+        serves: false,
         ca_hash: certificate.as_deref().and_then(super::public_key_hash),
         server: server(&kubelet_conf),
         kubelet_version: None,
@@ -31,6 +34,12 @@ fn server(kubeconfig: &str) -> Option<String> {
     Some(value[..end].trim_matches(['"', '\'']).to_owned())
 }
 
+/// What the manifest of etcd says of its origin.
+fn etcd(manifest: &str) -> Option<EtcdOrigin> {
+    let joined = manifest.contains("--initial-cluster-state=existing");
+    (!manifest.trim().is_empty()).then_some(if joined { EtcdOrigin::Joined } else { EtcdOrigin::Made })
+}
+
 /// `Kubernetes v1.36.3` without the words.
 pub(super) fn kubelet_version(text: &str) -> Option<String> {
     text.trim().strip_prefix("Kubernetes v").map(str::to_owned)
@@ -38,7 +47,14 @@ pub(super) fn kubelet_version(text: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{kubelet_version, server};
+    use super::{EtcdOrigin, etcd, kubelet_version, server};
+
+    #[test]
+    fn the_origin_of_etcd() {
+        assert_eq!(etcd(""), None);
+        assert_eq!(etcd("    - --initial-cluster=cp1=https://10.0.0.11:2380\n"), Some(EtcdOrigin::Made));
+        assert_eq!(etcd("    - --initial-cluster-state=existing\n"), Some(EtcdOrigin::Joined));
+    }
 
     #[test]
     fn the_server_of_a_kubeconfig() {

@@ -74,6 +74,10 @@ fn found(text: &str) -> Vec<String> {
 #[case("hosts: {a: {role: control-plane}, b: {role: control-plane}, c: {role: control-plane}}", &[
     "1:45 3 control planes need `cluster.endpoint`",
 ])]
+#[case("cluster: {endpoint: built-in}\nhosts: {a: {role: control-plane}, b: {role: control-plane}}", &[
+    "2:45 warning: 2 control planes survive no more losses than 1",
+])]
+#[case("cluster: {endpoint: builtin}\nhosts: [a]", &["1:21 `cluster.endpoint`: `builtin` is neither `built-in` nor `host:port`; did you mean"])]
 #[case("cluster: {endpoint: x}\nhosts: {a: {role: control-plane}, b: {role: control-plane}}", &[
     "2:45 warning: 2 control planes survive no more losses than 1",
 ])]

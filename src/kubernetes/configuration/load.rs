@@ -147,13 +147,10 @@ fn accept_version(
                 Failure::new(Kind::Configuration, "apiServer.timeoutForControlPlane is wrong").because(&error)
             })
         }
-        other => Err(Failure::new(
-            Kind::Configuration,
-            format!("{kind} has the unknown version kubeadm.k8s.io/{other}"),
-        )
-        .advise(
-            "write it in kubeadm.k8s.io/v1beta4; `kubeadm config migrate` of an older release converts older ones",
-        )),
+        other => {
+            Err(Failure::new(Kind::Configuration, format!("{kind} has the unknown version kubeadm.k8s.io/{other}"))
+                .advise("`clusterctl node config migrate --old-config FILE` writes it in kubeadm.k8s.io/v1beta4"))
+        }
     }
 }
 

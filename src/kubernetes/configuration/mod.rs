@@ -7,6 +7,7 @@ mod init;
 mod join;
 mod judge;
 mod load;
+mod migrate;
 mod older;
 mod print;
 mod shape;
@@ -29,6 +30,7 @@ pub use join::{
 };
 pub use judge::{Judged, judge};
 pub use load::{Documents, documents, load};
+pub use migrate::{Migrated, migrate};
 pub use print::{init_defaults, join_defaults, reset_defaults};
 pub use upgrade::{UpgradeApply, UpgradeConfiguration, UpgradeDiff, UpgradeNode, UpgradePlan};
 pub(crate) use validation::is_subject_name;

@@ -146,8 +146,12 @@ impl ClusterConfiguration {
         {
             findings.add("controlPlaneEndpoint", failure.sentence);
         }
-        if let Err(failure) = self.encryption_algorithm.parse::<KeyAlgorithm>() {
-            findings.add("encryptionAlgorithm", failure.sentence);
+        match self.encryption_algorithm.parse::<KeyAlgorithm>() {
+            Err(failure) => findings.add("encryptionAlgorithm", failure.sentence),
+            Ok(KeyAlgorithm::EcdsaP384) if version::parse(&self.kubernetes_version).is_ok_and(|it| it.minor < 34) => {
+                findings.add("encryptionAlgorithm", "ECDSA-P384 came with Kubernetes 1.34");
+            }
+            Ok(_) => {}
         }
         validate_etcd(&self.etcd, &mut findings);
         findings.into_result("ClusterConfiguration")

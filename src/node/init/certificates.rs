@@ -8,7 +8,7 @@ use crate::event::Events;
 use crate::failure::{Failure, Kind, Result};
 use crate::host::Host;
 use crate::kubernetes::certificates::{
-    Authority, CATALOGUE, CertificateOrder, KeyAlgorithm, KeyPool, PkiFile, Signer, issue, pki_paths,
+    Authority, CATALOGUE, CertificateOrder, KeyAlgorithm, KeyPool, PkiFile, Signer, all_at_once, issue, pki_paths,
 };
 use crate::node::phase::Changes;
 use crate::node::{defaults, files};
@@ -17,6 +17,9 @@ use crate::secret::Secret;
 /// Names the files that are being written: a certificate without its key would later pass for one whose key is kept
 /// elsewhere, so after a broken run they are all made anew. Upstream's folder for what is under way.
 const UNDER_WAY: &str = "/etc/kubernetes/tmp/clusterctl-certificates";
+
+/// Where kubeconfigs lie, and by default certificates below.
+const KUBECONFIGS: &str = "/etc/kubernetes";
 
 /// Makes the certificates; answers with the cluster's CA and with keys for the kubeconfigs, which are made along with
 /// the others because it takes all cores.
@@ -36,6 +39,7 @@ pub(in crate::node) async fn make(
     for entry in super::kubeconfigs::wanted(plan) {
         kubeconfigs += usize::from(host.entry(&super::kubeconfigs::path(entry))?.is_none());
     }
+    let mut problems = super::kubeconfigs::wrong_with_external(host, plan, &existing)?;
     let now_seconds = defaults::now_seconds()?;
     let algorithm: KeyAlgorithm = plan.cluster.key_algorithm().parse()?;
     let owned = plan.clone();
@@ -55,8 +59,18 @@ pub(in crate::node) async fn make(
         };
         issue(&order, &existing, &mut keys).map(|issued| (issued, keys))
     });
-    let (issued, keys) =
-        work.await.map_err(|error| Failure::new(Kind::Internal, "making certificates broke off").because(&error))??;
+    let made = work.await;
+    let made = made.map_err(|error| Failure::new(Kind::Internal, "making certificates broke off").because(&error))?;
+    let (issued, keys) = match made {
+        Ok(made) => all_at_once(problems, KUBECONFIGS).map(|()| made)?,
+        // Without a list of files that are wrong there is nothing to add them to.
+        Err(failure) if problems.is_empty() => return Err(failure),
+        Err(failure) => {
+            problems.insert(0, failure.clone());
+            all_at_once(problems, KUBECONFIGS)?;
+            return Err(failure);
+        }
+    };
     for warning in issued.warnings {
         events.warn(warning);
     }

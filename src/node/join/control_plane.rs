@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::discovery::Found;
+use super::discovery::{Found, pointed_to};
 use super::{BOOTSTRAP_KUBECONFIG, Images, Membership, cluster, download_certs, ready, trust, wait_bootstrap};
 use crate::api::{Client, create_or_update_all};
 use crate::event::Events;
@@ -181,7 +181,8 @@ impl Join<'_> {
         };
         // A kubelet that starts before there is the folder looks into it only every 20 s.
         host.create_directory(Path::new(MANIFESTS), 0o700)?;
-        let own = Found { server, ca_pem: self.found.ca_pem.clone() };
+        let credentials = self.found.credentials.as_ref().map(|text| pointed_to(text, &server)).transpose()?;
+        let own = Found { server, ca_pem: self.found.ca_pem.clone(), credentials };
         let mut changes = trust(host, configuration, &settings.cluster.cluster_name, &own, self.member)?;
         let restart = !changes.is_empty();
         let kubelet = kubelet::Settings {

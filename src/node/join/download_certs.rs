@@ -149,7 +149,7 @@ mod tests {
     }
 
     fn found(name: &str) -> Found {
-        Found { server: "https://10.0.0.11:6443".into(), ca_pem: content(name) }
+        Found { server: "https://10.0.0.11:6443".into(), ca_pem: content(name), credentials: None }
     }
 
     async fn uploaded() -> FakeApi {

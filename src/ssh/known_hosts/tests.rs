@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use proptest::prelude::*;
 use rstest::rstest;
 
-use super::{HostKey, KnownHosts, Verdict, algorithms, matches, matches_pattern, verdict};
+use super::{HostKey, KnownHosts, Verdict, algorithms, matches, unreadable, verdict};
 use crate::ssh::testing::program;
 
 fn key(algorithm: &str, fill: u8) -> HostKey {
@@ -100,6 +100,12 @@ fn another_port_is_another_name(#[case] text: &str, #[case] expected: &str) {
 }
 
 #[test]
+fn lines_that_cannot_be_read_are_found() {
+    let text = "# comment\n\nnode1 MINE\nnode1 ssh-ed25519 %%%\n  # more\n@unknown node1 MINE\nnode1\n\t\n";
+    assert_eq!(unreadable(&file(text).text), [4, 6, 7]);
+}
+
+#[test]
 fn hashed_names_are_found() {
     let text = format!("{} MINE\n{} OTHER\n", hashed("node1"), hashed("[node2]:2222"));
     assert_eq!(verdict(&[file(&text)], "NODE1", 22, &key("ssh-ed25519", 1)), Verdict::Trusted);
@@ -174,24 +180,7 @@ fn hosts_are_matched_as_ssh_keygen_does() {
     }
 }
 
-/// The plain recursive meaning of a pattern.
-fn means(pattern: &[u8], text: &[u8]) -> bool {
-    match (pattern.split_first(), text.split_first()) {
-        (None, None) => true,
-        (Some((b'*', rest)), _) => {
-            means(rest, text) || text.split_first().is_some_and(|(_, text)| means(pattern, text))
-        }
-        (Some((p, pattern)), Some((t, text))) => (*p == b'?' || p == t) && means(pattern, text),
-        _ => false,
-    }
-}
-
 proptest! {
-    #[test]
-    fn patterns_mean_what_they_say(pattern in "[ab*?]{0,8}", text in "[ab]{0,8}") {
-        prop_assert_eq!(matches_pattern(pattern.as_bytes(), text.as_bytes()), means(pattern.as_bytes(), text.as_bytes()));
-    }
-
     #[test]
     fn no_text_breaks_the_reading(text in "\\PC{0,200}") {
         let _ = verdict(&[KnownHosts { path: PathBuf::new(), text }], "h", 22, &key("ssh-ed25519", 1));

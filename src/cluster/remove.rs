@@ -1,0 +1,119 @@
+//! `down --host`: some hosts leave a cluster that goes on.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use super::access::Api;
+use super::connect::{Access, Session, Settings, connect_to, connect_to_control_plane};
+use super::down::{Down, is_ours};
+use crate::api;
+use crate::event::{What, elapsed_milliseconds};
+use crate::failure::{Failure, Kind, Result};
+use crate::inventory::{Inventory, Role};
+use crate::message::{Request, ResetOrder};
+use crate::yaml::nearest;
+
+/// Takes hosts out of the cluster: their etcd members first, while the others keep their quorum, then the node itself and
+/// its Node object; the machines are given back as [`super::down`] does it. Workers go side by side, control planes one
+/// after the other.
+///
+/// # Errors
+/// Kind `Usage` for a name that is no host, and for all control planes at once; and whatever prevents the attempt. Hosts
+/// that cannot be reached or fail are part of [`Down`].
+pub async fn remove(inventory: &Inventory, names: &[String], settings: &Settings) -> Result<Down> {
+    let started = Instant::now();
+    let rest = without(inventory, names)?;
+    let leaving: Vec<_> = inventory.hosts.iter().filter(|host| names.contains(&host.name)).collect();
+    settings.events.send(What::RunStarted {
+        verb: "down".to_owned(),
+        cluster: inventory.cluster.name.clone(),
+        hosts: leaving.iter().map(|host| host.name.clone()).collect(),
+    });
+    let staying = connect_to_control_plane(&rest, settings).await?;
+    let api = Api::open(&staying).await?;
+    let (sessions, mut failures) = connect_to(inventory, leaving, settings, Access::Alter("down")).await?;
+    let mut done = Vec::new();
+    let mut ours = Vec::new();
+    for session in sessions {
+        match is_ours(inventory, session) {
+            Ok(session) => ours.push(session),
+            Err(failure) => failures.push(failure),
+        }
+    }
+    let (workers, control_planes): (Vec<_>, Vec<_>) =
+        ours.iter().partition(|session| session.host.role == Role::Worker);
+    let mut results = futures::future::join_all(workers.iter().map(|session| leave(session, &api, settings))).await;
+    for session in control_planes {
+        results.push(leave(session, &api, settings).await);
+    }
+    for result in results {
+        match result {
+            Ok(host) => done.push(host),
+            Err(failure) => failures.push(failure),
+        }
+    }
+    let milliseconds = elapsed_milliseconds(started.elapsed());
+    let changes = done.iter().map(|(_, changes)| changes).sum();
+    settings.events.send(What::RunFinished { milliseconds, changes, failed: failures.clone() });
+    Ok(Down { done, failures, milliseconds })
+}
+
+/// The inventory of what stays.
+fn without(inventory: &Inventory, names: &[String]) -> Result<Inventory> {
+    let known: BTreeSet<&str> = inventory.hosts.iter().map(|host| host.name.as_str()).collect();
+    if let Some(unknown) = names.iter().find(|name| !known.contains(name.as_str())) {
+        let failure = Failure::new(Kind::Usage, format!("the inventory has no host {unknown}"));
+        return Err(match nearest(unknown, known.iter().copied()) {
+            Some(meant) => failure.advise(format!("did you mean {meant}?")),
+            None => failure.advise(format!("name one of {}", Vec::from_iter(known).join(", "))),
+        });
+    }
+    let mut rest = inventory.clone();
+    rest.hosts.retain(|host| !names.contains(&host.name));
+    if rest.control_planes().next().is_none() {
+        return Err(Failure::new(Kind::Usage, "no control plane would be left")
+            .advise("run `clusterctl down` without --host to take the whole cluster away"));
+    }
+    Ok(rest)
+}
+
+async fn leave(session: &Session, api: &Api, settings: &Settings) -> Result<(String, u32)> {
+    let name = &session.host.name;
+    let work = async {
+        settings.cancel.check()?;
+        let reset = session.agent.ask::<u32>(Request::Reset(ResetOrder::default())).await?;
+        let deleted = api::delete_node(api, name).await?;
+        let restored = session.agent.ask::<u32>(Request::Restore).await?;
+        session.events.send(What::HostFinished { state: "given back".to_owned() });
+        Ok((name.clone(), reset + u32::from(deleted) + restored))
+    };
+    work.await.map_err(|failure: Failure| failure.on(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use rstest::rstest;
+
+    use super::without;
+    use crate::inventory;
+
+    #[rstest]
+    #[case(&["w1"], Ok("cp1 cp2"))]
+    #[case(&["cp1", "w1"], Ok("cp2"))]
+    #[case(&["cp3"], Err("the inventory has no host cp3"))]
+    #[case(&["cp1", "cp2"], Err("no control plane would be left"))]
+    fn what_stays(#[case] names: &[&str], #[case] expected: Result<&str, &str>) {
+        let text = "cluster: {endpoint: built-in}\nssh: {user: root}\nhosts: {cp1: {role: control-plane}, cp2: {role: control-plane}, w1: }\n";
+        let inventory = inventory::parse(text, Path::new("inventory.yaml"), Path::new("/home/ann"))
+            .unwrap_or_else(|findings| panic!("{findings:?}"));
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let rest = without(&inventory, &names);
+        let hosts = rest.as_ref().map(|rest| rest.hosts.iter().map(|host| host.name.as_str()).collect::<Vec<_>>());
+        match expected {
+            Ok(hosts_left) => assert_eq!(hosts.unwrap().join(" "), hosts_left),
+            Err(sentence) => assert_eq!(rest.unwrap_err().sentence, sentence),
+        }
+    }
+}

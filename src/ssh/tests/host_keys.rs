@@ -1,0 +1,265 @@
+//! OpenSSH's client is the judge: with the same known_hosts file both must go on, or both must refuse.
+
+use std::path::{Path, PathBuf};
+
+use aws_lc_rs::hmac;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::{connect, refused};
+use crate::failure::Kind;
+use crate::inventory::HostKeys;
+use crate::ssh::scan::{Known, pin, scan_with};
+use crate::ssh::target::Target;
+use crate::ssh::testing::{Answers, Sshd, command, make_key, no_sources, program};
+
+/// A server with the kinds of keys it has, and what it shows.
+struct Server {
+    sshd: Sshd,
+    key: PathBuf,
+}
+
+impl Server {
+    fn start(settings: &str) -> Self {
+        let sshd = Sshd::start(settings);
+        let key = sshd.user_key("user", "ed25519", "");
+        Self { sshd, key }
+    }
+
+    fn public(&self, kind: &str) -> String {
+        public(&self.sshd.folder.path().join(format!("host_{kind}")))
+    }
+}
+
+/// `ssh-ed25519 AAAA...` without the comment.
+fn public(private: &Path) -> String {
+    let mut beside = private.to_owned().into_os_string();
+    beside.push(".pub");
+    let text = std::fs::read_to_string(beside).expect("a public key");
+    text.split_whitespace().take(2).collect::<Vec<_>>().join(" ")
+}
+
+fn hashed(name: &str) -> String {
+    let salt = b"twenty bytes of salt";
+    let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, salt);
+    format!("|1|{}|{}", STANDARD.encode(salt), STANDARD.encode(hmac::sign(&key, name.as_bytes())))
+}
+
+/// A certificate authority and a server that shows a certificate of it, made with more arguments of ssh-keygen.
+fn certified(folder: &Path, authority: &Path, name: &str, arguments: &[&str]) -> Server {
+    let key = make_key(folder, name, "ed25519", "");
+    let (authority, public) = (authority.display().to_string(), key.with_extension("pub").display().to_string());
+    let first = ["-q", "-s", &authority, "-I", name];
+    program("ssh-keygen", &[&first[..], arguments, &[&public]].concat());
+    let certificate = folder.join(format!("{name}-cert.pub"));
+    assert!(certificate.is_file(), "no certificate {name}");
+    let server = Server::start(&format!("HostKey {}\nHostCertificate {}", key.display(), certificate.display()));
+    // Its plain key of that kind is the one of the certificate; the one that Sshd made is shadowed by it.
+    std::fs::copy(key.with_extension("pub"), server.sshd.folder.path().join("certified.pub")).expect("copied");
+    server
+}
+
+/// Whether OpenSSH's client goes on.
+fn openssh(server: &Server, file: &Path, alias: Option<&str>) -> bool {
+    let mut ssh = command("ssh");
+    ssh.args(["-F", "none", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "IdentitiesOnly=yes"])
+        .args(["-o", "GlobalKnownHostsFile=none", "-o", "CheckHostIP=no"])
+        .arg("-o")
+        .arg(format!("UserKnownHostsFile={}", file.display()));
+    if let Some(alias) = alias {
+        ssh.arg("-o").arg(format!("HostKeyAlias={alias}"));
+    }
+    ssh.args(["-p", &server.sshd.port.to_string(), "-i"]).arg(&server.key);
+    ssh.arg(format!("{}@127.0.0.1", program("id", &["-un"]).trim())).arg("true");
+    let output = ssh.stdin(std::process::Stdio::null()).output().expect("ssh starts");
+    output.status.success()
+}
+
+/// Lines for the plain server: `{NAME}` is its name with the port, `{HASH}` that name hashed; `{ED}`, `{EC}`, `{RSA}` are
+/// its keys, `{OTHER}` and `{OTHERRSA}` are not.
+const PLAIN: &[(&str, Option<&str>)] = &[
+    ("{NAME} {ED}\n", None),
+    ("{NAME} {EC}\n", None),
+    ("{NAME} {RSA}\n", None),
+    ("{NAME} {OTHER}\n", None),
+    ("{NAME} {OTHERRSA}\n", None),
+    ("{NAME} {OTHER}\n{NAME} {ED}\n", None),
+    ("{NAME} {ED}\n{NAME} {OTHER}\n", None),
+    ("{NAME} {RSA}\n{NAME} {OTHER}\n", None),
+    ("{NAME} {OTHERRSA}\n{NAME} {ED}\n", None),
+    ("{NAME} {OTHERRSA}\n{NAME} {EC}\n", None),
+    ("@revoked {NAME} {ED}\n{NAME} {ED}\n", None),
+    ("{NAME} {ED}\n@revoked * {ED}\n", None),
+    ("@revoked {NAME} {OTHER}\n{NAME} {ED}\n", None),
+    ("@revoked other {ED}\n{NAME} {ED}\n", None),
+    ("[127.0.0.*]:* {ED}\n", None),
+    ("[127.0.0.?]:* {ED}\n", None),
+    ("* {ED}\n", None),
+    ("*,!{NAME} {ED}\n", None),
+    ("!{NAME},* {ED}\n{NAME} {ED}\n", None),
+    ("other,{NAME},more {ED}\n", None),
+    ("{HASH} {ED}\n", None),
+    ("{HASH} {OTHER}\n", None),
+    ("127.0.0.1 {ED}\n", None),
+    ("127.0.0.1 {OTHER}\n", None),
+    ("127.0.0.1 {ED}\n{NAME} {OTHER}\n", None),
+    ("[127.0.0.1]:1 {ED}\n", None),
+    ("{NAME}\t{ED}\n", None),
+    ("  {NAME}   {ED} comment\r\n", None),
+    ("# {NAME} {ED}\n", None),
+    ("{NAME} ssh-ed25519 %%%\n{NAME} {ED}\n", None),
+    ("{NAME} ssh-ed25519 AAAA\n", None),
+    ("{NAME} ssh-rsa {BODY}\n", None),
+    ("@unknown {NAME} {ED}\n", None),
+    ("@cert-authority {NAME} {ED}\n", None),
+    ("{NAME} {ED}", None),
+    ("", None),
+    ("pool {ED}\n", Some("pool")),
+    ("pool {ED}\n", Some("POOL")),
+    ("[pool]:{PORT} {ED}\n", Some("pool")),
+    ("{NAME} {ED}\n", Some("pool")),
+    ("pool {OTHER}\n{NAME} {ED}\n", Some("pool")),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn plain_keys_are_judged_as_openssh_does() {
+    let server = Server::start("");
+    let folder = tempfile::tempdir().expect("a folder");
+    let other = public(&make_key(folder.path(), "other", "ed25519", ""));
+    let other_rsa = public(&make_key(folder.path(), "other_rsa", "rsa", ""));
+    let (name, ed) = (format!("[127.0.0.1]:{}", server.sshd.port), server.public("ed25519"));
+    let mut goes_on = 0;
+    for (index, (text, alias)) in PLAIN.iter().enumerate() {
+        let text = text
+            .replace("{OTHERRSA}", &other_rsa)
+            .replace("{OTHER}", &other)
+            .replace("{RSA}", &server.public("rsa"))
+            .replace("{BODY}", ed.split(' ').next_back().expect("a key"))
+            .replace("{ED}", &ed)
+            .replace("{EC}", &server.public("ecdsa"))
+            .replace("{HASH}", &hashed(&name))
+            .replace("{NAME}", &name)
+            .replace("{PORT}", &server.sshd.port.to_string());
+        goes_on += usize::from(compare(&server, folder.path(), index, &text, *alias).await);
+    }
+    assert!((10..30).contains(&goes_on), "{goes_on} of {} go on", PLAIN.len());
+}
+
+async fn compare(server: &Server, folder: &Path, index: usize, text: &str, alias: Option<&str>) -> bool {
+    let file = folder.join(format!("known_{index}"));
+    std::fs::write(&file, text).expect("written");
+    let expected = tokio::task::block_in_place(|| openssh(server, &file, alias));
+    let target = Target {
+        known_hosts: vec![file],
+        host_key_alias: alias.map(str::to_lowercase),
+        ..server.sshd.target(Some(&server.key))
+    };
+    let ours = connect(&target).await;
+    let shown = ours.as_ref().map(|_| ()).map_err(ToString::to_string);
+    assert_eq!(ours.is_ok(), expected, "case {index}: {text:?} with {alias:?}: we say {shown:?}");
+    if let Err(failure) = &ours {
+        assert_eq!(failure.kind, Kind::HostKey, "{failure}");
+    }
+    ours.is_ok()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_are_judged_as_openssh_does() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (path, n) = (folder.path(), "127.0.0.1");
+    let authority = make_key(path, "authority", "ed25519", "");
+    let rsa = make_key(path, "authority_rsa", "rsa", "");
+    let other = public(&make_key(path, "other", "ed25519", ""));
+    let good = certified(path, &authority, "good", &["-h", "-n", n]);
+    let by_rsa = certified(path, &rsa, "by_rsa", &["-h", "-n", n]);
+    let elsewhere = certified(path, &authority, "elsewhere", &["-h", "-n", "elsewhere"]);
+    let nobody = certified(path, &authority, "nobody", &["-h"]);
+    let expired = certified(path, &authority, "expired", &["-h", "-n", n, "-V", "20200101:20210101"]);
+    let later = certified(path, &authority, "later", &["-h", "-n", n, "-V", "20990101:21000101"]);
+    let (ca, ca_rsa) = (public(&authority), public(&rsa));
+    let name = |server: &Server| format!("[{n}]:{}", server.sshd.port);
+    let own = |server: &Server| {
+        let text = std::fs::read_to_string(server.sshd.folder.path().join("certified.pub")).expect("readable");
+        text.split_whitespace().take(2).collect::<Vec<_>>().join(" ")
+    };
+    let cases = [
+        (&good, format!("@cert-authority {} {ca}\n", name(&good)), None),
+        (&good, format!("@cert-authority * {ca}\n"), None),
+        (&good, format!("@cert-authority {n} {ca}\n"), None),
+        (&good, format!("@cert-authority *.example {ca}\n"), None),
+        (&good, format!("@cert-authority * {other}\n"), None),
+        (&good, format!("@cert-authority * {ca}\n@revoked * {ca}\n"), None),
+        (&good, format!("@cert-authority * {ca}\n@revoked * {}\n", own(&good)), None),
+        (&good, format!("@cert-authority * {ca}\n@revoked * {other}\n"), None),
+        (&good, format!("* {ca}\n"), None),
+        (&good, format!("@cert-authority *,!{} {ca}\n", name(&good)), None),
+        (&good, format!("@cert-authority pool {ca}\n"), Some("pool")),
+        (&by_rsa, format!("@cert-authority * {ca_rsa}\n"), None),
+        (&elsewhere, format!("@cert-authority * {ca}\n"), None),
+        (&elsewhere, format!("@cert-authority elsewhere {ca}\n"), Some("elsewhere")),
+        (&nobody, format!("@cert-authority * {ca}\n"), None),
+        (&expired, format!("@cert-authority * {ca}\n"), None),
+        (&later, format!("@cert-authority * {ca}\n"), None),
+    ];
+    let mut goes_on = 0;
+    for (index, (server, text, alias)) in cases.iter().enumerate() {
+        goes_on += usize::from(compare(server, path, index, text, *alias).await);
+    }
+    assert!(goes_on >= 5, "{goes_on} go on");
+    let file = path.join("known_expired");
+    std::fs::write(&file, format!("@cert-authority * {ca}\n")).expect("written");
+    let target = Target { known_hosts: vec![file], ..expired.sshd.target(Some(&expired.key)) };
+    let failure = refused(&target).await;
+    assert!(failure.to_string().contains("its certificate is not taken: it has expired"), "{failure}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pin_decides_whatever_kind_of_key_it_is_of() {
+    let server = Server::start("");
+    let empty = server.sshd.folder.path().join("empty");
+    let fingerprint = |kind: &str| {
+        let file = server.sshd.folder.path().join(format!("host_{kind}.pub")).display().to_string();
+        program("ssh-keygen", &["-lf", &file]).split(' ').nth(1).expect("a fingerprint").to_owned()
+    };
+    let pinned = |pins: Vec<String>| Target {
+        known_hosts: vec![empty.clone()],
+        host_key_pins: pins,
+        ..server.sshd.target(Some(&server.key))
+    };
+    for kind in ["ed25519", "ecdsa", "rsa"] {
+        connect(&pinned(vec![fingerprint(kind)])).await.unwrap_or_else(|failure| panic!("{kind}: {failure}"));
+    }
+    let wrong = "SHA256:uNiVztksCsDhcc0u9e8BrwE2tdUJCSVbXIE4h5zRj2o".to_owned();
+    let failure = refused(&pinned(vec![wrong.clone()])).await;
+    assert_eq!(failure.kind, Kind::HostKey);
+    assert!(failure.sentence.contains("shows another host key than the inventory pins: ssh-ed25519"), "{failure}");
+    connect(&pinned(vec![wrong, fingerprint("ed25519")])).await.expect("one of two");
+    std::fs::write(&empty, format!("@revoked {}", server.sshd.known_line("ed25519"))).expect("written");
+    let failure = refused(&pinned(vec![fingerprint("ed25519")])).await;
+    assert!(failure.sentence.contains("is revoked by"), "{failure}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scan_shows_all_keys_and_pins_them() {
+    let server = Server::start("");
+    let known = server.sshd.folder.path().join("mine/known_hosts");
+    let target =
+        Target { known_hosts: vec![known.clone()], hash_known_hosts: true, ..server.sshd.target(Some(&server.key)) };
+    let mut shown = scan_with(&target, &Answers::default(), &no_sources()).await.expect("scanned");
+    let kinds: Vec<(&str, Known)> = shown.iter().map(|shown| (shown.algorithm(), shown.known)).collect();
+    let new = Known::New;
+    assert_eq!(kinds, [("ssh-ed25519", new), ("ecdsa-sha2-nistp256", new), ("ssh-rsa", new)]);
+    let listed = program("ssh-keygen", &["-lf", &server.sshd.folder.path().join("host_rsa.pub").display().to_string()]);
+    assert_eq!(listed.split(' ').nth(1), Some(shown[2].fingerprint().as_str()));
+    assert_eq!(pin(&target, &shown).expect("pinned"), known);
+    connect(&target).await.expect("known now");
+    assert!(openssh(&server, &known, None));
+    assert!(std::fs::read_to_string(&known).expect("readable").lines().all(|line| line.starts_with("|1|")));
+    shown = scan_with(&target, &Answers::default(), &no_sources()).await.expect("scanned");
+    assert!(shown.iter().all(|shown| shown.known == Known::Yes), "{shown:?}");
+
+    // Nothing is remembered where the user has no file.
+    let none = Target { remembers: false, host_keys: HostKeys::AcceptNew, known_hosts: Vec::new(), ..target };
+    connect(&none).await.expect("accepted");
+    assert_eq!(pin(&none, &shown).expect_err("no file").kind, Kind::HostKey);
+}
