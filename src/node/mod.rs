@@ -10,6 +10,7 @@ mod images;
 mod init;
 mod join;
 mod kubelet;
+mod manifest;
 mod network;
 mod patches;
 mod phase;

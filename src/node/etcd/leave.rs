@@ -15,10 +15,11 @@ use crate::host::Host;
 use crate::kubernetes::certificates::Certificate;
 use crate::kubernetes::configuration::join_host_port;
 use crate::node::files;
+use crate::node::manifest::flag;
 use crate::secret::Secret;
 
 /// How long etcd is asked for its members where others are known; whoever answers does so at once.
-const MEMBERS_LIMIT: Duration = Duration::from_secs(10);
+const MEMBERS_LIMIT: Duration = Duration::from_secs(20);
 
 /// How long where none is known: on the only control plane, and on one that was never finished.
 const ALONE_LIMIT: Duration = Duration::from_secs(3);
@@ -47,21 +48,15 @@ impl Trace {
     /// # Errors
     /// Kind `Host` when the host cannot be read.
     pub(in crate::node) fn read(host: &dyn Host, manifest: &str, certificates: &Path) -> Result<Option<Self>> {
-        let value = |name: &str| {
-            let flag = format!("--{name}=");
-            manifest
-                .lines()
-                .find_map(|line| Some(line.trim_start().trim_start_matches("- ").strip_prefix(&flag)?.trim()))
-        };
-        let initial = value("initial-cluster").unwrap_or_default();
+        let initial = flag(manifest, "initial-cluster").unwrap_or_default();
         let hosts = initial.split(',').filter_map(|member| {
             let (_, url) = member.split_once('=')?;
             let (_, authority) = url.split_once("://")?;
             authority.rsplit_once(':').map(|(host, _)| host.trim_matches(['[', ']']))
         });
         let others = hosts.map(|host| format!("https://{}", join_host_port(host, CLIENT_PORT)));
-        let owner = match value("initial-advertise-peer-urls") {
-            Some(url) => Owner::PeerUrl(url.split(',').next().unwrap_or(url).to_owned()),
+        let owner = match flag(manifest, "initial-advertise-peer-urls") {
+            Some(urls) => Owner::PeerUrl(urls.split(',').next().unwrap_or_default().to_owned()),
             None => match files::text(host, &certificates.join("etcd/peer.crt"))? {
                 Some(text) => Owner::Addresses(addresses(&text)),
                 None => return Ok(None),
@@ -103,7 +98,8 @@ pub(in crate::node) async fn leave(
 ) -> Result<Left> {
     let local = format!("https://{}", join_host_port("127.0.0.1", CLIENT_PORT));
     let local_v6 = format!("https://{}", join_host_port("::1", CLIENT_PORT));
-    let known = [trace.others.clone(), vec![local, local_v6]].concat();
+    // The own member first: dead it says so at once, while a host that is gone says nothing.
+    let known = [vec![local, local_v6], trace.others.clone()].concat();
     let left = async {
         let mut others_known = !trace.others.is_empty();
         let mut cluster = match Cluster::new(host, certificates, known) {

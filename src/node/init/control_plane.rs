@@ -9,6 +9,7 @@ use crate::kubernetes::configuration::EnvVar;
 use crate::kubernetes::manifests::{self, CA_DIRECTORIES, EtcdMember, Manifest, ManifestOrder};
 use crate::kubernetes::patches::Target;
 use crate::node::files;
+use crate::node::manifest::flag;
 use crate::node::phase::Changes;
 
 /// The kubelet runs what lies here; files under way are made elsewhere and renamed into it.
@@ -108,13 +109,11 @@ pub(in crate::node) fn write(host: &dyn Host, plan: &Plan, part: Part) -> Result
 /// The members that the host's etcd joined, as its static pod names them; none on the first control plane.
 pub(in crate::node) fn joined_members(host: &dyn Host) -> Result<Vec<EtcdMember>> {
     let text = files::text(host, &Path::new(DIRECTORY).join("etcd.yaml"))?.unwrap_or_default();
-    let value = |flag: &str| {
-        text.lines().find_map(|line| Some(line.trim_start().trim_start_matches("- ").strip_prefix(flag)?.trim()))
-    };
-    if value("--initial-cluster-state=") != Some("existing") {
+    if flag(&text, "initial-cluster-state").as_deref() != Some("existing") {
         return Ok(Vec::new());
     }
-    let members = value("--initial-cluster=").unwrap_or_default().split(',').filter_map(|member| {
+    let members = flag(&text, "initial-cluster").unwrap_or_default();
+    let members = members.split(',').filter_map(|member| {
         let (name, peer_url) = member.split_once('=')?;
         Some(EtcdMember { name: name.to_owned(), peer_url: peer_url.to_owned() })
     });

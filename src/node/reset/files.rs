@@ -11,6 +11,7 @@ use crate::host::{Command, Host};
 use crate::kubernetes::podnetwork::UNIT;
 use crate::message::ResetOrder;
 use crate::node::etcd::Trace;
+use crate::node::manifest::flag;
 use crate::node::network;
 use crate::secret::Secret;
 
@@ -59,22 +60,16 @@ pub(super) fn traces(host: &dyn Host) -> Result<Traces> {
         found.map(PathBuf::from).filter(|path| safe_to_empty(path)).unwrap_or_else(|| PathBuf::from(default))
     };
     let certificates =
-        flag(&api_server, "--client-ca-file=").and_then(|file| Some(file.strip_suffix("/ca.crt")?.to_owned()));
+        flag(&api_server, "client-ca-file").and_then(|file| Some(file.strip_suffix("/ca.crt")?.to_owned()));
     let certificates = absolute(certificates, "/etc/kubernetes/pki");
     let admin = text("/etc/kubernetes/admin.conf")?;
     Ok(Traces {
         etcd: Trace::read(host, &etcd, &certificates)?,
         admin: Some(admin).filter(|text| !text.is_empty()).map(Secret::new),
         certificates,
-        etcd_data: absolute(flag(&etcd, "--data-dir="), "/var/lib/etcd"),
+        etcd_data: absolute(flag(&etcd, "data-dir"), "/var/lib/etcd"),
         bridge: bridge(host)?,
     })
-}
-
-/// The value of a flag in a manifest's text.
-fn flag(manifest: &str, flag: &str) -> Option<String> {
-    let line = manifest.lines().find(|line| line.trim_start().trim_start_matches("- ").starts_with(flag))?;
-    line.split_once('=').map(|(_, value)| value.trim().trim_matches('"').to_owned())
 }
 
 /// Whether a directory named by a file may be emptied: at least two levels deep and without tricks.
