@@ -6,9 +6,11 @@ export CARGO_TARGET_DIR := $(CACHE)/target
 TRIPLE := $(shell rustc -vV | sed -n 's/^host: //p')
 KUBERNETES := 1.36.3
 BUNDLE := target/kubernetes-$(KUBERNETES).bundle
+# What `make test-all` runs as well.
+NEWEST := 1.37.2
 BINARY := target/release/clusterctl
 
-.PHONY: demo demo-down test test-unit test-hosts lint format bench hosts hosts-down binary bundle bed clean deny
+.PHONY: demo demo-down test test-all test-unit test-hosts lint format bench hosts hosts-down binary bundle bundle-newest bed clean deny
 
 ## demo: test bed, bundle, `up` on three hosts; leaves the cluster up
 demo: binary bundle
@@ -20,6 +22,11 @@ demo-down:
 
 ## test: everything that judges a change
 test: lint test-unit test-hosts
+
+## test-all: and what takes longer: more comparisons with upstream's kubeadm, and another minor of Kubernetes
+test-all: lint test-unit binary bundle bundle-newest
+	CLUSTERCTL=$(abspath $(BINARY)) CLUSTERCTL_BUNDLE=$(abspath $(BUNDLE)) \
+	  cargo test --locked --test integration -- --include-ignored --test-threads=$(or $(TEST_THREADS),2)
 
 test-unit: packages
 	cargo test --locked --lib --bins
@@ -64,9 +71,13 @@ binary:
 bundle: binary bed
 	@tests/bundle.sh $(BINARY) $(KUBERNETES) $(BUNDLE)
 
+bundle-newest: binary bed
+	@tests/bundle.sh $(BINARY) $(NEWEST) target/kubernetes-$(NEWEST).bundle
+
 ## bench: `up` beside the scripted upstream way, on fresh hosts
 bench: binary bundle
 	@benches/up.sh $(BINARY) $(BUNDLE)
+	@benches/certificates.sh $(BINARY)
 
 ## packages: what the unit tests call besides cargo
 packages:

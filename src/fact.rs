@@ -17,6 +17,11 @@ pub struct Facts {
     pub kernel: String,
     /// Go's name of the architecture: `amd64`, `arm64`.
     pub architecture: String,
+    /// Options the kernel was built with, of those Kubernetes needs, without `CONFIG_`; absent when its configuration is
+    /// nowhere to be found.
+    pub kernel_options: Option<Vec<String>>,
+    /// Controllers of control groups that are there: `cpu`, `memory`, `pids`...
+    pub cgroup_controllers: Vec<String>,
     /// Version of the control group hierarchy: 1 or 2; 0 if none is mounted.
     pub cgroup_version: u8,
     /// Whether PID 1 is systemd.

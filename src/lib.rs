@@ -15,6 +15,7 @@
 //! kubernetes/           pure builders: certificates, kubeconfigs, manifests, kubelet files, add-ons; kubeadm's API types
 //! ssh/                  the only user of russh: ssh_config, authentication, known hosts, bastions, channels
 //! api/                  the only user of kube: client, apply, wait conditions
+//! https                 the only user of reqwest: requests to servers that are no API servers
 //! bundle/               the blobs of one Kubernetes version in one file
 //! host/                 this machine: files (atomic), commands, units, the journal
 //! inventory/            model, load, validate
@@ -31,6 +32,7 @@ pub mod event;
 pub mod fact;
 pub mod failure;
 pub mod host;
+pub mod https;
 pub mod inventory;
 pub mod kubernetes;
 pub mod message;

@@ -140,6 +140,9 @@ pub struct InitOrder {
     pub configuration: Secret,
     /// Whether hosts are waiting to join: without it no bootstrap token is made, and the ticket is absent.
     pub issue_ticket: bool,
+    /// Whether control planes are waiting to join: the certificates all control planes share are uploaded under a fresh
+    /// key (or `certificateKey` of the InitConfiguration), and the ticket carries it. Also on a finished control plane.
+    pub upload_certificates: bool,
 }
 
 /// What `init` left behind.
@@ -149,6 +152,8 @@ pub struct Initialised {
     pub joined: Joined,
     /// What hosts join with, if it was asked for.
     pub ticket: Option<Ticket>,
+    /// The key of the certificates that were uploaded, also where no ticket was asked for; the ticket has it too.
+    pub certificate_key: Option<Secret>,
 }
 
 /// What `init` hands to `join`.
@@ -164,7 +169,7 @@ pub struct Ticket {
     pub certificate_key: Option<Secret>,
 }
 
-/// `join` on a host.
+/// `join` on a host. A JoinConfiguration with `controlPlane` makes it a control plane.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct JoinOrder {
     /// kubeadm documents: JoinConfiguration (with the ticket filled in). The kubelet's configuration is the cluster's.
@@ -207,6 +212,18 @@ pub struct Peer {
 pub struct ResetOrder {
     /// Keep /var/lib/etcd.
     pub keep_data: bool,
+    /// Take the host's member out of etcd, or give it up, although etcd loses its quorum by it or does not answer.
+    pub force: bool,
+    /// The whole cluster goes, all hosts at once: etcd's members are not taken out one by one, nobody needs them.
+    pub whole_cluster: bool,
+    /// Only this phase.
+    pub only: Option<String>,
+    /// Phases to leave out.
+    pub skip_phases: Vec<String>,
+    /// A directory of certificates to remove, besides the one the manifests name.
+    pub certificates: Option<String>,
+    /// Keep what others put into /etc/kubernetes/tmp.
+    pub keep_temporary: bool,
 }
 
 /// A program to run on the host, without a shell.

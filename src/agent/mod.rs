@@ -16,6 +16,7 @@ use tokio::io::{
 };
 use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard, OnceCell, mpsc};
 
+pub use self::lock::Lock;
 pub use self::receive::{Incoming, Received, receive};
 use crate::event::Events;
 use crate::fact::Facts;

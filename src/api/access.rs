@@ -15,6 +15,8 @@ use crate::secret::Secret;
 pub enum Trust {
     /// One that chains to these authorities (PEM, one or more certificates).
     Authority(String),
+    /// One that chains to an authority this host trusts.
+    System,
     /// Any: only for the first look at cluster-info, whose content proves itself (kubeadm.md section 9.1).
     Unverified,
 }
@@ -54,6 +56,7 @@ impl Access {
             Trust::Authority(pem) => {
                 cluster.insert("certificate-authority-data".to_owned(), json!(STANDARD.encode(pem)));
             }
+            Trust::System => {}
             Trust::Unverified => {
                 cluster.insert("insecure-skip-tls-verify".to_owned(), json!(true));
             }

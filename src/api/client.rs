@@ -4,12 +4,15 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures::AsyncReadExt as _;
+use rustls::CertificateError;
 use serde_json::Value;
 
 use super::access::{self, Access};
 use super::problem::Problem;
+use super::rehearsal::Rehearsal;
 use super::resource::Resource;
 use crate::failure::{Failure, Kind, Result};
+use crate::kubernetes::moment;
 use crate::secret::Secret;
 
 /// Longest time for one request (kubeadm.md section 6.2).
@@ -21,10 +24,19 @@ const MAXIMUM_ANSWER_BYTES: u64 = 64 << 20;
 /// A client of one API server under one identity. Cheap to clone; clones share their connections.
 #[derive(Clone)]
 pub struct Client {
-    inner: kube::Client,
+    inner: Inner,
     server: String,
     request_limit: Duration,
     answer_limit: u64,
+}
+
+/// Where requests go.
+#[derive(Clone)]
+enum Inner {
+    /// To a server.
+    Real(kube::Client),
+    /// Nowhere: a dry run.
+    Rehearsed(Rehearsal),
 }
 
 impl std::fmt::Debug for Client {
@@ -69,8 +81,19 @@ impl Client {
         Ok(Self::around(inner, server))
     }
 
+    /// A client of a server that is only played.
+    pub fn rehearsed(rehearsal: &Rehearsal) -> Self {
+        Self {
+            inner: Inner::Rehearsed(rehearsal.clone()),
+            server: "the rehearsed API server".to_owned(),
+            request_limit: REQUEST_LIMIT,
+            answer_limit: MAXIMUM_ANSWER_BYTES,
+        }
+    }
+
     /// A client around one of kube's, for tests.
     pub(super) fn around(inner: kube::Client, server: &str) -> Self {
+        let inner = Inner::Real(inner);
         Self { inner, server: server.to_owned(), request_limit: REQUEST_LIMIT, answer_limit: MAXIMUM_ANSWER_BYTES }
     }
 
@@ -98,6 +121,13 @@ impl Client {
         path: &str,
         body: Option<(&str, &Value)>,
     ) -> Result<String, Problem> {
+        let inner = match &self.inner {
+            Inner::Real(inner) => inner,
+            Inner::Rehearsed(rehearsal) => {
+                let answer = rehearsal.answer(method.as_str(), path, body.map(|(_, value)| value))?;
+                return Ok(answer.to_string());
+            }
+        };
         let mut request = http::Request::builder().method(method).uri(path).header("accept", "application/json");
         let content = match body {
             Some((content_type, value)) => {
@@ -108,7 +138,7 @@ impl Client {
         };
         let request = request.body(content).map_err(|error| Problem::Unreadable(error.to_string()))?;
         let answer = async {
-            let stream = self.inner.request_stream(request).await.map_err(|error| self.problem(error))?;
+            let stream = inner.request_stream(request).await.map_err(|error| self.problem(error))?;
             let mut bytes = Vec::new();
             let mut stream = std::pin::pin!(stream.take(self.answer_limit + 1));
             stream.read_to_end(&mut bytes).await.map_err(|error| Problem::Unreachable(error.to_string()))?;
@@ -133,6 +163,9 @@ impl Client {
                 Problem::Refused { code: status.code, reason: status.reason.clone(), message: telling(&status.message) }
             }
             other => {
+                if let Some(refused) = certificate_error(&other) {
+                    return Problem::Untrusted(certificate_words(&self.server, refused));
+                }
                 // The innermost source says it best: "Connection refused", "certificate has expired".
                 let mut innermost: &dyn std::error::Error = &other;
                 while let Some(source) = innermost.source() {
@@ -199,6 +232,48 @@ impl Client {
             Err(problem) if problem.is_not_found() => Ok(false),
             Err(problem) => Err(problem),
         }
+    }
+}
+
+/// Why a server's certificate was not accepted, if that is what went wrong.
+fn certificate_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a CertificateError> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(rustls::Error::InvalidCertificate(refused)) = error.downcast_ref::<rustls::Error>() {
+            return Some(refused);
+        }
+        // An I/O error gives the source of what it wraps as its own, and so hides that itself.
+        if let Some(wrapped) = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref)
+            && let Some(refused) = certificate_error(wrapped)
+        {
+            return Some(refused);
+        }
+        next = error.source();
+    }
+    None
+}
+
+/// The sentence about it; both times are named where a clock may be wrong.
+fn certificate_words(server: &str, refused: &CertificateError) -> String {
+    let time = |time: &rustls::pki_types::UnixTime| moment::rfc3339(time.as_secs());
+    match refused {
+        CertificateError::NotValidYetContext { time: now, not_before } => format!(
+            "the certificate of {server} is not valid before {}, and the clock of this host says {}",
+            time(not_before),
+            time(now)
+        ),
+        CertificateError::ExpiredContext { time: now, not_after } => format!(
+            "the certificate of {server} has expired: it was valid until {}, and the clock of this host says {}",
+            time(not_after),
+            time(now)
+        ),
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            format!("the certificate of {server} is not valid for that name or address")
+        }
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            format!("the certificate of {server} is signed by an authority that is not trusted here")
+        }
+        other => format!("the certificate of {server} is not accepted: {other}"),
     }
 }
 

@@ -124,6 +124,10 @@ impl FakeApi {
         }
         match method {
             "POST" => {
+                let mut body = body;
+                if body["metadata"]["uid"].is_null() {
+                    body["metadata"]["uid"] = json!(format!("uid-{}", state.requests.len()));
+                }
                 let item = format!("{path}/{}", body["metadata"]["name"].as_str().unwrap_or_default());
                 if state.objects.contains_key(&item) {
                     return refusal(409, "AlreadyExists");

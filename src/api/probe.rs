@@ -1,10 +1,12 @@
-//! Asking a kubelet to probe a pod now.
+//! Asking kubelets to look at a pod now.
 //!
-//! A kubelet runs a readiness probe when the pod's container starts, which is too early for CoreDNS by half a second, and
-//! then again after the probe's whole period of 10 seconds. It also runs one whenever it looks at a pod that is not
-//! ready (kubelet/prober, `UpdatePodStatus`), and it looks at a pod when its annotations change. So an annotation on the
-//! Pod, which is taken away afterwards, makes a pod Ready when it is, not up to 10 seconds later. Nothing depends on it:
-//! where a kubelet does otherwise, the pod gets Ready by itself.
+//! Two waits of a kubelet are longer than they need be when a cluster starts. A kubelet that could not start a pod, because
+//! it has not read the cluster's services yet, tries again after 10 to 15 seconds. And it runs a readiness probe when the container
+//! starts, which is too early for CoreDNS by half a second, and then after the probe's whole period of 10 seconds. But
+//! it looks at a pod when its annotations change (kubelet, `HandlePodUpdates`), and whenever it looks at one that is not
+//! ready it probes it (kubelet/prober, `UpdatePodStatus`). So an annotation on the Pod, which is taken away afterwards,
+//! makes a pod Ready when it can be, not 10 seconds later. Nothing depends on it: where a kubelet does otherwise, the pod
+//! gets Ready by itself.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -15,7 +17,7 @@ use super::client::Client;
 use super::pods::PodStatus;
 
 /// The annotation; its value counts up.
-const ANNOTATION: &str = "clusterctl/probe";
+const ANNOTATION: &str = "clusterctl/look";
 
 /// Between two requests for one pod, and between a pod's start and the first: the probe made at the start comes first.
 const PERIOD: Duration = Duration::from_millis(600);
@@ -36,7 +38,7 @@ struct Asked {
 }
 
 impl Probes {
-    /// Asks for those of these pods that run, have a probe to run, and were not asked for a moment. A request that fails
+    /// Asks for those of these pods that a kubelet has and that are not ready, unless it was asked a moment ago. A request that fails
     /// is as good as none.
     pub async fn ask(&mut self, client: &Client, pods: &[PodStatus]) {
         let due = self.due(pods, Instant::now());
@@ -55,7 +57,8 @@ impl Probes {
     /// Which pods to ask for now: namespace, name, and the how manieth request it is.
     fn due(&mut self, pods: &[PodStatus], now: Instant) -> Vec<(String, String, String)> {
         let mut due = Vec::new();
-        for pod in pods.iter().filter(|pod| pod.phase == "Running" && !pod.ready && !pod.mirror) {
+        let stuck = |pod: &&PodStatus| matches!(pod.phase.as_str(), "Pending" | "Running") && !pod.ready;
+        for pod in pods.iter().filter(stuck).filter(|pod| !pod.node.is_empty() && !pod.mirror) {
             let key = (pod.namespace.clone(), pod.name.clone());
             let asked = self.asked.entry(key).or_insert(Asked { last: now, count: 0 });
             if now.duration_since(asked.last) >= PERIOD && asked.count < LIMIT {
@@ -98,12 +101,13 @@ mod tests {
     }
 
     #[test]
-    fn only_pods_that_run_and_are_not_ready_are_asked_for_and_not_too_often() {
+    fn only_pods_that_a_kubelet_has_and_that_are_not_ready_are_asked_for_and_not_too_often() {
         let pods = [
             pod("coredns", "Running", false, false),
             pod("well", "Running", true, false),
             pod("etcd-cp1", "Running", false, true),
-            pod("new", "Pending", false, false),
+            pod("done", "Succeeded", false, false),
+            PodStatus { node: String::new(), ..pod("new", "Pending", false, false) },
         ];
         let mut probes = Probes::default();
         let start = Instant::now();

@@ -7,6 +7,8 @@ use crate::failure::{Failure, Kind};
 pub enum Problem {
     /// No answer: nobody listens, the connection broke, TLS failed, or the time limit passed.
     Unreachable(String),
+    /// The server's certificate is not accepted: it is of another authority or name, or out of its time.
+    Untrusted(String),
     /// An answer that refuses.
     Refused {
         /// HTTP status.
@@ -56,7 +58,7 @@ impl Problem {
         match self {
             Problem::Unreachable(_) => true,
             Problem::Refused { code, .. } => self.is_conflict() || matches!(code, 429 | 500..=599),
-            Problem::Unreadable(_) => false,
+            Problem::Unreadable(_) | Problem::Untrusted(_) => false,
         }
     }
 
@@ -70,7 +72,9 @@ impl Problem {
 impl std::fmt::Display for Problem {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Problem::Unreachable(text) | Problem::Unreadable(text) => formatter.write_str(text),
+            Problem::Unreachable(text) | Problem::Unreadable(text) | Problem::Untrusted(text) => {
+                formatter.write_str(text)
+            }
             Problem::Refused { code, message, .. } if message.is_empty() => {
                 write!(formatter, "the API server answered {code}")
             }

@@ -66,6 +66,19 @@ impl Resource {
         }
     }
 
+    /// Whether a path is that of all objects of a kind, in a namespace or everywhere.
+    pub(super) fn is_collection(path: &str) -> bool {
+        KINDS.iter().any(|(_, group, plural, namespaced)| {
+            let rest = path.strip_prefix(group).and_then(|rest| rest.strip_prefix('/')).unwrap_or_default();
+            let words: Vec<&str> = rest.split('/').collect();
+            match words.as_slice() {
+                [kind] => kind == plural,
+                ["namespaces", _, kind] => *namespaced && kind == plural,
+                _ => false,
+            }
+        })
+    }
+
     /// Path of the object.
     pub(super) fn item(&self) -> String {
         format!("{}/{}", self.collection(), self.name)

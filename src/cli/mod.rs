@@ -21,6 +21,7 @@ pub mod hosts;
 pub mod inventory;
 pub mod kubectl;
 mod login;
+pub mod node;
 pub mod run;
 pub mod status;
 mod supervise;
@@ -91,6 +92,8 @@ pub enum Verb {
     Hosts(hosts::Arguments),
     /// Make, list and check bundles: one Kubernetes version in one file
     Bundle(bundle::Arguments),
+    /// Do kubeadm's part by hand, on this host: init, join, reset, token...
+    Node(node::Arguments),
     /// Our process on a host
     #[command(hide = true)]
     Agent(agent::Arguments),
@@ -125,6 +128,7 @@ async fn dispatch(verb: Verb, context: &Context) -> Result<ExitCode> {
         Verb::Run(arguments) => run::run(&arguments, context).await,
         Verb::Hosts(arguments) => hosts::run(&arguments, context).await,
         Verb::Bundle(arguments) => bundle::run(&arguments, context).await,
+        Verb::Node(arguments) => node::run(&arguments, context).await,
         Verb::Agent(arguments) => agent::run(&arguments).await,
         Verb::Inventory(arguments) => inventory::run(&arguments, context),
         Verb::Completion(arguments) => completion::run(&arguments, context),

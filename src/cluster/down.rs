@@ -83,7 +83,8 @@ fn is_ours(inventory: &Inventory, session: Session) -> Result<Session> {
 
 async fn give_back(session: &Session, settings: &Settings) -> Result<u32> {
     settings.cancel.check()?;
-    let reset = session.agent.ask::<u32>(Request::Reset(ResetOrder::default())).await?;
+    let reset =
+        session.agent.ask::<u32>(Request::Reset(ResetOrder { whole_cluster: true, ..ResetOrder::default() })).await?;
     let restored = session.agent.ask::<u32>(Request::Restore).await?;
     session.events.send(What::HostFinished { state: "given back".to_owned() });
     Ok(reset + restored)

@@ -77,7 +77,7 @@ impl Lane<'_> {
 
     async fn initialise(&self) -> Result<u32> {
         let configuration = self.documents.for_init(self.inventory, &self.session.host, &self.plan.node)?;
-        let order = InitOrder { configuration, issue_ticket: self.joins };
+        let order = InitOrder { configuration, issue_ticket: self.joins, upload_certificates: false };
         let lacking = self.lacking().await?;
         let (early, late): (Vec<Blob>, Vec<Blob>) =
             lacking.into_iter().partition(|blob| !COMPLETES.contains(&blob.name.as_str()));

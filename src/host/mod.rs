@@ -17,6 +17,7 @@ pub mod fake;
 pub mod journal;
 pub mod machine;
 pub mod observe;
+pub mod overlay;
 mod process;
 pub mod systemd;
 mod tree;

@@ -121,6 +121,11 @@ pub async fn facts(host: &dyn Host) -> Result<Facts> {
             host.entry(Path::new("/sys/fs/cgroup/cgroup.controllers"))?.is_some(),
             &text("/proc/self/mounts")?,
         ),
+        kernel_options: kernel::options(host, &release)?,
+        cgroup_controllers: kernel::cgroup_controllers(
+            &text("/sys/fs/cgroup/cgroup.controllers")?,
+            &text("/proc/cgroups")?,
+        ),
         systemd,
         memory_bytes: kernel::memory_bytes(&text("/proc/meminfo")?),
         cpus: kernel::allowed_cpus(&text("/proc/self/status")?),

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::certificates::{Authority, Certificate, KeyPool, Subject, Usage};
+use super::certificates::{Authority, Certificate, KeyPool, PrivateKey, Subject, Usage};
 use super::configuration::{ApiEndpoint, ClusterConfiguration, documents};
 use super::text;
 use crate::failure::{Failure, Kind, Result};
@@ -88,6 +88,16 @@ impl Entry {
         if self.user.ends_with(':') { format!("{}{node_name}", self.user) } else { self.user.to_owned() }
     }
 
+    /// What its certificate says of its holder on a node.
+    pub fn subject(&self, node_name: &str) -> Subject {
+        Subject {
+            common_name: self.user_name(node_name),
+            organizations: self.organization.map(str::to_owned).into_iter().collect(),
+            usages: vec![Usage::Client],
+            ..Default::default()
+        }
+    }
+
     /// The URL it points to.
     ///
     /// # Errors
@@ -104,20 +114,14 @@ impl Entry {
     /// # Errors
     /// [`Kind::Configuration`] if the CA has no key here; [`Kind::Internal`] if the cryptography library fails.
     pub fn issue(&self, order: &KubeconfigOrder<'_>, keys: &mut KeyPool) -> Result<Kubeconfig> {
-        let user = self.user_name(order.node_name);
-        let subject = Subject {
-            common_name: user.clone(),
-            organizations: self.organization.map(str::to_owned).into_iter().collect(),
-            usages: vec![Usage::Client],
-            ..Default::default()
-        };
+        let subject = self.subject(order.node_name);
         let period = order.cluster.certificate_validity_period.map_or(8760 * 3600, |period| period.0.as_secs());
         let key = keys.take()?;
-        let certificate = order.authority.sign(&subject, &key, order.now_seconds, period)?;
+        let certificate = order.authority.sign_since_own_beginning(&subject, &key, order.now_seconds, period)?;
         Ok(Kubeconfig::with_certificate(
             &self.server_url(order.cluster, order.local)?,
             &order.cluster.cluster_name,
-            &user,
+            &subject.common_name,
             &order.authority.first_pem(),
             &certificate.pem(),
             key.pem(),
@@ -267,6 +271,16 @@ impl Kubeconfig {
         Self::with_user(server, cluster_name, user_name, ca_pem, user)
     }
 
+    /// One cluster without a CA, one user with a key alone, one context: what `certs generate-csr` writes, for a person to
+    /// add the CA and the certificate (kubeadm.md section 2.5).
+    pub fn with_key_alone(server: &str, cluster_name: &str, user_name: &str, key_pem: &Secret) -> Self {
+        let client_key_data = Some(Secret::new(STANDARD.encode(key_pem.expose())));
+        let mut made =
+            Self::with_user(server, cluster_name, user_name, "", User { client_key_data, ..Default::default() });
+        made.clusters.iter_mut().for_each(|named| named.cluster.certificate_authority_data = None);
+        made
+    }
+
     /// One cluster, one user with a token, one context.
     pub fn with_token(server: &str, cluster_name: &str, user_name: &str, ca_pem: &str, token: &Secret) -> Self {
         let user = User { token: Some(token.clone()), ..Default::default() };
@@ -343,6 +357,18 @@ impl Kubeconfig {
         self.users.iter().find(|user| user.name == context.context.user)
     }
 
+    /// The certificate that is embedded for the user of the current context; those that lead to its CA may follow.
+    ///
+    /// # Errors
+    /// [`Kind::Configuration`] if there is none or it cannot be read; the caller names the file.
+    pub fn client_certificates(&self) -> Result<Vec<Certificate>> {
+        let none = || Failure::new(Kind::Configuration, "the user of its current context has no embedded certificate");
+        let data = self.current_user().and_then(|named| named.user.client_certificate_data.as_deref());
+        let data: String = data.ok_or_else(none)?.split_ascii_whitespace().collect();
+        let bytes = STANDARD.decode(data).map_err(|error| none().because(&error))?;
+        Certificate::parse_pem(&String::from_utf8_lossy(&bytes))
+    }
+
     /// Points every cluster to another URL: a joining control plane's kubelet talks to its own API server
     /// (kubeadm.md section 10.4).
     pub fn point_to(&mut self, server: &str) {
@@ -406,6 +432,39 @@ pub fn judge(text: &str, authorities: &[Certificate], server: &str) -> Result<Op
             .advise("remove it to have it made anew"));
     }
     Ok((cluster.server != server).then(|| format!("it points to {}, not to {server}", cluster.server)))
+}
+
+/// Judges the user of a kubeconfig that is there already: an embedded certificate must lead to one of `authorities` and fit
+/// its key; a warning if its time is over or has not come.
+///
+/// # Errors
+/// [`Kind::Configuration`] if it does not, or there is a key without a certificate; the caller names the file.
+pub fn judge_holder(text: &str, authorities: &[Certificate], now_seconds: u64) -> Result<Option<String>> {
+    let kubeconfig = Kubeconfig::parse(text)?;
+    let Some(user) = kubeconfig.current_user().map(|named| &named.user) else {
+        return Err(Failure::new(Kind::Configuration, "its current context names no user"));
+    };
+    if user.client_certificate_data.is_none() {
+        let unsigned = user.client_key_data.is_some() && user.client_certificate.is_none();
+        let sentence = "it holds a key without a certificate";
+        let advice = "have the request beside it (.csr) signed, and add the certificate and the authority's";
+        return if unsigned { Err(Failure::new(Kind::Configuration, sentence).advise(advice)) } else { Ok(None) };
+    }
+    let chain = kubeconfig.client_certificates()?;
+    let certificate = &chain[0];
+    if !certificate.leads_to(authorities, &chain[1..]) {
+        let sentence = "its client certificate is not signed by the certificate authority";
+        return Err(Failure::new(Kind::Configuration, sentence));
+    }
+    if let Some(data) = &user.client_key_data {
+        let bytes = STANDARD.decode(data.expose().split_ascii_whitespace().collect::<String>()).unwrap_or_default();
+        let key = PrivateKey::from_pem(&Secret::new(String::from_utf8_lossy(&bytes)))?;
+        if key.public_der() != certificate.public_key {
+            let sentence = "its private key does not belong to its client certificate";
+            return Err(Failure::new(Kind::Configuration, sentence));
+        }
+    }
+    Ok(certificate.out_of_time(now_seconds).map(|why| format!("its client certificate {}", why.words())))
 }
 
 #[cfg(test)]

@@ -2,7 +2,8 @@ use super::*;
 use crate::kubernetes::certificates::{KeyAlgorithm, PrivateKey};
 
 fn authority() -> Authority {
-    Authority::fresh("kubernetes", PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap(), 1_800_000_000, 3600).unwrap()
+    let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap();
+    Authority::fresh("kubernetes", key, 1_700_000_000, 87600 * 3600).unwrap()
 }
 
 fn order<'a>(
@@ -32,6 +33,8 @@ fn the_catalogue_is_that_of_kubeadm() {
         let certificate = Certificate::parse_pem(std::str::from_utf8(&data).unwrap()).unwrap().remove(0);
         assert!(certificate.is_signed_by(&authority.certificates()[0]));
         assert_eq!(certificate.common_name, named.name);
+        assert_eq!(certificate.not_before, authority.certificates()[0].not_before);
+        assert_eq!(certificate.not_after, 1_800_000_000 + 8760 * 3600);
         assert_eq!(made.current_context, format!("{}@kubernetes", named.name));
         let server = &made.current_cluster().unwrap().server;
         rows.push(format!("{} {} {:?} {server}", entry.file, named.name, certificate.organizations));
@@ -87,4 +90,32 @@ fn what_is_there_is_judged() {
     assert_eq!(warning.unwrap(), "it points to https://a:6443, not to https://b:6443");
     assert!(judge(text.expose(), other.certificates(), "https://a:6443").is_err());
     assert!(judge("clusters: 5", ours.certificates(), "").is_err());
+}
+
+#[test]
+fn the_holder_of_a_kubeconfig_is_judged() {
+    let (cluster, local) = setting();
+    let (ours, other) = (authority(), authority());
+    let mut keys = KeyPool::new(KeyAlgorithm::EcdsaP256);
+    let made = ADMIN.issue(&order(&cluster, &local, &ours), &mut keys).unwrap();
+    let text = made.to_text().expose().to_owned();
+    let judged = |text: &str, authority: &Authority, now| judge_holder(text, authority.certificates(), now);
+    assert_eq!(judged(&text, &ours, 1_800_000_000), Ok(None));
+    let late = judged(&text, &ours, 1_900_000_000).unwrap().unwrap();
+    assert!(late.starts_with("its client certificate has expired: it was valid until 2028-"), "{late}");
+    let failure = judged(&text, &other, 1_800_000_000).unwrap_err();
+    assert_eq!(failure.sentence, "its client certificate is not signed by the certificate authority");
+
+    let mut stranger = made.clone();
+    let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap();
+    stranger.users[0].user.client_key_data = Some(Secret::new(STANDARD.encode(key.pem().expose())));
+    let failure = judged(stranger.to_text().expose(), &ours, 1_800_000_000).unwrap_err();
+    assert_eq!(failure.sentence, "its private key does not belong to its client certificate");
+
+    let unsigned = Kubeconfig::with_key_alone("https://10.0.0.11:6443", "kubernetes", "kubernetes-admin", key.pem());
+    let failure = judged(unsigned.to_text().expose(), &ours, 1_800_000_000).unwrap_err();
+    assert_eq!(failure.sentence, "it holds a key without a certificate");
+    let mut by_token = made;
+    by_token.users[0].user = User { token: Some(Secret::new("t")), ..Default::default() };
+    assert_eq!(judged(by_token.to_text().expose(), &ours, 1_800_000_000), Ok(None));
 }

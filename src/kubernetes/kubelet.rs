@@ -2,12 +2,15 @@
 
 use serde_json::{Map, Value, json};
 
+use super::component::{place, write_out_kubelet};
 use super::configuration::{ClusterConfiguration, NodeRegistrationOptions, network_address, subnets};
 use super::manifests::command_line;
 use super::text;
 use super::version::{self, Release};
 use crate::failure::Result;
 
+/// The kubelet's directory, mode 0700 where it is made.
+pub const DIRECTORY: &str = "/var/lib/kubelet";
 /// /var/lib/kubelet/config.yaml, mode 0644.
 pub const CONFIGURATION_PATH: &str = "/var/lib/kubelet/config.yaml";
 /// /var/lib/kubelet/instance-config.yaml, mode 0644.
@@ -47,25 +50,24 @@ pub fn configuration(given: Option<&Value>, cluster: &ClusterConfiguration) -> K
     document.insert("apiVersion".into(), json!("kubelet.config.k8s.io/v1beta1"));
     document.insert("kind".into(), json!("KubeletConfiguration"));
     let ca_file = format!("{}/ca.crt", cluster.certificates_dir.trim_end_matches('/'));
-    let fields: [(&[&str], Value); 11] = [
-        (&["authentication", "anonymous", "enabled"], json!(false)),
-        (&["authentication", "webhook", "enabled"], json!(true)),
-        (&["authentication", "x509", "clientCAFile"], json!(ca_file)),
-        (&["authorization", "mode"], json!("Webhook")),
-        (&["clusterDNS"], json!([dns_address(cluster)])),
-        (&["clusterDomain"], json!(cluster.networking.dns_domain)),
-        (&["healthzBindAddress"], json!("127.0.0.1")),
-        (&["healthzPort"], json!(10248)),
-        (&["staticPodPath"], json!("/etc/kubernetes/manifests")),
-        (&["cgroupDriver"], json!("systemd")),
-        (&["rotateCertificates"], json!(true)),
+    let fields: [(&str, Value); 11] = [
+        ("authentication.anonymous.enabled", json!(false)),
+        ("authentication.webhook.enabled", json!(true)),
+        ("authentication.x509.clientCAFile", json!(ca_file)),
+        ("authorization.mode", json!("Webhook")),
+        ("clusterDNS", json!([dns_address(cluster)])),
+        ("clusterDomain", json!(cluster.networking.dns_domain)),
+        ("healthzBindAddress", json!("127.0.0.1")),
+        ("healthzPort", json!(10248)),
+        ("staticPodPath", json!("/etc/kubernetes/manifests")),
+        ("cgroupDriver", json!("systemd")),
+        ("rotateCertificates", json!(true)),
     ];
     let mut warnings = Vec::new();
     let mut document = Value::Object(document);
-    for (path, wanted) in fields {
-        let place = place(&mut document, path);
-        let name = path.join(".");
-        match name.as_str() {
+    for (name, wanted) in fields {
+        let place = place(&mut document, name);
+        match name {
             "rotateCertificates" => *place = wanted,
             _ if is_unset(place) => *place = wanted,
             "cgroupDriver" => {}
@@ -78,18 +80,8 @@ pub fn configuration(given: Option<&Value>, cluster: &ClusterConfiguration) -> K
     if let Some(port) = document.get("readOnlyPort").filter(|port| port.as_i64().is_some_and(|port| port != 0)) {
         warnings.push(format!("KubeletConfiguration.readOnlyPort is {port}, kubeadm's value would be 0"));
     }
+    write_out_kubelet(&mut document);
     KubeletConfiguration { document, generated: given.is_none(), warnings }
-}
-
-/// The field at `path`, with objects made on the way; something else that stands there is replaced, since no kubelet
-/// could read it.
-fn place<'a>(document: &'a mut Value, path: &[&str]) -> &'a mut Value {
-    path.iter().fold(document, |value, name| {
-        if !value.is_object() {
-            *value = Value::Object(Map::new());
-        }
-        &mut value[*name]
-    })
 }
 
 /// Null, absent and the empty text are "not set" to Kubernetes; false and 0 are values in the fields that have them.
@@ -115,6 +107,7 @@ pub fn node_configuration(shared: &Value, resolved_active: bool, cri_socket: Opt
     if let Some(socket) = cri_socket {
         fields.insert("containerRuntimeEndpoint".into(), json!(socket));
     }
+    write_out_kubelet(&mut document);
     document
 }
 
@@ -231,7 +224,7 @@ mod tests {
     fn the_resolver_is_this_hosts(#[case] shared: Value, #[case] active: bool, #[case] written: Option<&str>) {
         let node = node_configuration(&shared, active, None);
         assert_eq!(node.get("resolvConf").and_then(Value::as_str), written);
-        assert!(node.get("containerRuntimeEndpoint").is_none());
+        assert_eq!(node["containerRuntimeEndpoint"], "");
     }
 
     #[rstest]
@@ -248,7 +241,12 @@ mod tests {
         let mut node =
             NodeRegistrationOptions { name: "w1".into(), cri_socket: "unix:///s".into(), ..Default::default() };
         if full_worker {
-            node.taints = Some(vec![Taint { key: "disk".into(), value: "ssd".into(), effect: "NoSchedule".into() }]);
+            node.taints = Some(vec![Taint {
+                key: "disk".into(),
+                value: "ssd".into(),
+                effect: "NoSchedule".into(),
+                ..Taint::default()
+            }]);
             let arg = |name: &str, value: &str| Arg { name: name.into(), value: value.into() };
             node.kubelet_extra_args = vec![arg("v", "4"), arg("a", "b")];
         }

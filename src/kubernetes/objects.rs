@@ -1,9 +1,12 @@
 //! The ConfigMaps and Secrets that init writes (kubeadm.md sections 7 and 8). Names and keys are what upstream looks up.
 
 use aws_lc_rs::digest;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
 use super::configuration::{BootstrapToken, ClusterConfiguration};
+use super::moment::from_rfc3339;
 use super::rbac::NODE_BOOTSTRAP_GROUP;
 use super::text::yaml;
 use super::token::Token;
@@ -78,10 +81,51 @@ pub fn bootstrap_token(token: &Token, settings: &BootstrapToken, expiration: Opt
     json!({
         "apiVersion": "v1",
         "kind": "Secret",
-        "type": "bootstrap.kubernetes.io/token",
+        "type": TOKEN_TYPE,
         "metadata": { "name": token.secret_name(), "namespace": "kube-system" },
         "stringData": data,
     })
+}
+
+/// Type of the Secrets that are bootstrap tokens.
+const TOKEN_TYPE: &str = "bootstrap.kubernetes.io/token";
+
+/// The bootstrap token that a Secret is, or why it is none that works; `None` for a Secret of another type
+/// (kubeadm.md section 8.1).
+pub fn read_bootstrap_token(secret: &Value) -> Option<Result<BootstrapToken, String>> {
+    if secret["type"] != TOKEN_TYPE {
+        return None;
+    }
+    let name = secret["metadata"]["name"].as_str().unwrap_or_default();
+    Some(bootstrap_token_of(secret, name).map_err(|reason| format!("Secret {name} is no usable token: {reason}")))
+}
+
+fn bootstrap_token_of(secret: &Value, name: &str) -> Result<BootstrapToken, String> {
+    let field = |key: &str| -> Result<String, String> {
+        let encoded = secret["data"][key].as_str().unwrap_or_default();
+        let bytes = STANDARD.decode(encoded).map_err(|_| format!("{key} is not base64"))?;
+        String::from_utf8(bytes).map_err(|_| format!("{key} is not text"))
+    };
+    let id = field("token-id")?;
+    if name != format!("bootstrap-token-{id}") {
+        return Err(format!("its token-id is {id:?}"));
+    }
+    let token = Token::parse(&format!("{id}.{}", field("token-secret")?)).map_err(|failure| failure.sentence)?;
+    let expires = Some(field("expiration")?).filter(|expires| !expires.is_empty());
+    if expires.as_deref().is_some_and(|expires| from_rfc3339(expires).is_none()) {
+        return Err("its expiration is no time in RFC 3339".to_owned());
+    }
+    let keys = secret["data"].as_object().into_iter().flat_map(Map::keys);
+    let mut usages: Vec<String> = keys
+        .filter(|key| field(key).is_ok_and(|value| value == "true"))
+        .filter_map(|key| key.strip_prefix("usage-bootstrap-").map(str::to_owned))
+        .collect();
+    usages.sort();
+    let groups = field("auth-extra-groups")?;
+    let mut groups: Vec<String> = groups.split(',').filter(|group| !group.is_empty()).map(str::to_owned).collect();
+    groups.sort();
+    let description = field("description")?;
+    Ok(BootstrapToken { token: Some(token.text()), description, ttl: None, expires, usages, groups })
 }
 
 /// What kubeadm's command line describes its first token with (section 8.1).

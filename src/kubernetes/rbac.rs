@@ -118,12 +118,14 @@ pub fn bootstrap_token() -> Vec<Value> {
             "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient",
             vec![group(NODES)],
         ),
-        cluster_binding(
-            "kubeadm:apiserver-kubelet-client",
-            "system:kubelet-api-admin",
-            vec![user("kube-apiserver-kubelet-client")],
-        ),
+        kubelet_client(),
     ]
+}
+
+/// What the API servers' kubelet client may do: its certificate has no group from 1.36.1 on ('1.37 and corrections', C).
+pub fn kubelet_client() -> Value {
+    let subjects = vec![user("kube-apiserver-kubelet-client")];
+    cluster_binding("kubeadm:apiserver-kubelet-client", "system:kubelet-api-admin", subjects)
 }
 
 /// Lets anybody read cluster-info (section 8.2).

@@ -139,9 +139,8 @@ fn is_plain(text: &str) -> bool {
     let Some(first) = text.chars().next() else { return false };
     let second = text.chars().nth(1);
     let opens_badly = match first {
-        '-' => second.is_none_or(|next| next == ' '),
-        '?' | ':' | ',' | '[' | ']' | '{' | '}' | '#' | '&' | '*' | '!' | '|' | '>' | '\'' | '"' | '%' | '@' | '`'
-        | '=' => true,
+        '-' | '?' | ':' => second.is_none_or(|next| next == ' '),
+        ',' | '[' | ']' | '{' | '}' | '#' | '&' | '*' | '!' | '|' | '>' | '\'' | '"' | '%' | '@' | '`' | '=' => true,
         other => other.is_whitespace(),
     };
     !opens_badly
@@ -193,7 +192,8 @@ mod tests {
     #[case("--controllers=*,bootstrapsigner", "--controllers=*,bootstrapsigner")]
     #[case("10.0.0.11:6443", "10.0.0.11:6443")]
     #[case("10.96.0.0/12", "10.96.0.0/12")]
-    #[case("::1", "'::1'")]
+    #[case("::1", "::1")]
+    #[case(": 1", "': 1'")]
     #[case("[fd00::1]:6443", "'[fd00::1]:6443'")]
     #[case("it's: so", "'it''s: so'")]
     #[case("=", "\"=\"")]

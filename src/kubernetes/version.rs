@@ -63,8 +63,17 @@ pub struct Release {
     pub empty_fields_written: bool,
     /// Whether the CoreDNS container names its probe ports.
     pub coredns_named_probe_ports: bool,
+    /// Whether the DaemonSet of kube-proxy can be patched.
+    pub kube_proxy_patches: bool,
+    /// Whether the feature gate ControlPlaneKubeletLocalMode can have the kubelet of a control plane that joins talk to the
+    /// control plane endpoint; if not, it talks to its own API server.
+    pub kubelet_local_mode_gate: bool,
     /// Whether the kubelet refuses control groups of version 1 unless failCgroupV1 is false.
     pub kubelet_fails_on_cgroup_v1: bool,
+    /// The feature gates that kubeadm knows (section 0.2).
+    pub feature_gates: &'static [&'static str],
+    /// Whether `etcd.external.httpEndpoints` exists; an older kubeadm reading it would only warn, but never wrote it.
+    pub etcd_http_endpoints: bool,
 }
 
 /// The lowest patch release from which a value holds: never in this minor.
@@ -87,7 +96,11 @@ const V1_36: Release = Release {
     etcd_flags_follow_image: false,
     empty_fields_written: false,
     coredns_named_probe_ports: true,
+    kubelet_local_mode_gate: false,
     kubelet_fails_on_cgroup_v1: true,
+    feature_gates: &["NodeLocalCRISocket", "PublicKeysECDSA", "RootlessControlPlane"],
+    etcd_http_endpoints: true,
+    kube_proxy_patches: false,
 };
 
 const V1_35: Release = Release {
@@ -98,7 +111,9 @@ const V1_35: Release = Release {
     argument_order: ArgumentOrder::AllSorted,
     kubelet_client_without_organization: NEVER,
     flexvolume_mount: true,
+    kubelet_local_mode_gate: true,
     etcd_flags_follow_image: true,
+    feature_gates: &["ControlPlaneKubeletLocalMode", "NodeLocalCRISocket", "PublicKeysECDSA", "RootlessControlPlane"],
     ..V1_36
 };
 
@@ -108,6 +123,14 @@ const V1_34: Release = Release {
     coredns_tag: "v1.12.1",
     pod_infra_container_image_flag: true,
     kubelet_fails_on_cgroup_v1: false,
+    feature_gates: &[
+        "ControlPlaneKubeletLocalMode",
+        "NodeLocalCRISocket",
+        "PublicKeysECDSA",
+        "RootlessControlPlane",
+        "WaitForAllControlPlaneComponents",
+    ],
+    etcd_http_endpoints: false,
     ..V1_35
 };
 
@@ -129,7 +152,9 @@ const V1_37: Release = Release {
     coredns_tag: "v1.14.6",
     instance_config_gate: false,
     kube_proxy_mode: "iptables",
+    kube_proxy_patches: true,
     kubelet_client_without_organization: ALWAYS,
+    feature_gates: &["RootlessControlPlane"],
     ..V1_36
 };
 
@@ -176,6 +201,15 @@ impl Release {
     /// Organization of the apiserver-kubelet-client certificate (kubeadm.md section 2.1).
     pub fn kubelet_client_organization(&self, version: &Version) -> Option<&'static str> {
         (version.patch < self.kubelet_client_without_organization.patch).then_some("kubeadm:cluster-admins")
+    }
+
+    /// Whether the kubelet of a control plane that joins talks to its own API server, given the cluster's feature gates
+    /// (kubeadm.md sections 0.2 and 10.4).
+    pub fn kubelet_uses_local_server(&self, cluster: &ClusterConfiguration) -> bool {
+        match cluster.feature_gates.get("ControlPlaneKubeletLocalMode") {
+            Some(wanted) if self.kubelet_local_mode_gate => *wanted,
+            _ => true,
+        }
     }
 
     /// Whether the CRI socket goes into instance-config.yaml, given the cluster's feature gates
@@ -287,6 +321,21 @@ mod tests {
         let release = Release::of(&version).unwrap();
         assert_eq!(release.etcd_tag(&version), etcd);
         assert_eq!(release.kubelet_client_organization(&version), organization);
+    }
+
+    #[rstest]
+    #[case("1.33.2", None, true)]
+    #[case("1.35.2", Some(false), false)]
+    #[case("1.36.2", Some(false), true)]
+    fn a_gate_can_send_the_kubelet_to_the_endpoint(
+        #[case] version: &str,
+        #[case] gate: Option<bool>,
+        #[case] local: bool,
+    ) {
+        let release = Release::of(&parse(version).unwrap()).unwrap();
+        let gates = gate.map(|wanted| ("ControlPlaneKubeletLocalMode".to_owned(), wanted)).into_iter().collect();
+        let cluster = ClusterConfiguration { feature_gates: gates, ..ClusterConfiguration::default() };
+        assert_eq!(release.kubelet_uses_local_server(&cluster), local);
     }
 
     #[rstest]

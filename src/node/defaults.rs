@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::fact::Facts;
 use crate::failure::{Failure, Kind, Result};
 use crate::host::{EntryKind, Host};
-use crate::kubernetes::configuration::HostDefaults;
+use crate::kubernetes::configuration::{HostDefaults, NodeRegistrationOptions};
 
 /// Sockets that are looked for, in kubeadm's order (kubeadm.md section 5.5).
 const SOCKETS: &[&str] =
@@ -23,6 +23,15 @@ pub(super) fn of(host: &dyn Host, facts: &Facts) -> Result<HostDefaults> {
         default_route_address: default_route_address(facts),
         cri_socket: socket(host)?,
     })
+}
+
+/// Settings of a node with what this host is filled in.
+///
+/// # Errors
+/// Kind `Host` when the sockets cannot be looked for.
+pub fn completed(host: &dyn Host, facts: &Facts, mut node: NodeRegistrationOptions) -> Result<NodeRegistrationOptions> {
+    node.complete(&of(host, facts)?);
+    Ok(node)
 }
 
 /// The first socket that is there. More than one is for a person to decide, and only then: with containerd among them

@@ -5,32 +5,42 @@
 
 mod addons;
 mod bootstrap_token;
+mod by_hand;
 mod certificates;
-mod control_plane;
+pub(super) mod control_plane;
 mod head_start;
-mod kubeconfigs;
-mod mark_control_plane;
-mod plan;
+pub(super) mod kubeconfigs;
+pub(super) mod mark_control_plane;
+pub(super) mod plan;
+mod upload_certs;
 mod upload_config;
-mod wait_control_plane;
+pub(super) mod wait_control_plane;
 
+pub use self::by_hand::{init_by_hand, rehearse_init};
 use self::control_plane::Part;
 pub(super) use self::mark_control_plane::SOCKET_ANNOTATION;
 use self::plan::Plan;
-use super::phase::phase;
-use super::{kubelet, preflight};
+use super::phase::{Changes, phase};
+use super::preflight::{Finding, Surroundings};
+use super::{files, kubelet, preflight};
 use crate::api::Client;
 use crate::event::Events;
 use crate::fact::Facts;
-use crate::failure::Result;
+use crate::failure::{Failure, Kind, Result};
 use crate::host::Host;
-use crate::kubernetes::certificates::{Authority, public_key_hash};
+use crate::kubernetes::certificates::public_key_hash;
 use crate::kubernetes::kubeconfig::ADMIN;
 use crate::kubernetes::kubelet as kubelet_files;
+use crate::kubernetes::patches::Target;
+use crate::kubernetes::token::Token;
 use crate::message::{InitOrder, Initialised, Joined, Ticket};
+use crate::secret::Secret;
 
 #[cfg(test)]
 pub(super) use self::plan::tests;
+
+/// Phases that need a client of the API server.
+const IN_CLUSTER: &[&str] = &["upload-config", "upload-certs", "mark-control-plane", "bootstrap-token"];
 
 /// What of `init` needs no image: certificates, kubeconfigs, and a kubelet that has nothing to run yet. `init` does the
 /// same first; asked for before, it goes on while images still arrive.
@@ -39,8 +49,11 @@ pub(super) use self::plan::tests;
 /// As [`init`].
 pub async fn begin(host: &dyn Host, facts: &Facts, order: &InitOrder, events: &Events) -> Result<u32> {
     let plan = Plan::load(host, facts, order, events)?;
-    check(host, &plan, events).await?;
-    let (credentials, _) = credentials(host, &plan, events).await?;
+    if plan.phases.wants("preflight") {
+        // The world around is looked at by `init`, once.
+        preflight::judge(&of_preparation(host, &plan).await?, events)?;
+    }
+    let credentials = credentials(host, &plan, events).await?;
     // A kubelet looks for a folder that is not there once in a while; one that is there it watches.
     control_plane::make_room(host)?;
     Ok(credentials + kubelet_start(host, &plan, events).await?)
@@ -48,10 +61,10 @@ pub async fn begin(host: &dyn Host, facts: &Facts, order: &InitOrder, events: &E
 
 /// kubeadm's checks of a host that is prepared.
 async fn check(host: &dyn Host, plan: &Plan, events: &Events) -> Result<()> {
-    let node = &plan.init.node_registration;
-    let (addresses, ignore) = (plan.addresses(), &node.ignore_preflight_errors);
-    let findings = preflight::prepared(host, Some(&plan.version), &node.cri_socket, &addresses, ignore).await?;
-    preflight::judge(&findings, events)
+    if !plan.phases.wants("preflight") {
+        return Ok(());
+    }
+    preflight::judge(&prepared(host, plan).await?, events)
 }
 
 /// Phase kubelet-start: how many changes.
@@ -64,18 +77,24 @@ async fn kubelet_start(host: &dyn Host, plan: &Plan, events: &Events) -> Result<
         hostname: &plan.hostname,
         shared: &shared.document,
         joining_worker: false,
+        patches: &plan.patches,
     };
     let started = async { Ok((kubelet::start(host, &settings, false).await?, ())) };
-    Ok(phase(events, "kubelet-start", "Start the kubelet", started).await?.0)
+    let step = ("kubelet-start", "kubelet-start");
+    Ok(plan.phase(events, step, "Start the kubelet", started).await?.0)
 }
 
-/// Phases certs and kubeconfig: how many changes, and the cluster's CA.
-async fn credentials(host: &dyn Host, plan: &Plan, events: &Events) -> Result<(u32, Authority)> {
+/// Phases certs and kubeconfig: how many changes.
+pub(super) async fn credentials(host: &dyn Host, plan: &Plan, events: &Events) -> Result<u32> {
+    if !plan.phases.wants("certs") && !plan.phases.wants("kubeconfig") {
+        return Ok(0);
+    }
     let certificates = certificates::make(host, plan, events);
     let (certificates, (authority, keys)) = phase(events, "certs", "Make certificates", certificates).await?;
     let kubeconfigs = async { kubeconfigs::write(host, plan, &authority, keys, events) };
-    let (kubeconfigs, ()) = phase(events, "kubeconfig", "Write kubeconfigs", kubeconfigs).await?;
-    Ok((certificates + kubeconfigs, authority))
+    let step = ("kubeconfig", "kubeconfig");
+    let (kubeconfigs, ()) = plan.phase(events, step, "Write kubeconfigs", kubeconfigs).await?;
+    Ok(certificates + kubeconfigs)
 }
 
 /// What is left when the API server runs and all images are there: the scheduler, the add-ons, and the health of all
@@ -85,23 +104,39 @@ async fn credentials(host: &dyn Host, plan: &Plan, events: &Events) -> Result<(u
 /// As [`init`].
 pub async fn complete(host: &dyn Host, facts: &Facts, order: &InitOrder, events: &Events) -> Result<u32> {
     let plan = Plan::load(host, facts, order, events)?;
-    let client = Client::from_kubeconfig(&kubeconfigs::local(host, &plan, &ADMIN)?).await?;
+    finish(host, &plan, events).await
+}
+
+/// [`complete`] by a plan.
+async fn finish(host: &dyn Host, plan: &Plan, events: &Events) -> Result<u32> {
     let scheduler = async {
-        if !control_plane::there(host, Part::Scheduler)? {
+        if plan.phases.is_whole() && !control_plane::there(host, Part::Scheduler)? {
             // Whatever happens to it, the scheduler gets its rights, only later.
-            let _ = head_start::roles(&client).await;
+            let _ = head_start::roles(&administrator(host, plan).await?).await;
         }
-        let changes = control_plane::write(host, &plan, Part::Scheduler)?;
-        wait_control_plane::components(host, &plan).await?;
+        let changes = control_plane::write(host, plan, Part::Scheduler)?;
+        if plan.phases.wants("wait-control-plane") {
+            wait_control_plane::components(host, plan).await?;
+        }
         Ok((changes, ()))
     };
-    let (deployed, healthy) = tokio::join!(
-        phase(events, "addons", "Deploy CoreDNS and kube-proxy", addons::deploy(&client, &plan)),
-        phase(events, "scheduler", "Start the scheduler", scheduler),
-    );
+    let scheduled = async {
+        // The components' health belongs to another phase, but is waited for here.
+        let started = plan.phases.wants("control-plane/scheduler");
+        let path = if started { "control-plane/scheduler" } else { "wait-control-plane" };
+        plan.phase(events, (path, "scheduler"), "Start the scheduler", scheduler).await
+    };
+    let deploy = async { addons::deploy(&administrator(host, plan).await?, plan).await };
+    let deploy = plan.phase(events, ("addon", "addons"), "Deploy CoreDNS and kube-proxy", deploy);
+    let (deployed, healthy) = tokio::join!(deploy, scheduled);
     // The component that is not healthy explains the others.
     let ((started, ()), (deployed, ())) = (healthy?, deployed?);
     Ok(started + deployed)
+}
+
+/// A client with admin.conf, to this host's own API server.
+async fn administrator(host: &dyn Host, plan: &Plan) -> Result<Client> {
+    plan.door.client(&kubeconfigs::local(host, plan, &ADMIN)?).await
 }
 
 /// Makes this host the first control plane, until others can join it; [`complete`] does the rest.
@@ -112,66 +147,153 @@ pub async fn complete(host: &dyn Host, facts: &Facts, order: &InitOrder, events:
 pub async fn init(host: &dyn Host, facts: &Facts, order: &InitOrder, events: &Events) -> Result<Initialised> {
     let plan = Plan::load(host, facts, order, events)?;
     check(host, &plan, events).await?;
-    let kubelet = kubelet_files::configuration(plan.kubelet.as_ref(), &plan.cluster);
-    kubelet.warnings.iter().for_each(|warning| events.warn(warning));
+    bring_up(host, &plan, events).await
+}
 
-    let (credentials, authority) = credentials(host, &plan, events).await?;
-    let ca_hashes = public_key_hash(authority.pem())?;
-    let manifests = async { Ok((control_plane::write(host, &plan, Part::Server)?, ())) };
+/// What preflight finds of what host preparation brings.
+async fn of_preparation(host: &dyn Host, plan: &Plan) -> Result<Vec<Finding>> {
+    let node = &plan.init.node_registration;
+    let (addresses, ignore) = (plan.addresses(), &node.ignore_preflight_errors);
+    preflight::prepared(host, Some(&plan.version), &node.cri_socket, &addresses, ignore).await
+}
+
+/// The same, and what it finds of the world around.
+async fn prepared(host: &dyn Host, plan: &Plan) -> Result<Vec<Finding>> {
+    let around = Surroundings {
+        node_name: plan.node_name(),
+        direct_host: Some(&plan.init.local_api_endpoint.advertise_address),
+        direct_networks: vec![&plan.cluster.networking.service_subnet, &plan.cluster.networking.pod_subnet],
+        external_etcd: plan.cluster.etcd.external.as_ref().map(|etcd| (etcd, &plan.version)),
+    };
+    let ignore = &plan.init.node_registration.ignore_preflight_errors;
+    let (mut prepared, around) =
+        tokio::try_join!(of_preparation(host, plan), preflight::surroundings(host, &around, ignore))?;
+    prepared.extend(around);
+    Ok(prepared)
+}
+
+/// [`init`] by a plan, after preflight.
+async fn bring_up(host: &dyn Host, plan: &Plan, events: &Events) -> Result<Initialised> {
+    let kubelet = kubelet_files::configuration(plan.kubelet.as_ref(), &plan.cluster);
+    if plan.phases.wants("kubelet-start") || plan.phases.wants("upload-config/kubelet") {
+        kubelet.warnings.iter().for_each(|warning| events.warn(warning));
+    }
+
+    let credentials = credentials(host, plan, events).await?;
+    let manifests = async { Ok((control_plane::write(host, plan, Part::Server)?, ())) };
     let title = "Write static pods of etcd and the API server";
-    let (manifests, ()) = phase(events, "control-plane", title, manifests).await?;
-    let started = kubelet_start(host, &plan, events).await?;
+    let path = if plan.phases.wants("etcd") { "etcd" } else { "control-plane/apiserver" };
+    let (manifests, ()) = plan.phase(events, (path, "control-plane"), title, manifests).await?;
+    let started = kubelet_start(host, plan, events).await?;
 
     let api_server = async {
-        let healthy = kubelet::wait(host, &kubelet.document, plan.init.timeouts.kubelet_health_check.0);
-        tokio::try_join!(wait_control_plane::api_server(host, &plan), healthy).map(|(answers, ())| answers)
+        let own = plan.patches.apply(Target::KubeletConfiguration, kubelet.document.clone())?;
+        let healthy = kubelet::wait(host, &own, plan.init.timeouts.kubelet_health_check.0);
+        tokio::try_join!(wait_control_plane::api_server(host, plan), healthy)
+            .map(|((changes, client), ())| (changes, Some(client)))
     };
-    let (bound, client) = phase(events, "wait-control-plane", "Wait for the API server", api_server).await?;
+    let step = ("wait-control-plane", "wait-control-plane");
+    let (bound, client) = plan.phase(events, step, "Wait for the API server", api_server).await?;
 
-    if bound > 0 {
+    if let Some(client) = client.clone().filter(|_| bound > 0) {
         // The API server is new. Nobody waits for this: what it does not get done, Kubernetes does by itself.
-        let client = client.clone();
         drop(tokio::spawn(async move { head_start::accounts(&client).await }));
     }
+    let client = match client {
+        None if IN_CLUSTER.iter().any(|path| plan.phases.wants(path)) => Some(administrator(host, plan).await?),
+        client => client,
+    };
     // What follows needs the API server alone and nothing of each other.
     let controllers = async {
-        if bound > 0 {
+        if let Some(client) = client.as_ref().filter(|_| bound > 0) {
             // Its node is Ready a few seconds earlier with a pod network; else the controller manager gives it one.
-            let _ = head_start::pod_network(&client, &plan).await;
+            let _ = head_start::pod_network(client, plan).await;
         }
-        let changes = control_plane::write(host, &plan, Part::ControllerManager)?;
-        if bound > 0 {
+        let changes = control_plane::write(host, plan, Part::ControllerManager)?;
+        if let Some(client) = client.as_ref().filter(|_| bound > 0) {
             // While the container is made; without it the controller manager gets its rights a little later.
-            let _ = head_start::rights(&client).await;
+            let _ = head_start::rights(client).await;
         }
         Ok((changes, ()))
     };
-    let marked = async {
-        // The Node first: the kubelet has its certificate by then.
-        let (mut changes, ()) = mark_control_plane::mark(&client, &plan).await?;
-        changes.extend(mark_control_plane::follow_rotation(host)?);
-        Ok((changes, ()))
+    let step = ("control-plane/controller-manager", "controller-manager");
+    let controllers = plan.phase(events, step, "Start the controller manager", controllers);
+    let stored = in_cluster(host, client.as_ref(), plan, &kubelet, events);
+    let (controllers, stored) = tokio::join!(controllers, stored);
+    let ((controllers, ()), (stored, Stored { token, certificate_key })) = (controllers?, stored?);
+    let changes = [credentials, manifests, started, bound, controllers, stored].iter().sum();
+    let ticket = token.map(|token| ticket(host, plan, &token, certificate_key.clone())).transpose()?;
+    Ok(Initialised { joined: Joined { node: plan.node_name().to_owned(), changes }, ticket, certificate_key })
+}
+
+/// What hosts join with, of what was stored in the cluster.
+#[derive(Default)]
+struct Stored {
+    token: Option<Token>,
+    certificate_key: Option<Secret>,
+}
+
+/// What is stored in the cluster for its nodes, side by side: how many changes, and what they join with.
+async fn in_cluster(
+    host: &dyn Host,
+    client: Option<&Client>,
+    plan: &Plan,
+    kubelet: &kubelet_files::KubeletConfiguration,
+    events: &Events,
+) -> Result<(u32, Stored)> {
+    let marked = mark(host, client, plan);
+    let path = if client.is_some() && plan.phases.wants("mark-control-plane") {
+        "mark-control-plane"
+    } else {
+        "kubelet-finalize"
     };
-    let (controllers, uploaded, token, marked) = tokio::join!(
-        phase(events, "controller-manager", "Start the controller manager", controllers),
-        phase(
-            events,
-            "upload-config",
-            "Store the cluster's configuration",
-            upload_config::upload(&client, &plan, &kubelet)
-        ),
-        phase(events, "bootstrap-token", "Let nodes join", bootstrap_token::make(host, &client, &plan)),
-        phase(events, "mark-control-plane", "Mark the node as control plane", marked),
+    let marked = plan.phase(events, (path, "mark-control-plane"), "Mark the node as control plane", marked);
+    let Some(client) = client else {
+        return Ok((marked.await?.0, Stored::default()));
+    };
+    let uploaded = upload_config::upload(client, plan, kubelet);
+    let issued = bootstrap_token::make(host, client, plan);
+    let shared = async {
+        if !plan.upload_certificates {
+            return Ok((0, None));
+        }
+        let upload = async {
+            let (changes, key) = upload_certs::upload(host, client, plan).await?;
+            Ok((changes, Some(key)))
+        };
+        plan.phase(events, ("upload-certs", "upload-certs"), "Upload what control planes share", upload).await
+    };
+    let (uploaded, shared, issued, marked) = tokio::join!(
+        plan.phase(events, ("upload-config", "upload-config"), "Store the cluster's configuration", uploaded),
+        shared,
+        plan.phase(events, ("bootstrap-token", "bootstrap-token"), "Let nodes join", issued),
+        marked,
     );
-    let ((controllers, ()), (uploaded, ()), (marked, ())) = (controllers?, uploaded?, marked?);
-    let (issued, token) = token?;
+    let ((uploaded, ()), (shared, certificate_key)) = (uploaded?, shared?);
+    let ((issued, token), (marked, ())) = (issued?, marked?);
+    Ok((uploaded + shared + issued + marked, Stored { token, certificate_key }))
+}
+
+/// Phases mark-control-plane and kubelet-finalize; the Node first, because the kubelet has its certificate by then.
+async fn mark(host: &dyn Host, client: Option<&Client>, plan: &Plan) -> Result<(Changes, ())> {
+    let mut changes = Vec::new();
+    if let (Some(client), true) = (client, plan.phases.wants("mark-control-plane")) {
+        changes = mark_control_plane::mark(client, plan).await?.0;
+    }
+    if plan.phases.wants("kubelet-finalize") {
+        changes.extend(mark_control_plane::follow_rotation(host)?);
+    }
+    Ok((changes, ()))
+}
+
+/// What others join with.
+fn ticket(host: &dyn Host, plan: &Plan, token: &Token, certificate_key: Option<Secret>) -> Result<Ticket> {
     let endpoint = match plan.cluster.control_plane_endpoint.as_str() {
         "" => plan.init.local_api_endpoint.host_and_port(),
         endpoint => endpoint.to_owned(),
     };
-    let changes = [credentials, manifests, started, bound, controllers, uploaded, marked, issued].iter().sum();
-    Ok(Initialised {
-        joined: Joined { node: plan.node_name().to_owned(), changes },
-        ticket: token.map(|token| Ticket { endpoint, token: token.text(), ca_hashes, certificate_key: None }),
-    })
+    let ca = plan.pki("ca.crt");
+    let text =
+        files::text(host, &ca)?.ok_or_else(|| Failure::new(Kind::Host, format!("there is no {}", ca.display())))?;
+    Ok(Ticket { endpoint, token: token.text(), ca_hashes: public_key_hash(&text)?, certificate_key })
 }

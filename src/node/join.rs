@@ -1,21 +1,28 @@
 //! `join`: a host becomes a node of a cluster, by kubeadm's phases under kubeadm's names (kubeadm.md section 10).
 //!
-//! Workers take the phases preflight, kubelet-start and kubelet-wait-bootstrap; the phases between, which make a control
-//! plane, are refused for now. Every phase may be run again, and a host that is a node of this cluster already is left
-//! as it is.
+//! Workers take the phases preflight, kubelet-start and kubelet-wait-bootstrap; control planes those between, too. Every
+//! phase may be run again: one that broke off is finished by the next run, and a host that is a node of this cluster
+//! already is left as it is.
 
+mod by_hand;
 mod cluster;
+mod control_plane;
 mod discovery;
+mod download_certs;
+mod ready;
 
 use std::path::Path;
 use std::time::Duration;
 
 use serde_json::json;
 
-use self::discovery::Found;
+pub use self::by_hand::{join_by_hand, rehearse_join};
+use self::control_plane::Join;
+use self::discovery::{Found, same_authority};
 use super::init::SOCKET_ANNOTATION;
 use super::phase::{Changes, phase};
-use super::{defaults, diagnosis, files, kubelet, preflight};
+use super::phases::{self, Selection};
+use super::{defaults, diagnosis, files, kubelet, patches, preflight};
 use crate::api::wait::{Look, Wait};
 use crate::api::{Access, Client, Identity, Trust};
 use crate::event::Events;
@@ -40,7 +47,33 @@ const KUBECONFIG: &str = "/etc/kubernetes/kubelet.conf";
 /// that does not answer, does not prove itself or does not take the node, with the kubelet's last lines.
 pub async fn join(host: &dyn Host, facts: &Facts, order: &JoinOrder, events: &Events) -> Result<Joined> {
     let configuration = load(host, facts, order, events)?;
-    let discovery = discover(host, &configuration);
+    if configuration.dry_run {
+        return Err(Failure::new(Kind::Configuration, "JoinConfiguration asks for a dry run, and `up` does for real")
+            .advise("take dryRun out; `clusterctl node join --dry-run` on the host says what would be done"));
+    }
+    let phases = phases::JOIN.select(None, &configuration.skip_phases)?;
+    run(host, facts, configuration, &phases, Images::FromBundle, events).await
+}
+
+/// Where the images of a control plane come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Images {
+    /// They are on the host already.
+    FromBundle,
+    /// What lacks is fetched, as imagePullPolicy says.
+    Fetched,
+}
+
+/// [`join`] by a configuration that is completed and valid, in these phases.
+async fn run(
+    host: &dyn Host,
+    facts: &Facts,
+    configuration: JoinConfiguration,
+    phases: &Selection,
+    images: Images,
+    events: &Events,
+) -> Result<Joined> {
+    let discovery = discover(host, &configuration, events);
     let (_, found) = phase(events, "discovery", "Find the cluster", discovery).await?;
     let bootstrap = bootstrap_client(&configuration, &found).await?;
     let limit = configuration.timeouts.kubernetes_api_call.0;
@@ -52,9 +85,37 @@ pub async fn join(host: &dyn Host, facts: &Facts, order: &JoinOrder, events: &Ev
     let node = &configuration.node_registration;
     let addresses: Vec<_> =
         facts.addresses.iter().map(|link| link.address.addr()).filter(std::net::IpAddr::is_ipv4).collect();
-    let findings =
-        preflight::prepared(host, Some(&settings.version), &node.cri_socket, &addresses, &node.ignore_preflight_errors);
-    preflight::judge(&findings.await?, events)?;
+    if phases.wants("preflight") {
+        let endpoint = configuration.discovery.bootstrap_token.as_ref().map(|discovery| &discovery.api_server_endpoint);
+        let endpoint = endpoint.and_then(|endpoint| configuration::host_and_port(endpoint).ok());
+        // Only a control plane's components talk to services and pods.
+        let networking = configuration.control_plane.as_ref().map(|_| &settings.cluster.networking);
+        let around = preflight::Surroundings {
+            node_name: &node.name,
+            direct_host: endpoint.as_ref().map(|(host, _)| host.as_str()),
+            direct_networks: networking
+                .map(|of| vec![of.service_subnet.as_str(), of.pod_subnet.as_str()])
+                .unwrap_or_default(),
+            external_etcd: None,
+        };
+        let ignore = &node.ignore_preflight_errors;
+        let (mut findings, around) = tokio::try_join!(
+            preflight::prepared(host, Some(&settings.version), &node.cri_socket, &addresses, ignore),
+            preflight::surroundings(host, &around, ignore)
+        )?;
+        findings.extend(around);
+        preflight::judge(&findings, events)?;
+    }
+
+    let patches = patches::read(host, configuration.patches.as_ref(), settings.release, events)?;
+    if let Some(control_plane) = &configuration.control_plane {
+        let (configuration, settings, found, bootstrap) = (&configuration, &settings, &found, &bootstrap);
+        let patches = &patches;
+        let join =
+            Join { host, facts, events, configuration, settings, found, bootstrap, member, patches, phases, images };
+        let changes = join.control_plane(control_plane).await?;
+        return Ok(Joined { node: node.name.clone(), changes });
+    }
 
     let kubelet_settings = kubelet::Settings {
         cluster: &settings.cluster,
@@ -63,6 +124,7 @@ pub async fn join(host: &dyn Host, facts: &Facts, order: &JoinOrder, events: &Ev
         hostname: &facts.hostname,
         shared: &settings.kubelet,
         joining_worker: true,
+        patches: &patches,
     };
     let started = async {
         let mut changes = trust(host, &configuration, &settings.cluster.cluster_name, &found, member)?;
@@ -70,7 +132,13 @@ pub async fn join(host: &dyn Host, facts: &Facts, order: &JoinOrder, events: &Ev
         changes.extend(kubelet::start(host, &kubelet_settings, restart).await?);
         Ok((changes, ()))
     };
-    let (started, ()) = phase(events, "kubelet-start", "Start the kubelet", started).await?;
+    let started = match phases.wants("kubelet-start") {
+        true => phase(events, "kubelet-start", "Start the kubelet", started).await?.0,
+        false => 0,
+    };
+    if !phases.wants("kubelet-wait-bootstrap") {
+        return Ok(Joined { node: node.name.clone(), changes: started });
+    }
 
     let waited = async {
         let waited = wait_bootstrap(host, &configuration, &settings, &bootstrap).await;
@@ -93,32 +161,38 @@ fn load(host: &dyn Host, facts: &Facts, order: &JoinOrder, events: &Events) -> R
         documents.join.ok_or_else(|| Failure::new(Kind::Configuration, "there is no JoinConfiguration"))?;
     configuration.complete(&defaults::of(host, facts)?)?;
     configuration.validate()?;
-    if configuration.control_plane.is_some() {
-        return Err(Failure::new(Kind::Configuration, "a second control plane cannot be joined yet")
-            .advise("make the host a worker, or join it with `kubeadm join --control-plane`"));
-    }
-    if configuration.dry_run {
-        return Err(Failure::new(Kind::Configuration, "JoinConfiguration asks for a dry run")
-            .advise("use `clusterctl plan` to see what would be done"));
-    }
     Ok(configuration)
 }
 
-async fn discover(host: &dyn Host, configuration: &JoinConfiguration) -> Result<(Changes, Found)> {
+async fn discover(host: &dyn Host, configuration: &JoinConfiguration, events: &Events) -> Result<(Changes, Found)> {
     let limit = configuration.timeouts.discovery.0;
-    Ok((Vec::new(), discovery::discover(host, &configuration.discovery, limit).await?))
+    Ok((Vec::new(), discovery::discover(host, &configuration.discovery, limit, events).await?))
 }
 
-/// A client with the bootstrap token.
+/// A client with what the kubelet gets its certificate with.
 async fn bootstrap_client(configuration: &JoinConfiguration, found: &Found) -> Result<Client> {
-    let identity = Identity::Token(bootstrap_token(configuration)?);
-    Client::new(&Access { server: found.server.clone(), trust: Trust::Authority(found.ca_pem.clone()), identity }).await
+    match bootstrap_identity(configuration, found)? {
+        Bootstrap::Token(token) => {
+            let (trust, identity) = (Trust::Authority(found.ca_pem.clone()), Identity::Token(token.clone()));
+            Client::new(&Access { server: found.server.clone(), trust, identity }).await
+        }
+        Bootstrap::Kubeconfig(kubeconfig) => Client::from_kubeconfig(kubeconfig).await,
+    }
 }
 
-fn bootstrap_token(configuration: &JoinConfiguration) -> Result<Secret> {
-    configuration.discovery.tls_bootstrap_token.clone().ok_or_else(|| {
-        Failure::new(Kind::Configuration, "there is no token that the kubelet could get its certificate with")
-            .advise("set discovery.tlsBootstrapToken")
+/// What a kubelet gets its certificate with (kubeadm.md section 9.3).
+enum Bootstrap<'a> {
+    /// A token.
+    Token(&'a Secret),
+    /// The credentials of the discovery file.
+    Kubeconfig(&'a Secret),
+}
+
+fn bootstrap_identity<'a>(configuration: &'a JoinConfiguration, found: &'a Found) -> Result<Bootstrap<'a>> {
+    let token = configuration.discovery.tls_bootstrap_token.as_ref().map(Bootstrap::Token);
+    token.or(found.credentials.as_ref().map(Bootstrap::Kubeconfig)).ok_or_else(|| {
+        Failure::new(Kind::Configuration, "there is nothing that the kubelet could get its certificate with")
+            .advise("set discovery.tlsBootstrapToken, or put credentials into the discovery file")
     })
 }
 
@@ -143,7 +217,11 @@ async fn membership(
         let there =
             kubeconfig.current_cluster().map(|cluster| (cluster.server.clone(), cluster.ca_pem().unwrap_or_default()));
         return match there {
-            Some((_, ca)) if ca.trim() == found.ca_pem.trim() => Ok(Membership::Member),
+            Some((_, ca)) if same_authority(&ca, &found.ca_pem) => match has_certificate(host, &kubeconfig)? {
+                true => Ok(Membership::Member),
+                // The kubelet writes the file before it has the certificate it names.
+                false => Ok(Membership::None),
+            },
             there => {
                 let server = there.map(|(server, _)| server).unwrap_or_default();
                 Err(Failure::new(
@@ -172,6 +250,15 @@ async fn membership(
     }
 }
 
+/// Whether what a kubeconfig proves itself with is there.
+fn has_certificate(host: &dyn Host, kubeconfig: &Kubeconfig) -> Result<bool> {
+    let user = kubeconfig.current_user().map(|named| &named.user);
+    match user.and_then(|user| user.client_certificate.as_deref()) {
+        Some(path) => Ok(host.entry(Path::new(path))?.is_some()),
+        None => Ok(true),
+    }
+}
+
 fn is_ready(node: &serde_json::Value) -> bool {
     let conditions = node.pointer("/status/conditions").and_then(|conditions| conditions.as_array());
     conditions.into_iter().flatten().any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
@@ -187,15 +274,19 @@ fn trust(
 ) -> Result<Changes> {
     let mut changes = Vec::new();
     if member == Membership::None {
-        let token = bootstrap_token(configuration)?;
-        let kubeconfig = Kubeconfig::bootstrap(&found.server, cluster_name, &found.ca_pem, &token).to_text();
+        let kubeconfig = match bootstrap_identity(configuration, found)? {
+            Bootstrap::Token(token) => {
+                Kubeconfig::bootstrap(&found.server, cluster_name, &found.ca_pem, token).to_text()
+            }
+            Bootstrap::Kubeconfig(kubeconfig) => kubeconfig.clone(),
+        };
         if files::ensure(host, Path::new(BOOTSTRAP_KUBECONFIG), kubeconfig.expose().as_bytes(), 0o600)? {
             changes.push(format!("{BOOTSTRAP_KUBECONFIG} written"));
         }
     }
     let ca = Path::new(&configuration.ca_cert_path);
     match files::text(host, ca)? {
-        Some(there) if there.trim() == found.ca_pem.trim() => {}
+        Some(there) if same_authority(&there, &found.ca_pem) => {}
         Some(_) => {
             return Err(Failure::new(
                 Kind::Preflight,
@@ -280,7 +371,7 @@ mod tests {
     use rstest::rstest;
     use serde_json::json;
 
-    use super::{Found, Membership, load, membership, trust};
+    use super::{Found, Membership, join, load, membership, trust};
     use crate::api::fake::FakeApi;
     use crate::event::Events;
     use crate::failure::Kind;
@@ -306,7 +397,7 @@ mod tests {
     }
 
     fn found() -> Found {
-        Found { server: "https://10.0.0.11:6443".into(), ca_pem: "CA\n".into() }
+        Found { server: "https://10.0.0.11:6443".into(), ca_pem: "CA\n".into(), credentials: None }
     }
 
     fn kubelet_conf(ca: &str) -> FakeHost {
@@ -315,11 +406,12 @@ mod tests {
     }
 
     #[rstest]
-    #[case("controlPlane: {}\n", "a second control plane cannot be joined yet")]
     #[case("dryRun: true\n", "JoinConfiguration asks for a dry run")]
-    fn orders_that_are_not_for_us(#[case] more: &str, #[case] sentence: &str) {
-        let failure = load(&FakeHost::new(), &facts(), &order(more), &Events::nowhere()).unwrap_err();
-        assert_eq!((failure.kind, failure.sentence.as_str()), (Kind::Configuration, sentence));
+    #[case("skipPhases: [kubelet]\n", "invalid phase name")]
+    #[tokio::test]
+    async fn orders_that_cannot_be_followed(#[case] more: &str, #[case] sentence: &str) {
+        let failure = join(&FakeHost::new(), &facts(), &order(more), &Events::nowhere()).await.unwrap_err();
+        assert!(failure.sentence.starts_with(sentence), "{failure}");
     }
 
     #[tokio::test]
@@ -331,6 +423,18 @@ mod tests {
         let stranger = membership(&kubelet_conf("OTHER\n"), &configuration, &client, &found()).await.unwrap_err();
         assert!(stranger.sentence.contains("node of another cluster (https://x:6443)"), "{stranger}");
         assert_eq!(membership(&FakeHost::new(), &configuration, &client, &found()).await, Ok(Membership::None));
+    }
+
+    #[tokio::test]
+    async fn a_kubelet_that_has_no_certificate_yet_is_no_member() {
+        let client = FakeApi::start().await.client().await;
+        let mut kubeconfig = Kubeconfig::bootstrap("https://x:6443", "c", "CA\n", &Secret::new("t"));
+        kubeconfig.users[0].user.client_certificate = Some("/var/lib/kubelet/pki/kubelet-client-current.pem".into());
+        let host = FakeHost::new().file("/etc/kubernetes/kubelet.conf", kubeconfig.to_text().expose());
+        let member = async |host: &FakeHost| membership(host, &configuration(), &client, &found()).await;
+        assert_eq!(member(&host).await, Ok(Membership::None));
+        let host = host.file("/var/lib/kubelet/pki/kubelet-client-current.pem", "");
+        assert_eq!(member(&host).await, Ok(Membership::Member));
     }
 
     #[rstest]
@@ -354,6 +458,13 @@ mod tests {
         assert!(
             host.text("/etc/kubernetes/bootstrap-kubelet.conf").unwrap().contains("token: abcdef.0123456789abcdef")
         );
+        let mut by_file = configuration.clone();
+        by_file.discovery.tls_bootstrap_token = None;
+        let host = FakeHost::new();
+        assert!(trust(&host, &by_file, "c", &found(), Membership::None).is_err());
+        let with_credentials = Found { credentials: Some(Secret::new("whole: file\n")), ..found() };
+        trust(&host, &by_file, "c", &with_credentials, Membership::None).unwrap();
+        assert_eq!(host.text("/etc/kubernetes/bootstrap-kubelet.conf").as_deref(), Some("whole: file\n"));
         let other = FakeHost::new().file("/etc/kubernetes/pki/ca.crt", "OTHER\n");
         assert_eq!(trust(&other, &configuration, "c", &found(), Membership::Member).unwrap_err().kind, Kind::Preflight);
     }

@@ -14,6 +14,7 @@ use crate::failure::{Failure, Kind, Result};
 use crate::host::{Command, Host, systemd};
 use crate::kubernetes::configuration::{ClusterConfiguration, NodeRegistrationOptions};
 use crate::kubernetes::kubelet;
+use crate::kubernetes::patches::{Patches, Target};
 use crate::kubernetes::version::Release;
 
 /// The kubelet's unit.
@@ -31,6 +32,8 @@ pub(super) struct Settings<'a> {
     pub(super) shared: &'a Value,
     /// Whether it joins as a worker, which registers its taints itself.
     pub(super) joining_worker: bool,
+    /// What a person lays over the configuration on this node.
+    pub(super) patches: &'a Patches,
 }
 
 /// Writes the kubelet's files and (re)starts it; a kubelet that runs with these files already goes on undisturbed.
@@ -49,6 +52,7 @@ async fn write(host: &dyn Host, settings: &Settings<'_>) -> Result<Changes> {
     let socket =
         Some(settings.node.cri_socket.as_str()).filter(|_| settings.release.uses_instance_config(settings.cluster));
     let document = kubelet::node_configuration(settings.shared, resolved, socket);
+    let document = settings.patches.apply(Target::KubeletConfiguration, document)?;
     let flags = kubelet::flags_text(settings.cluster, settings.node, settings.hostname, settings.joining_worker)?;
     let mut wanted = vec![(kubelet::FLAGS_PATH, flags)];
     // Before config.yaml (kubeadm.md section 5.3).
@@ -56,6 +60,7 @@ async fn write(host: &dyn Host, settings: &Settings<'_>) -> Result<Changes> {
         socket.map(|socket| (kubelet::INSTANCE_CONFIGURATION_PATH, kubelet::instance_configuration_text(socket))),
     );
     wanted.push((kubelet::CONFIGURATION_PATH, kubelet::configuration_text(&document)));
+    host.create_directory(Path::new(kubelet::DIRECTORY), 0o700)?;
     let mut changes = Vec::new();
     for (path, text) in wanted {
         if files::ensure(host, Path::new(path), text.as_bytes(), 0o644)? {
@@ -132,6 +137,7 @@ mod tests {
     use crate::host::Output;
     use crate::host::fake::FakeHost;
     use crate::kubernetes::configuration::{ClusterConfiguration, NodeRegistrationOptions};
+    use crate::kubernetes::patches::Patches;
     use crate::kubernetes::version::Release;
 
     #[rstest]
@@ -152,8 +158,16 @@ mod tests {
         };
         let release = Release::of(&semver::Version::new(1, 36, 3)).unwrap();
         let shared = json!({"kind": "KubeletConfiguration"});
-        let settings =
-            Settings { cluster: &cluster, release, node: &node, hostname: "w1", shared: &shared, joining_worker: true };
+        let patches = Patches::default();
+        let settings = Settings {
+            cluster: &cluster,
+            release,
+            node: &node,
+            hostname: "w1",
+            shared: &shared,
+            joining_worker: true,
+            patches: &patches,
+        };
         let host = FakeHost::new().answer(&["systemctl"], 0, "").answer(
             &["systemctl", "show"],
             0,

@@ -1,7 +1,13 @@
 //! kubeadm's preflight checks, under kubeadm's names (kubeadm.md section 1).
 //!
 //! [`preflight`] judges what was observed before a host is touched, so it leaves out what host preparation brings: the
-//! runtime, the kubelet, forwarding. [`prepared`] checks those on the host itself, right before `init` and `join`.
+//! runtime, the kubelet, forwarding. [`prepared`] checks those on the host itself, right before `init` and `join`;
+//! [`surroundings`] what the configuration says of the world around: proxies, names, somebody else's etcd.
+
+mod external_etcd;
+mod proxies;
+mod surroundings;
+mod system_verification;
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -117,22 +123,7 @@ fn listed(ports: &[u16]) -> String {
 
 /// Checks of the operating system, for every role.
 fn system(facts: &Facts, plan: &Plan<'_>, found: &mut Found) {
-    match facts.cgroup_version {
-        0 => found.error("SystemVerification", "no control groups are mounted"),
-        1 if plan.kubernetes.minor >= 35 => found.error(
-            "SystemVerification",
-            "the host runs cgroup v1, which kubelets from 1.35 on refuse; boot it with cgroup v2, or ignore \
-             SystemVerification and set `failCgroupV1: false` in the KubeletConfiguration",
-        ),
-        1 => found.warning("SystemVerification", "the host runs cgroup v1, which Kubernetes will drop"),
-        _ => {}
-    }
-    if !kernel_is_known(&facts.kernel) {
-        found.warning(
-            "SystemVerification",
-            format!("kernel {} is not among those Kubernetes is tested with", facts.kernel),
-        );
-    }
+    system_verification::check(facts, plan.kubernetes, found);
     for program in PROGRAMS.iter().filter(|program| !facts.programs.iter().any(|there| there == *program)) {
         found.error(format!("FileExisting-{program}"), format!("the program {program} is not on the host's PATH"));
     }
@@ -146,6 +137,18 @@ fn system(facts: &Facts, plan: &Plan<'_>, found: &mut Found) {
             ),
         );
     }
+    // The call RuntimeConfig, which kubelets from 1.35 on ask for their control group driver, came with containerd 2.
+    if let Some(runtime) = facts.runtime.as_ref().filter(|runtime| runtime.name == "containerd")
+        && plan.kubernetes.minor >= 35
+        && ["0.", "1."].iter().any(|old| runtime.version.starts_with(old))
+    {
+        let message = format!(
+            "containerd {} does not tell kubelets its control group driver, which they will need one day; take \
+             containerd 2 or newer",
+            runtime.version
+        );
+        found.warning("ContainerRuntimeVersion", message);
+    }
     if !facts.swap.is_empty() {
         let message = format!("swap is on ({}); kubelets refuse to start unless told otherwise", facts.swap.join(", "));
         found.warning("Swap", message);
@@ -153,13 +156,6 @@ fn system(facts: &Facts, plan: &Plan<'_>, found: &mut Found) {
     if !is_name(&facts.hostname) {
         found.warning("Hostname", format!("the host's name {:?} is not a name a node can have", facts.hostname));
     }
-}
-
-/// Kernels of the validator (kubeadm.md section 1.6): 5.4, 5.10, 5.15, and all from 6 on.
-fn kernel_is_known(release: &str) -> bool {
-    let mut numbers = release.split(|one: char| !one.is_ascii_digit()).map(|number| number.parse::<u32>().unwrap_or(0));
-    let (major, minor) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    major >= 6 || (major == 5 && matches!(minor, 4 | 10 | 15))
 }
 
 /// RFC 1123.
@@ -215,6 +211,9 @@ fn untouched(facts: &Facts, plan: &Plan<'_>, control_plane: bool, found: &mut Fo
         found.error("DirAvailable--var-lib-etcd", "/var/lib/etcd is not empty");
     }
 }
+
+pub(super) use surroundings::{Surroundings, surroundings};
+pub(crate) use system_verification::options as kernel_options;
 
 /// Checks, on the host itself, of what host preparation brings: forwarding, the runtime, the kubelet.
 pub(super) async fn prepared(
@@ -316,159 +315,4 @@ impl Found {
 }
 
 #[cfg(test)]
-mod tests {
-    use rstest::rstest;
-    use semver::Version;
-
-    use super::{Finding, Plan, Purpose, Severity, judge, preflight, prepared};
-    use crate::event::Events;
-    use crate::fact::{Facts, Listening, Service};
-    use crate::failure::Kind;
-    use crate::host::fake::FakeHost;
-
-    fn good() -> Facts {
-        Facts {
-            kernel: "6.12.0-1-amd64".into(),
-            systemd: true,
-            cgroup_version: 2,
-            cpus: 2,
-            memory_bytes: 4 << 30,
-            hostname: "cp1".into(),
-            programs: ["mount", "losetup", "cp"].map(str::to_owned).to_vec(),
-            ..Facts::default()
-        }
-    }
-
-    fn findings(facts: &Facts, purpose: Purpose, ignore: &[&str]) -> Vec<String> {
-        let ignore: Vec<String> = ignore.iter().map(|name| (*name).to_owned()).collect();
-        let kubernetes = Version::new(1, 36, 3);
-        let plan = Plan {
-            purpose,
-            cluster: "demo",
-            kubernetes: &kubernetes,
-            bind_port: 6443,
-            local_etcd: true,
-            ignore: &ignore,
-        };
-        let short = |finding: Finding| match finding.severity {
-            Severity::Error => format!("E {}", finding.name),
-            Severity::Warning => format!("W {}", finding.name),
-        };
-        preflight(facts, &plan).into_iter().map(short).collect()
-    }
-
-    #[test]
-    fn a_good_host_has_no_findings() {
-        assert!(findings(&good(), Purpose::Init, &[]).is_empty());
-    }
-
-    fn without_cri() -> crate::fact::Runtime {
-        let path = "/usr/bin/containerd".to_owned();
-        crate::fact::Runtime { name: "containerd".into(), path, version: "2.3.7".into(), ours: false, cri: false }
-    }
-
-    type Change = fn(&mut Facts);
-
-    #[rstest]
-    #[case(|facts: &mut Facts| facts.cpus = 1, Purpose::Init, &["E NumCPU"])]
-    #[case(|facts: &mut Facts| facts.cpus = 1, Purpose::JoinWorker, &[])]
-    #[case(|facts: &mut Facts| facts.memory_bytes = 1 << 30, Purpose::JoinControlPlane, &["E Mem"])]
-    #[case(|facts: &mut Facts| facts.memory_bytes = 1 << 30, Purpose::JoinWorker, &[])]
-    #[case(|facts: &mut Facts| facts.cgroup_version = 1, Purpose::JoinWorker, &["E SystemVerification"])]
-    #[case(|facts: &mut Facts| facts.kernel = "4.18.0".into(), Purpose::JoinWorker, &["W SystemVerification"])]
-    #[case(|facts: &mut Facts| facts.kernel = "5.15.9".into(), Purpose::JoinWorker, &[])]
-    #[case(|facts: &mut Facts| { facts.programs.remove(0); }, Purpose::JoinWorker, &["E FileExisting-mount"])]
-    #[case(|facts: &mut Facts| facts.runtime = Some(without_cri()), Purpose::JoinWorker, &["E CRI"])]
-    #[case(|facts: &mut Facts| facts.swap.push("/dev/sda2".into()), Purpose::JoinWorker, &["W Swap"])]
-    #[case(|facts: &mut Facts| facts.hostname = "my_host".into(), Purpose::JoinWorker, &["W Hostname"])]
-    #[case(
-        |facts: &mut Facts| {
-            facts.services.insert("firewalld".into(), Service { active: true, enabled: true });
-        },
-        Purpose::JoinWorker,
-        &["W Firewalld"]
-    )]
-    #[case(
-        |facts: &mut Facts| facts.listening.push(Listening { address: [0, 0, 0, 0].into(), port: 6443, process: None }),
-        Purpose::Init,
-        &["E Port-6443"]
-    )]
-    #[case(
-        |facts: &mut Facts| facts.listening.push(Listening { address: [0, 0, 0, 0].into(), port: 6443, process: None }),
-        Purpose::JoinWorker,
-        &[]
-    )]
-    #[case(
-        |facts: &mut Facts| facts.kubernetes.manifests.push("etcd.yaml".into()),
-        Purpose::Init,
-        &["E FileAvailable--etc-kubernetes-manifests-etcd.yaml"]
-    )]
-    #[case(
-        |facts: &mut Facts| facts.kubernetes.kubelet_conf = true,
-        Purpose::JoinWorker,
-        &["E FileAvailable--etc-kubernetes-kubelet.conf"]
-    )]
-    #[case(|facts: &mut Facts| facts.kubernetes.etcd_data = true, Purpose::Init, &["E DirAvailable--var-lib-etcd"])]
-    #[case(
-        |facts: &mut Facts| {
-            facts.kubernetes.etcd_data = true;
-            facts.kubernetes.manifests.push("etcd.yaml".into());
-            facts.listening.push(Listening { address: [0, 0, 0, 0].into(), port: 6443, process: None });
-            facts.kubernetes.journal_cluster = Some("demo".into());
-        },
-        Purpose::Init,
-        &[]
-    )]
-    fn checks(#[case] change: Change, #[case] purpose: Purpose, #[case] found: &[&str]) {
-        let mut facts = good();
-        change(&mut facts);
-        assert_eq!(findings(&facts, purpose, &[]), found);
-    }
-
-    #[rstest]
-    #[case("systemverification")]
-    #[case("ALL")]
-    fn an_ignored_error_is_a_warning(#[case] ignored: &str) {
-        let facts = Facts { cgroup_version: 1, ..good() };
-        assert_eq!(findings(&facts, Purpose::Init, &[ignored]), ["W SystemVerification"]);
-    }
-
-    #[test]
-    fn a_node_of_another_cluster_says_of_which() {
-        let mut facts = good();
-        facts.kubernetes.kubelet_conf = true;
-        facts.kubernetes.server = Some("https://10.9.9.9:6443".into());
-        let kubernetes = Version::new(1, 36, 3);
-        let plan = Plan {
-            purpose: Purpose::JoinWorker,
-            cluster: "demo",
-            kubernetes: &kubernetes,
-            bind_port: 6443,
-            local_etcd: true,
-            ignore: &[],
-        };
-        let failure = judge(&preflight(&facts, &plan), &Events::nowhere()).unwrap_err();
-        assert_eq!(failure.kind, Kind::Preflight);
-        assert!(failure.sentence.ends_with("the host is a node of the cluster at https://10.9.9.9:6443"), "{failure}");
-    }
-
-    #[rstest]
-    #[case("1", "Kubernetes v1.36.3\n", &[])]
-    #[case("1", "Kubernetes v1.33.0\n", &[])]
-    #[case("0", "Kubernetes v1.36.3\n", &["FileContent--proc-sys-net-ipv4-ip_forward"])]
-    #[case("1", "Kubernetes v1.37.0\n", &["KubeletVersion"])]
-    #[case("1", "Kubernetes v1.32.9\n", &["KubeletVersion"])]
-    #[case("1", "banana\n", &["KubeletVersion"])]
-    #[tokio::test]
-    async fn a_prepared_host_is_checked(#[case] forward: &str, #[case] kubelet: &str, #[case] names: &[&str]) {
-        let host = FakeHost::new()
-            .file("/proc/sys/net/ipv4/ip_forward", forward)
-            .file("/run/containerd/containerd.sock", "")
-            .answer(&["kubelet", "--version"], 0, kubelet);
-        let (kubernetes, addresses) = (Version::new(1, 36, 3), ["10.0.0.1".parse().unwrap()]);
-        let socket = "unix:///run/containerd/containerd.sock";
-        let found = prepared(&host, Some(&kubernetes), socket, &addresses, &[]).await.unwrap();
-        let found: Vec<String> = found.into_iter().map(|finding| finding.name).collect();
-        assert_eq!(found, names);
-    }
-}
+mod tests;

@@ -2,9 +2,11 @@
 //! interfaces, firewall chains, CNI state, logs.
 //!
 //! It works by what is there, never by what should be: on half-made nodes, with a dead API server, with a dead runtime,
-//! twice in a row. What resists is remembered, everything else goes on, and the end names what is left.
+//! twice in a row. What resists is remembered, everything else goes on, and the end names what is left. Only one thing
+//! stops it, before it begins: etcd that would lose its quorum.
 
 mod control_groups;
+mod etcd_member;
 mod files;
 mod firewall;
 mod links;
@@ -12,14 +14,18 @@ mod mounts;
 mod pods;
 mod sweep;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use self::sweep::Sweep;
-use super::{sysctls, unit};
+use super::rehearse::Rehearsed;
+use super::{etcd, phases, sysctls, unit};
+use crate::api::Rehearsal;
 use crate::event::Events;
 use crate::failure::Result;
 use crate::host::Host;
+use crate::host::overlay::Overlay;
 use crate::message::ResetOrder;
+use crate::secret::Secret;
 
 /// What the node's own files say about where its parts lie; read before anything is removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +34,10 @@ struct Traces {
     certificates: PathBuf,
     /// etcd's data.
     etcd_data: PathBuf,
+    /// The member of etcd, if there is one.
+    etcd: Option<etcd::Trace>,
+    /// The administrator's kubeconfig.
+    admin: Option<Secret>,
     /// Bridge of our pod network, if it was set up here.
     bridge: Option<String>,
 }
@@ -35,25 +45,55 @@ struct Traces {
 /// Takes the node apart; returns how many things were altered.
 ///
 /// # Errors
-/// Kind `Host`, naming all that could not be removed, when everything else is done.
+/// Kind `Host`, naming all that could not be removed, when everything else is done; `Cluster`, and nothing was touched, when
+/// etcd would lose its quorum and the order does not force it.
 pub async fn reset(host: &dyn Host, order: &ResetOrder, events: &Events) -> Result<u32> {
+    let phases = phases::RESET.select(order.only.as_deref(), &order.skip_phases)?;
     let traces = files::traces(host)?;
     let mut sweep = Sweep::new(events);
+    if phases.wants(ETCD_MEMBER) {
+        etcd_member::remove(host, &traces, order, events, &mut sweep).await?;
+    }
+    if phases.wants("cleanup-node") {
+        clean(host, &traces, order, &mut sweep).await;
+    }
+    sweep.finish()
+}
 
+/// Says what [`reset`] would do, by the same steps over a host that only notes. etcd keeps its member: taking that out is
+/// nothing that could be played.
+///
+/// # Errors
+/// As [`reset`], as far as a host shows it before anything runs.
+pub async fn rehearse(host: &dyn Host, order: &ResetOrder, folder: &Path, events: &Events) -> Result<Rehearsed> {
+    let phases = phases::RESET.select(order.only.as_deref(), &order.skip_phases)?;
+    let mut order = order.clone();
+    order.skip_phases.push(ETCD_MEMBER.to_owned());
+    let overlay = Overlay::new(host, folder);
+    reset(&overlay, &order, events).await?;
+    let left_out: &[&str] = if phases.wants(ETCD_MEMBER) { &[ETCD_MEMBER] } else { &[] };
+    Ok(Rehearsed::of(&overlay, &Rehearsal::default(), left_out))
+}
+
+/// The phase that talks to other hosts.
+const ETCD_MEMBER: &str = "remove-etcd-member";
+
+/// Phase cleanup-node.
+async fn clean(host: &dyn Host, traces: &Traces, order: &ResetOrder, sweep: &mut Sweep) {
     sweep.begin("kubelet-stop", "Stop the kubelet");
     sweep.changes_of(unit::stop(host, "kubelet").await, "kubelet stopped");
 
     sweep.begin("pods", "Stop all pods");
-    let had_containers = pods::stop(host, &mut sweep).await;
+    let had_containers = pods::stop(host, sweep).await;
 
     sweep.begin("mounts", "Unmount the pods' volumes");
-    mounts::remove(host, &mut sweep);
-    pods::remove_state(host, had_containers, &mut sweep).await;
-    control_groups::remove(host, &mut sweep);
+    mounts::remove(host, sweep);
+    pods::remove_state(host, had_containers, sweep).await;
+    control_groups::remove(host, sweep);
 
     sweep.begin("pod-network", "Remove the pod network");
-    links::remove(host, traces.bridge.as_deref(), &mut sweep).await;
-    firewall::remove(host, &mut sweep).await;
+    links::remove(host, traces.bridge.as_deref(), sweep).await;
+    firewall::remove(host, sweep).await;
 
     sweep.begin("sysctls", "Put kernel settings back");
     match sysctls::restore(host) {
@@ -62,7 +102,5 @@ pub async fn reset(host: &dyn Host, order: &ResetOrder, events: &Events) -> Resu
     }
 
     sweep.begin("files", "Remove Kubernetes' files");
-    files::remove(host, &traces, order, &mut sweep).await;
-
-    sweep.finish()
+    files::remove(host, traces, order, sweep).await;
 }

@@ -36,6 +36,16 @@ pub struct Bed {
     pub folder: tempfile::TempDir,
 }
 
+/// `bash -c SEND BED HOST FOLDER FILE...`
+const SEND: &str = r#"
+set -euo pipefail
+host=$1 folder=$2
+shift 2
+places=()
+for file in "$@"; do places+=(-C "$(dirname "$file")" "$(basename "$file")"); done
+tar --dereference -c "${places[@]}" | "$0" host sh "$host" -- sh -c "mkdir -p $folder && tar -C $folder -x"
+"#;
+
 fn script() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("vagrant/bed")
 }
@@ -61,6 +71,22 @@ impl Bed {
             bed.sh(&host.name, "systemctl start containerd");
         }
         bed
+    }
+
+    /// `count` hosts that kubeadm may be run on: runtime, kubelet, images, and a pod network of each host's own. Upstream's
+    /// kubeadm is on their PATH.
+    pub fn prepared(count: usize, version: &str) -> Self {
+        let made = Self::bare(count);
+        let kubernetes = PathBuf::from(bed(&["kubernetes", version]).trim());
+        let folders = ["bin", "cni", "images", "upstream"].map(|name| kubernetes.join(name));
+        let folders: Vec<&Path> = folders.iter().map(PathBuf::as_path).collect();
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/integration/prepare.sh");
+        for (at, host) in made.hosts.iter().enumerate() {
+            made.send(&host.name, &folders, "/root/prepare/kubernetes");
+            made.send(&host.name, &[&script], "/root/prepare");
+            made.sh(&host.name, &format!("bash /root/prepare/prepare.sh 10.244.{at}.0/24"));
+        }
+        made
     }
 
     fn create(count: usize, image: &str) -> Self {
@@ -96,6 +122,15 @@ impl Bed {
     /// Runs a shell command on a host, past its network.
     pub fn try_sh(&self, host: &str, command: &str) -> Finished {
         call(&script(), &["host", "sh", host, "--", "sh", "-c", command], &[])
+    }
+
+    /// Copies files and folders of this machine into a folder of a host; links are followed.
+    pub fn send(&self, host: &str, files: &[&Path], folder: &str) {
+        let script = script();
+        let mut words = vec!["-c", SEND, script.to_str().unwrap(), host, folder];
+        words.extend(files.iter().map(|file| file.to_str().unwrap()));
+        let finished = call(Path::new("bash"), &words, &[]);
+        assert_eq!(finished.code, 0, "sending {files:?} to {host}: {}", finished.stderr);
     }
 
     /// Everything on a host that a visitor must leave as it was.

@@ -2,8 +2,12 @@
 
 mod bad_input;
 mod bed;
+mod both_ways;
+mod certificates;
+mod golden;
 mod interruption;
 mod lifecycle;
+mod minors;
 mod playbooks;
 mod privileges;
 mod program;

@@ -31,6 +31,11 @@ pub fn bundle() -> PathBuf {
     from_environment("CLUSTERCTL_BUNDLE")
 }
 
+/// The bundle of another version, beside the usual one.
+pub fn bundle_of(version: &str) -> PathBuf {
+    bundle().with_file_name(format!("kubernetes-{version}.bundle"))
+}
+
 fn from_environment(name: &str) -> PathBuf {
     PathBuf::from(std::env::var_os(name).unwrap_or_else(|| panic!("{name} is not set: run `make test-hosts`")))
 }

@@ -65,6 +65,9 @@ failSwapOn: false
 failCgroupV1: false
 cgroupDriver: cgroupfs
 oomScoreAdj: 0
+# All hosts of the bed share one disk, which may be a full one: 15 % of it have to be free otherwise.
+evictionHard: {memory.available: 100Mi, nodefs.available: 1%, nodefs.inodesFree: 1%, imagefs.available: 1%}
+imageGCHighThresholdPercent: 100
 ---
 apiVersion: kubeproxy.config.k8s.io/v1alpha1
 kind: KubeProxyConfiguration

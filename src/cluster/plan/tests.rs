@@ -32,6 +32,8 @@ fn good(address: &str, machine_id: &str) -> Facts {
     Facts {
         architecture: "amd64".into(),
         cgroup_version: 2,
+        cgroup_controllers: ["cpu", "cpuset", "hugetlb", "io", "memory", "pids"].map(str::to_owned).to_vec(),
+        kernel_options: Some(crate::node::kernel_options().map(str::to_owned).collect()),
         systemd: true,
         memory_bytes: 8 << 30,
         cpus: 4,

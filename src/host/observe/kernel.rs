@@ -1,5 +1,6 @@
-//! What the kernel tells of itself: memory, CPUs, control groups, modules, swap.
+//! What the kernel tells of itself: memory, CPUs, control groups, options, modules, swap.
 
+use std::io::Read;
 use std::path::Path;
 
 use crate::failure::Result;
@@ -104,7 +105,89 @@ pub(super) fn cgroup_version(unified: bool, mounts: &str) -> u8 {
     u8::from(old)
 }
 
+/// Controllers of the unified hierarchy, else those that are enabled in /proc/cgroups.
+pub(super) fn cgroup_controllers(unified: &str, old: &str) -> Vec<String> {
+    if !unified.trim().is_empty() {
+        return unified.split_whitespace().map(str::to_owned).collect();
+    }
+    let enabled = |line: &str| {
+        let words: Vec<_> = line.split_whitespace().collect();
+        (!line.starts_with('#') && words.len() >= 4 && words[3] != "0").then(|| words[0].to_owned())
+    };
+    old.lines().filter_map(enabled).collect()
+}
+
+/// A kernel's configuration is some 300 KiB.
+const CONFIGURATION_BYTES: u64 = 4 << 20;
+
+/// Which of the options that matter the kernel was built with, of the places where upstream looks for its configuration;
+/// `None` when it is in none of them.
+pub(super) fn options(host: &dyn Host, release: &str) -> Result<Option<Vec<String>>> {
+    let plain = [
+        format!("/boot/config-{release}"),
+        format!("/usr/src/linux-{release}/.config"),
+        "/usr/src/linux/.config".to_owned(),
+        format!("/usr/lib/modules/{release}/config"),
+        format!("/usr/lib/ostree-boot/config-{release}"),
+        format!("/usr/lib/kernel/config-{release}"),
+        format!("/usr/src/linux-headers-{release}/.config"),
+        format!("/lib/modules/{release}/build/.config"),
+    ];
+    if let Some(packed) = host.read(Path::new("/proc/config.gz"))? {
+        let mut text = String::new();
+        let unpacked =
+            flate2::read::GzDecoder::new(packed.as_slice()).take(CONFIGURATION_BYTES).read_to_string(&mut text);
+        return Ok(unpacked.is_ok().then(|| enabled(&text)));
+    }
+    for path in plain {
+        if let Some(text) = host.read(Path::new(&path))? {
+            return Ok(Some(enabled(&String::from_utf8_lossy(&text))));
+        }
+    }
+    Ok(None)
+}
+
+/// The options that matter among those built in or as a module.
+fn enabled(configuration: &str) -> Vec<String> {
+    let known: Vec<_> = crate::node::kernel_options().collect();
+    let option = |line: &str| {
+        let (name, value) = line.trim().strip_prefix("CONFIG_")?.split_once('=')?;
+        (known.contains(&name) && value.starts_with(['y', 'm'])).then(|| name.to_owned())
+    };
+    configuration.lines().filter_map(option).collect()
+}
+
 /// Devices and files of /proc/swaps.
 pub(crate) fn swap(swaps: &str) -> Vec<String> {
     swaps.lines().skip(1).filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::{cgroup_controllers, options};
+    use crate::host::fake::FakeHost;
+
+    const CONFIGURATION: &str =
+        "# CONFIG_X is not set\nCONFIG_MEMCG=y\nCONFIG_EXT4_FS=m\nCONFIG_INET=n\nCONFIG_FOO=y\n";
+
+    #[test]
+    fn options_are_read_where_they_lie() {
+        let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        packer.write_all(CONFIGURATION.as_bytes()).unwrap();
+        let packed = FakeHost::new().file("/proc/config.gz", packer.finish().unwrap());
+        let plain = FakeHost::new().file("/boot/config-6.1.0", CONFIGURATION);
+        for host in [packed, plain] {
+            assert_eq!(options(&host, "6.1.0").unwrap().unwrap(), ["MEMCG", "EXT4_FS"]);
+        }
+        assert_eq!(options(&FakeHost::new(), "6.1.0"), Ok(None));
+    }
+
+    #[test]
+    fn controllers_of_both_hierarchies() {
+        assert_eq!(cgroup_controllers("cpuset cpu io\n", ""), ["cpuset", "cpu", "io"]);
+        let old = "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpu\t1\t5\t1\nmemory\t0\t1\t0\n";
+        assert_eq!(cgroup_controllers("", old), ["cpu"]);
+    }
 }

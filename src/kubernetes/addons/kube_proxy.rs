@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::kubernetes::component::write_out_kube_proxy;
 use crate::kubernetes::objects::{config_map, mark_generated};
 use crate::kubernetes::rbac;
 use crate::kubernetes::text::yaml;
@@ -49,19 +50,34 @@ pub fn configuration(given: Option<&Value>, pod_networks: &str, ipv6: bool, writ
     if write_mode && empty(document.get("mode")) {
         document["mode"] = json!("iptables");
     }
+    write_out_kube_proxy(&mut document);
     document
 }
 
-fn kubeconfig(server: &str) -> Value {
+/// Upstream's template, with its order of keys.
+fn kubeconfig(server: &str) -> String {
     let account = "/var/run/secrets/kubernetes.io/serviceaccount";
-    json!({
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [{ "cluster": { "certificate-authority": format!("{account}/ca.crt"), "server": server }, "name": "default" }],
-        "contexts": [{ "context": { "cluster": "default", "namespace": "default", "user": "default" }, "name": "default" }],
-        "current-context": "default",
-        "users": [{ "name": "default", "user": { "tokenFile": format!("{account}/token") } }],
-    })
+    let lines = [
+        "apiVersion: v1",
+        "kind: Config",
+        "clusters:",
+        "- cluster:",
+        &format!("    certificate-authority: {account}/ca.crt"),
+        &format!("    server: {server}"),
+        "  name: default",
+        "contexts:",
+        "- context:",
+        "    cluster: default",
+        "    namespace: default",
+        "    user: default",
+        "  name: default",
+        "current-context: default",
+        "users:",
+        "- name: default",
+        "  user:",
+        &format!("    tokenFile: {account}/token"),
+    ];
+    lines.join("\n")
 }
 
 /// All objects of kube-proxy: ServiceAccount, rights, ConfigMap, DaemonSet.
@@ -72,9 +88,10 @@ pub fn kube_proxy(settings: &KubeProxy<'_>) -> Vec<Value> {
         "metadata": { "name": "kube-proxy", "namespace": "kube-system" },
     })];
     objects.extend(rbac::kube_proxy());
-    let texts = (yaml(&kubeconfig(settings.server)), yaml(settings.configuration));
-    let mut stored =
-        config_map("kube-proxy", "kube-system", &[("kubeconfig.conf", &texts.0), ("config.conf", &texts.1)]);
+    // Upstream's template cuts the last newline off, and the hash is made over the text.
+    let texts = (kubeconfig(settings.server), yaml(settings.configuration));
+    let texts = [("kubeconfig.conf", texts.0.as_str()), ("config.conf", texts.1.trim_end())];
+    let mut stored = config_map("kube-proxy", "kube-system", &texts);
     stored["metadata"]["labels"] = json!({ "app": "kube-proxy" });
     if settings.generated {
         mark_generated(&mut stored);
@@ -133,32 +150,32 @@ fn daemon_set(settings: &KubeProxy<'_>) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use rstest::rstest;
+
     use super::*;
 
-    #[test]
-    fn what_a_person_gave_stays_and_kubeadms_fields_are_filled_in() {
+    #[rstest]
+    #[case("/conntrack/maxPerCore", json!(0))]
+    #[case("/mode", json!("nftables"))]
+    #[case("/bindAddress", json!("0.0.0.0"))]
+    #[case("/clusterCIDR", json!("10.244.0.0/16"))]
+    #[case("/clientConnection/kubeconfig", json!("/var/lib/kube-proxy/kubeconfig.conf"))]
+    #[case("/ipvs/syncPeriod", json!("0s"))]
+    fn what_a_person_gave_stays_and_kubeadms_fields_are_filled_in(#[case] field: &str, #[case] expected: Value) {
         let given = json!({ "conntrack": { "maxPerCore": 0 }, "mode": "nftables" });
         let written = configuration(Some(&given), "10.244.0.0/16", false, true);
-        assert_eq!(
-            written,
-            json!({
-                "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
-                "kind": "KubeProxyConfiguration",
-                "bindAddress": "0.0.0.0",
-                "clusterCIDR": "10.244.0.0/16",
-                "clientConnection": { "kubeconfig": "/var/lib/kube-proxy/kubeconfig.conf" },
-                "conntrack": { "maxPerCore": 0 },
-                "mode": "nftables",
-            })
-        );
+        assert_eq!(written.pointer(field), Some(&expected));
     }
 
-    #[test]
-    fn without_a_pod_network_there_is_no_cluster_cidr() {
-        let written = configuration(None, "", true, false);
-        assert!(written.get("clusterCIDR").is_none());
-        assert!(written.get("mode").is_none());
-        assert_eq!(written["bindAddress"], "::");
+    #[rstest]
+    #[case(true, "iptables")]
+    #[case(false, "")]
+    fn what_is_empty_is_written_too(#[case] write_mode: bool, #[case] mode: &str) {
+        let written = configuration(None, "", true, write_mode);
+        assert_eq!(
+            (&written["mode"], &written["clusterCIDR"], &written["bindAddress"]),
+            (&json!(mode), &json!(""), &json!("::"))
+        );
     }
 
     #[test]

@@ -87,6 +87,25 @@ impl Authority {
         now_seconds: u64,
         valid_seconds: u64,
     ) -> Result<Certificate> {
+        self.sign_valid(subject, key, validity(now_seconds, valid_seconds))
+    }
+
+    /// Signs a certificate for `key` that is valid since the authority itself is, as kubeadm does for kubeconfigs.
+    ///
+    /// # Errors
+    /// As [`Authority::sign`].
+    pub fn sign_since_own_beginning(
+        &self,
+        subject: &Subject,
+        key: &PrivateKey,
+        now_seconds: u64,
+        valid_seconds: u64,
+    ) -> Result<Certificate> {
+        let not_before = u64::try_from(self.certificates[0].not_before).unwrap_or_default();
+        self.sign_valid(subject, key, Validity { not_before, ..validity(now_seconds, valid_seconds) })
+    }
+
+    fn sign_valid(&self, subject: &Subject, key: &PrivateKey, validity: Validity) -> Result<Certificate> {
         let signing_key = self.key.as_ref().ok_or_else(|| {
             let sentence = format!("the certificate authority {} has no key here", self.certificates[0].common_name);
             Failure::new(Kind::Configuration, sentence)
@@ -96,7 +115,6 @@ impl Authority {
             key_identifier: self.certificates[0].key_identifier.as_deref(),
             key: signing_key,
         };
-        let validity = validity(now_seconds, valid_seconds);
         Certificate::parse(&sign::certificate(subject, &key.public_der(), validity, &issuer, false)?)
     }
 }

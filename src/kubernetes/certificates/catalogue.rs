@@ -62,9 +62,11 @@ pub struct Entry {
     pub names: SubjectNames,
     /// Whether it is made only when etcd runs on the control planes.
     pub local_etcd: bool,
+    /// What it is, in kubeadm's words.
+    pub title: &'static str,
 }
 
-const fn authority(base_name: &'static str, common_name: &'static str) -> Entry {
+const fn authority(base_name: &'static str, common_name: &'static str, title: &'static str) -> Entry {
     let local_etcd = base_name.len() > 5 && base_name.as_bytes()[4] == b'/';
     Entry {
         base_name,
@@ -73,6 +75,7 @@ const fn authority(base_name: &'static str, common_name: &'static str) -> Entry 
         usages: &[],
         names: SubjectNames::None,
         local_etcd,
+        title,
     }
 }
 
@@ -88,19 +91,24 @@ const ETCD_CA: Signer = Signer::Authority("etcd/ca");
 /// All certificates, each CA before what it signs, in the order of kubeadm's phases.
 #[rustfmt::skip]
 pub const CATALOGUE: [Entry; 10] = [
-    authority("ca", "kubernetes"),
-    Entry { base_name: "apiserver", signer: CA, common_name: Some("kube-apiserver"), usages: SERVER, names: SubjectNames::ApiServer, local_etcd: false },
-    Entry { base_name: "apiserver-kubelet-client", signer: CA, common_name: Some("kube-apiserver-kubelet-client"), usages: CLIENT, names: SubjectNames::None, local_etcd: false },
-    authority("front-proxy-ca", "front-proxy-ca"),
-    Entry { base_name: "front-proxy-client", signer: FRONT_PROXY_CA, common_name: Some("front-proxy-client"), usages: CLIENT, names: SubjectNames::None, local_etcd: false },
-    authority("etcd/ca", "etcd-ca"),
-    Entry { base_name: "etcd/server", signer: ETCD_CA, common_name: None, usages: BOTH, names: SubjectNames::EtcdServer, local_etcd: true },
-    Entry { base_name: "etcd/peer", signer: ETCD_CA, common_name: None, usages: BOTH, names: SubjectNames::EtcdPeer, local_etcd: true },
-    Entry { base_name: "etcd/healthcheck-client", signer: ETCD_CA, common_name: Some("kube-etcd-healthcheck-client"), usages: CLIENT, names: SubjectNames::None, local_etcd: true },
-    Entry { base_name: "apiserver-etcd-client", signer: ETCD_CA, common_name: Some("kube-apiserver-etcd-client"), usages: CLIENT, names: SubjectNames::None, local_etcd: true },
+    authority("ca", "kubernetes", "self-signed Kubernetes CA to provision identities for other Kubernetes components"),
+    Entry { base_name: "apiserver", signer: CA, common_name: Some("kube-apiserver"), usages: SERVER, names: SubjectNames::ApiServer, local_etcd: false, title: "certificate for serving the Kubernetes API" },
+    Entry { base_name: "apiserver-kubelet-client", signer: CA, common_name: Some("kube-apiserver-kubelet-client"), usages: CLIENT, names: SubjectNames::None, local_etcd: false, title: "certificate for the API server to connect to kubelet" },
+    authority("front-proxy-ca", "front-proxy-ca", "self-signed CA to provision identities for front proxy"),
+    Entry { base_name: "front-proxy-client", signer: FRONT_PROXY_CA, common_name: Some("front-proxy-client"), usages: CLIENT, names: SubjectNames::None, local_etcd: false, title: "certificate for the front proxy client" },
+    authority("etcd/ca", "etcd-ca", "self-signed CA to provision identities for etcd"),
+    Entry { base_name: "etcd/server", signer: ETCD_CA, common_name: None, usages: BOTH, names: SubjectNames::EtcdServer, local_etcd: true, title: "certificate for serving etcd" },
+    Entry { base_name: "etcd/peer", signer: ETCD_CA, common_name: None, usages: BOTH, names: SubjectNames::EtcdPeer, local_etcd: true, title: "certificate for etcd nodes to communicate with each other" },
+    Entry { base_name: "etcd/healthcheck-client", signer: ETCD_CA, common_name: Some("kube-etcd-healthcheck-client"), usages: CLIENT, names: SubjectNames::None, local_etcd: true, title: "certificate for liveness probes to healthcheck etcd" },
+    Entry { base_name: "apiserver-etcd-client", signer: ETCD_CA, common_name: Some("kube-apiserver-etcd-client"), usages: CLIENT, names: SubjectNames::None, local_etcd: true, title: "certificate the apiserver uses to access etcd" },
 ];
 
 impl Entry {
+    /// The name in kubeadm's phases and verbs: `etcd-server`.
+    pub fn name(&self) -> String {
+        self.base_name.replace('/', "-")
+    }
+
     /// What the certificate says of its holder on this node.
     ///
     /// # Errors

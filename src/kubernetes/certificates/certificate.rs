@@ -6,7 +6,9 @@ use aws_lc_rs::{digest, signature};
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::catalogue::Usage;
 use crate::failure::{Failure, Kind, Result};
+use crate::kubernetes::moment;
 use crate::kubernetes::token::hex;
 
 /// A certificate, with what is asked about it.
@@ -22,6 +24,8 @@ pub struct Certificate {
     pub dns_names: Vec<String>,
     /// Addresses.
     pub addresses: Vec<IpAddr>,
+    /// What its key may be used for, of the usages that Kubernetes knows.
+    pub usages: Vec<Usage>,
     /// Whether it may sign others.
     pub is_authority: bool,
     /// From when it is valid, seconds since the epoch.
@@ -53,6 +57,7 @@ impl Certificate {
             organizations: texts(parsed.subject().iter_organization()),
             dns_names: Vec::new(),
             addresses: Vec::new(),
+            usages: Vec::new(),
             is_authority: false,
             not_before: parsed.validity().not_before.timestamp(),
             not_after: parsed.validity().not_after.timestamp(),
@@ -70,6 +75,10 @@ impl Certificate {
                 ParsedExtension::BasicConstraints(constraints) => certificate.is_authority = constraints.ca,
                 ParsedExtension::SubjectKeyIdentifier(id) => certificate.key_identifier = Some(id.0.to_vec()),
                 ParsedExtension::SubjectAlternativeName(names) => certificate.take_names(&names.general_names),
+                ParsedExtension::ExtendedKeyUsage(usages) => {
+                    certificate.usages.extend(usages.server_auth.then_some(Usage::Server));
+                    certificate.usages.extend(usages.client_auth.then_some(Usage::Client));
+                }
                 _ => {}
             }
         }
@@ -112,6 +121,19 @@ impl Certificate {
     /// The certificate as PEM.
     pub fn pem(&self) -> String {
         super::key::pem_block("CERTIFICATE", &self.der)
+    }
+
+    /// Why it is not valid at a time (seconds since the epoch), both times named; `None` when it is.
+    pub fn out_of_time(&self, now_seconds: u64) -> Option<OutOfTime> {
+        let time = |seconds: i64| moment::rfc3339(u64::try_from(seconds).unwrap_or(0));
+        let now = i64::try_from(now_seconds).unwrap_or(i64::MAX);
+        if self.not_after < now {
+            return Some(OutOfTime::Expired(format!("has expired: it was valid until {}", time(self.not_after))));
+        }
+        (self.not_before > now).then(|| {
+            let (begin, clock) = (time(self.not_before), moment::rfc3339(now_seconds));
+            OutOfTime::NotYet(format!("is not valid before {begin}, and the clock of this host says {clock}"))
+        })
     }
 
     /// Whether `authority` signed it.
@@ -167,6 +189,24 @@ impl Certificate {
     /// `sha256:<hex>` over the SubjectPublicKeyInfo: the form in which CAs are pinned (kubeadm.md section 9.1).
     pub fn public_key_hash(&self) -> String {
         format!("sha256:{}", hex(digest::digest(&digest::SHA256, &self.public_key).as_ref()))
+    }
+}
+
+/// Why a certificate is not valid at a time: completes a sentence that begins with what it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OutOfTime {
+    /// Its time is over.
+    Expired(String),
+    /// Its time has not come: most often a clock is wrong.
+    NotYet(String),
+}
+
+impl OutOfTime {
+    /// The rest of the sentence.
+    pub fn words(&self) -> &str {
+        match self {
+            Self::Expired(words) | Self::NotYet(words) => words,
+        }
     }
 }
 

@@ -5,12 +5,16 @@ use std::collections::BTreeMap;
 
 use super::authority::Authority;
 use super::catalogue::{CATALOGUE, Entry, Signer};
-use super::certificate::Certificate;
+use super::certificate::{Certificate, OutOfTime};
 use super::key::{KeyPool, PrivateKey};
 use crate::failure::{Failure, Kind, Result};
 use crate::kubernetes::configuration::{ApiEndpoint, ClusterConfiguration};
 use crate::kubernetes::version::{self, Release};
 use crate::secret::Secret;
+
+/// What to do where an authority has no key.
+pub const EXTERNAL: &str = "with an external certificate authority, put everything it signs there with its keys: \
+                            `clusterctl node certs generate-csr` makes the keys and the requests";
 
 /// What to make certificates for.
 #[derive(Debug, Clone, Copy)]
@@ -68,37 +72,63 @@ fn wanted(cluster: &ClusterConfiguration) -> impl Iterator<Item = &'static Entry
 /// Judges the files of `existing` (paths below certificatesDir) and makes the rest; keys come from `keys`.
 ///
 /// # Errors
-/// [`Kind::Configuration`] if a file cannot be read, does not belong to its CA or lacks a name; if a CA has no key and
-/// something it must sign is missing; if `joining` and something shared is missing.
+/// [`Kind::Configuration`] with everything that is wrong at once: a file that cannot be read, does not belong to its CA
+/// or lacks a name; a CA that is expired or not valid yet; a CA without a key and something missing that it must sign;
+/// if `joining`, something shared that is missing.
 pub fn issue(order: &CertificateOrder<'_>, existing: &BTreeMap<String, Secret>, keys: &mut KeyPool) -> Result<Issued> {
     let missing = wanted(order.cluster).filter(|entry| !has_either(existing, entry.base_name)).count();
     keys.fill(missing + usize::from(!existing.contains_key("sa.key")))?;
 
     let mut work = Work { order, existing, keys, files: Vec::new(), kept: Vec::new(), warnings: Vec::new() };
     let mut authorities: BTreeMap<&str, Authority> = BTreeMap::new();
+    let mut problems = Vec::new();
     for entry in wanted(order.cluster) {
-        match entry.signer {
-            Signer::Itself => {
-                let authority = work.authority(entry)?;
+        let judged = match entry.signer {
+            Signer::Itself => work.authority(entry).map(|authority| {
                 authorities.insert(entry.base_name, authority);
-            }
-            Signer::Authority(name) => {
-                let authority = authorities.get(name).ok_or_else(|| {
-                    Failure::new(
-                        Kind::Internal,
-                        format!("the catalogue lists {} before its authority", entry.base_name),
-                    )
-                })?;
-                work.leaf(entry, authority)?;
-            }
-        }
+            }),
+            // Without its authority nothing can be said of a certificate that was not said of the authority.
+            Signer::Authority(name) => authorities.get(name).map_or(Ok(()), |authority| work.leaf(entry, authority)),
+        };
+        problems.extend(judged.err());
     }
-    work.service_account_keys()?;
+    problems.extend(work.service_account_keys().err());
+    all_at_once(problems, &order.cluster.certificates_dir)?;
     let Work { files, kept, warnings, .. } = work;
     let authority = authorities.remove("ca");
     let authority =
         authority.ok_or_else(|| Failure::new(Kind::Internal, "the catalogue lists no cluster authority"))?;
     Ok(Issued { files, kept, warnings, authority })
+}
+
+/// One failure of many: a person who brings certificates wants to hear once what is wrong with them. `place` names where
+/// they lie.
+///
+/// # Errors
+/// The only problem as it is; several as one of the kind of the first, with a line for each.
+pub fn all_at_once(problems: Vec<Failure>, place: &str) -> Result<()> {
+    // A defect of ours explains more than what came of it.
+    let only = problems.len() == 1;
+    if let Some(problem) = problems.iter().find(|problem| only || problem.kind == Kind::Internal) {
+        return Err(problem.clone());
+    }
+    let Some(first) = problems.first() else { return Ok(()) };
+    let same_advice = problems.iter().all(|problem| problem.advice == first.advice);
+    let lines: Vec<String> = problems
+        .iter()
+        .flat_map(|problem| match (&problem.detail, &problem.advice) {
+            // Several already.
+            (Some(detail), _) => detail.lines().map(str::to_owned).collect(),
+            (None, Some(advice)) if !same_advice => vec![format!("{problem}; {advice}")],
+            (None, _) => vec![problem.to_string()],
+        })
+        .collect();
+    let sentence = format!("{} things are missing or do not fit in {place}", lines.len());
+    let failure = Failure::new(first.kind, sentence).detailed(lines.join("\n"));
+    Err(match &first.advice {
+        Some(advice) if same_advice => failure.advise(advice.clone()),
+        _ => failure,
+    })
 }
 
 fn has_either(existing: &BTreeMap<String, Secret>, base_name: &str) -> bool {
@@ -138,14 +168,24 @@ impl Work<'_> {
         self.files.push(file("key", 0o600, key.clone()));
     }
 
+    /// A certificate out of its time is only warned about, as upstream does: it can be renewed, or the clock set.
     fn warn_about_times(&mut self, base_name: &str, certificate: &Certificate) {
-        let now = i64::try_from(self.order.now_seconds).unwrap_or(i64::MAX);
-        let path = self.path(base_name, "crt");
-        if certificate.not_after < now {
-            self.warnings.push(format!("{path} has expired"));
-        } else if certificate.not_before > now {
-            self.warnings.push(format!("{path} is not valid yet; is the clock of this host right?"));
+        if let Some(why) = certificate.out_of_time(self.order.now_seconds) {
+            self.warnings.push(format!("{} {}", self.path(base_name, "crt"), why.words()));
         }
+    }
+
+    /// An authority out of its time is refused, where upstream warns and then waits in vain for an API server whom nobody
+    /// trusts.
+    fn in_time(&self, base_name: &str, authority: &Authority) -> Result<()> {
+        let Some(why) = authority.certificates()[0].out_of_time(self.order.now_seconds) else { return Ok(()) };
+        let sentence = format!("the certificate authority {} {}", self.path(base_name, "crt"), why.words());
+        Err(Failure::new(Kind::Configuration, sentence).advise(match why {
+            OutOfTime::Expired(_) => {
+                "put a certificate authority there that is valid, and have its certificates made anew"
+            }
+            OutOfTime::NotYet(_) => "set the clock of this host, and run the same command again",
+        }))
     }
 
     fn authority(&mut self, entry: &Entry) -> Result<Authority> {
@@ -154,7 +194,7 @@ impl Work<'_> {
             (Some(certificate), key) => {
                 let authority = Authority::from_pem(certificate.expose(), key)
                     .map_err(|failure| self.at(base_name, "crt", failure))?;
-                self.warn_about_times(base_name, &authority.certificates()[0]);
+                self.in_time(base_name, &authority)?;
                 self.kept.push(base_name.to_owned());
                 Ok(authority)
             }
@@ -193,8 +233,7 @@ impl Work<'_> {
         }
         if authority.is_external() {
             let sentence = format!("{} is missing, and its authority has no key here", self.path(base_name, "crt"));
-            return Err(Failure::new(Kind::Configuration, sentence)
-                .advise("with an external certificate authority, put every certificate it signs and its key there"));
+            return Err(Failure::new(Kind::Configuration, sentence).advise(EXTERNAL));
         }
         let key = self.keys.take()?;
         let period = order.cluster.certificate_validity_period.map_or(8760 * 3600, |it| it.0.as_secs());

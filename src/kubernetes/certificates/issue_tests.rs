@@ -24,11 +24,20 @@ fn endpoint() -> ApiEndpoint {
 }
 
 fn run(cluster: &ClusterConfiguration, existing: &BTreeMap<String, Secret>, joining: bool) -> Result<Issued> {
+    run_at(NOW, cluster, existing, joining)
+}
+
+fn run_at(
+    now_seconds: u64,
+    cluster: &ClusterConfiguration,
+    existing: &BTreeMap<String, Secret>,
+    joining: bool,
+) -> Result<Issued> {
     let order = CertificateOrder {
         cluster,
         node_name: "cp1",
         local: &endpoint(),
-        now_seconds: NOW,
+        now_seconds,
         joining,
         kubelet_client_in_admins: false,
     };
@@ -107,7 +116,9 @@ fn a_joining_node_makes_only_its_own() {
     assert_eq!(joined.kept, ["ca", "front-proxy-ca", "etcd/ca", "sa"]);
     assert_eq!(joined.files.len(), 14);
     let failure = run(&cluster, &BTreeMap::new(), true).unwrap_err();
-    assert!(failure.sentence.contains("/etc/kubernetes/pki/ca.crt, which all control planes share"), "{failure}");
+    assert_eq!(failure.sentence, "4 things are missing or do not fit in /etc/kubernetes/pki");
+    let detail = failure.detail.unwrap();
+    assert!(detail.contains("/etc/kubernetes/pki/ca.crt, which all control planes share"), "{detail}");
 }
 
 #[test]
@@ -131,6 +142,56 @@ fn an_authority_without_a_key_wants_all_its_leaves() {
     files.remove("apiserver.key");
     let failure = run(&cluster, &files, false).unwrap_err();
     assert_eq!(failure.sentence, "/etc/kubernetes/pki/apiserver.crt is missing, and its authority has no key here");
+}
+
+/// All authorities without keys, three things wrong: a person hears of all at once.
+#[test]
+fn an_external_authority_is_judged_as_a_whole() {
+    let cluster = cluster();
+    let mut files = as_map(&run(&cluster, &BTreeMap::new(), false).unwrap());
+    for authority in ["ca", "front-proxy-ca", "etcd/ca"] {
+        files.remove(&format!("{authority}.key"));
+    }
+    assert!(run(&cluster, &files, false).unwrap().files.is_empty());
+    for end in ["crt", "key"] {
+        files.remove(&format!("front-proxy-client.{end}"));
+        files.insert(format!("apiserver.{end}"), files[&format!("apiserver-kubelet-client.{end}")].clone());
+    }
+    files.remove("etcd/peer.key");
+    let failure = run(&cluster, &files, false).unwrap_err();
+    assert_eq!(failure.sentence, "3 things are missing or do not fit in /etc/kubernetes/pki");
+    let detail = failure.detail.unwrap();
+    let lines: Vec<_> = detail.lines().collect();
+    assert!(lines[0].starts_with("/etc/kubernetes/pki/apiserver.crt cannot be used: it is not valid for cp1"));
+    assert!(
+        lines[1].starts_with("/etc/kubernetes/pki/front-proxy-client.crt is missing, and its authority has no key")
+    );
+    assert!(lines[2].starts_with("/etc/kubernetes/pki/etcd/peer.crt cannot be used: its .key file is missing"));
+}
+
+#[rstest]
+#[case(NOW + 88_000 * 3600, "has expired: it was valid until 2036-11-20T12:00:00Z", "put a certificate authority there")]
+#[case(
+    NOW - 7200,
+    "is not valid before 2026-11-23T11:55:00Z, and the clock of this host says 2026-11-23T10:00:00Z",
+    "set the clock of this host"
+)]
+fn an_authority_out_of_its_time_is_refused(#[case] now_seconds: u64, #[case] words: &str, #[case] advice: &str) {
+    let cluster = cluster();
+    let files = as_map(&run(&cluster, &BTreeMap::new(), false).unwrap());
+    let files = files.into_iter().filter(|(path, _)| path.starts_with("ca.")).collect();
+    let local = endpoint();
+    let order = CertificateOrder {
+        cluster: &cluster,
+        node_name: "cp1",
+        local: &local,
+        now_seconds,
+        joining: false,
+        kubelet_client_in_admins: false,
+    };
+    let failure = issue(&order, &files, &mut KeyPool::new(KeyAlgorithm::EcdsaP256)).unwrap_err();
+    assert_eq!(failure.sentence, format!("the certificate authority /etc/kubernetes/pki/ca.crt {words}"));
+    assert!(failure.advice.unwrap().starts_with(advice));
 }
 
 #[rstest]
@@ -189,7 +250,10 @@ fn an_expired_certificate_is_only_warned_about() {
     };
     let issued = issue(&later, &files, &mut KeyPool::new(KeyAlgorithm::EcdsaP256)).unwrap();
     assert_eq!(issued.warnings.len(), 7);
-    assert_eq!(issued.warnings[0], "/etc/kubernetes/pki/apiserver.crt has expired");
+    assert_eq!(
+        issued.warnings[0],
+        "/etc/kubernetes/pki/apiserver.crt has expired: it was valid until 2027-11-23T12:00:00Z"
+    );
 }
 
 #[test]
@@ -228,7 +292,9 @@ fn a_persons_own_authority_signs() {
         ("ca.crt".to_owned(), Secret::new(bundle.clone())),
         ("ca.key".to_owned(), Secret::new(read("ca.key"))),
     ]);
-    let issued = run(&cluster(), &existing, false).unwrap();
+    // openssl makes certificates of the machine's time.
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let issued = run_at(now, &cluster(), &existing, false).unwrap();
     assert_eq!(issued.kept, ["ca"]);
     assert_eq!(issued.authority.pem(), bundle);
     let files = as_map(&issued);
@@ -237,7 +303,7 @@ fn a_persons_own_authority_signs() {
     openssl("verify -no_check_time -CAfile bundle.crt apiserver.crt");
     // What was made by it is recognised in the next run.
     let all: BTreeMap<_, _> = existing.into_iter().chain(files).collect();
-    assert!(run(&cluster(), &all, false).unwrap().files.is_empty());
+    assert!(run_at(now, &cluster(), &all, false).unwrap().files.is_empty());
 }
 
 /// The judge that is not ours: openssl reads every file, verifies every chain and finds the properties of
@@ -246,6 +312,7 @@ fn a_persons_own_authority_signs() {
 #[case("RSA-2048", "sha256WithRSAEncryption")]
 #[case("ECDSA-P256", "ecdsa-with-SHA256")]
 #[case("ECDSA-P384", "ecdsa-with-SHA384")]
+#[case("RSA-3072", "Public-Key: (3072 bit)")]
 fn openssl_agrees(#[case] algorithm: &str, #[case] signature: &str) {
     let mut cluster = cluster();
     cluster.encryption_algorithm = algorithm.into();

@@ -6,11 +6,16 @@ mod certificate;
 mod der;
 mod issue;
 mod key;
+mod request;
 mod sign;
 
 pub use authority::Authority;
 pub use catalogue::{CATALOGUE, Entry, Signer, SubjectNames, Usage, alternative_names};
-pub use certificate::{Certificate, public_key_hash};
-pub use issue::{CertificateOrder, Issued, PkiFile, issue, pki_paths};
+pub use certificate::{Certificate, OutOfTime, public_key_hash};
+pub use issue::{CertificateOrder, EXTERNAL, Issued, PkiFile, all_at_once, issue, pki_paths};
 pub use key::{KeyAlgorithm, KeyPool, PrivateKey};
+pub use request::signing_request;
 pub use sign::Subject;
+
+#[cfg(test)]
+mod handshake_tests;

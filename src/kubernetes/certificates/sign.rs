@@ -90,7 +90,7 @@ fn serial_number() -> Result<u64> {
 }
 
 /// The encoded name: organizations, then the common name.
-fn name(subject: &Subject) -> Vec<u8> {
+pub(super) fn name(subject: &Subject) -> Vec<u8> {
     let attribute = |last: u8, text: &str| {
         let printable = text.chars().all(|one| one.is_ascii_alphanumeric() || " '()+,-./:=?".contains(one));
         let string = der::element(if printable { tag::PRINTABLE_STRING } else { tag::UTF8_STRING }, text.as_bytes());
@@ -117,14 +117,6 @@ fn key_identifier(public_key: &[u8]) -> Option<Vec<u8>> {
 
 /// The extensions in Go's order.
 fn extensions(subject: &Subject, public_key: &[u8], issuer: &Issuer<'_>, is_authority: bool) -> Result<Vec<u8>> {
-    let extension = |id: &[u8], critical: bool, value: Vec<u8>| {
-        let mut parts = vec![der::identifier(id)];
-        if critical {
-            parts.push(der::element(tag::BOOLEAN, &[0xff]));
-        }
-        parts.push(der::element(tag::OCTET_STRING, &value));
-        der::constructed(tag::SEQUENCE, &parts)
-    };
     // digitalSignature, keyEncipherment and, for a CA, keyCertSign: bits 0, 2 and 5.
     let key_usage: &[u8] = if is_authority { &[2, 0b1010_0100] } else { &[5, 0b1010_0000] };
     let mut list = vec![extension(&[0x55, 0x1d, 15], true, der::element(tag::BIT_STRING, key_usage))];
@@ -143,11 +135,23 @@ fn extensions(subject: &Subject, public_key: &[u8], issuer: &Issuer<'_>, is_auth
         let value = der::constructed(tag::SEQUENCE, &[der::element(0x80, identifier)]);
         list.push(extension(&[0x55, 0x1d, 35], false, value));
     }
-    let names = alternative_names(subject);
-    if !names.is_empty() {
-        list.push(extension(&[0x55, 0x1d, 17], false, der::constructed(tag::SEQUENCE, &names)));
-    }
+    list.extend(names_extension(subject));
     Ok(der::constructed(tag::SEQUENCE, &list))
+}
+
+fn extension(id: &[u8], critical: bool, value: Vec<u8>) -> Vec<u8> {
+    let mut parts = vec![der::identifier(id)];
+    if critical {
+        parts.push(der::element(tag::BOOLEAN, &[0xff]));
+    }
+    parts.push(der::element(tag::OCTET_STRING, &value));
+    der::constructed(tag::SEQUENCE, &parts)
+}
+
+/// The extension that holds names and addresses, if there are any.
+pub(super) fn names_extension(subject: &Subject) -> Option<Vec<u8>> {
+    let names = alternative_names(subject);
+    (!names.is_empty()).then(|| extension(&[0x55, 0x1d, 17], false, der::constructed(tag::SEQUENCE, &names)))
 }
 
 fn alternative_names(subject: &Subject) -> Vec<Vec<u8>> {

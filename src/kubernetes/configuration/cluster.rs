@@ -225,6 +225,15 @@ pub struct ClusterConfiguration {
 }
 
 impl ClusterConfiguration {
+    /// The algorithm of keys: the gate PublicKeysECDSA, where it is set, wins over encryptionAlgorithm, as upstream has it.
+    pub fn key_algorithm(&self) -> &str {
+        match self.feature_gates.get("PublicKeysECDSA") {
+            Some(true) => "ECDSA-P256",
+            Some(false) => "RSA-2048",
+            None => &self.encryption_algorithm,
+        }
+    }
+
     /// The text that is stored under the key ClusterConfiguration of the ConfigMap kubeadm-config
     /// (kubeadm.md section 7.1); call it on a completed configuration.
     pub fn stored(&self) -> String {

@@ -26,11 +26,11 @@ pub struct HostDefaults {
 }
 
 /// The socket that is assumed when no container runtime was found.
-const DEFAULT_CRI_SOCKET: &str = "unix:///var/run/containerd/containerd.sock";
+pub(super) const DEFAULT_CRI_SOCKET: &str = "unix:///var/run/containerd/containerd.sock";
 
 /// The taint that keeps ordinary pods off control planes.
 pub fn control_plane_taint() -> Taint {
-    Taint { key: "node-role.kubernetes.io/control-plane".into(), value: String::new(), effect: "NoSchedule".into() }
+    Taint { key: "node-role.kubernetes.io/control-plane".into(), effect: "NoSchedule".into(), ..Taint::default() }
 }
 
 impl ClusterConfiguration {
@@ -170,7 +170,8 @@ impl BootstrapToken {
 }
 
 impl NodeRegistrationOptions {
-    fn complete(&mut self, host: &HostDefaults) {
+    /// Fills in every default.
+    pub fn complete(&mut self, host: &HostDefaults) {
         let override_name = self.kubelet_extra_args.iter().rev().find(|arg| arg.name == "hostname-override");
         if let Some(name) = override_name {
             self.name = name.value.clone();
@@ -245,9 +246,9 @@ fn default_to(field: &mut String, default: &str) {
     }
 }
 
-/// `etcd.external.httpEndpoints` exists from 1.35; an older kubeadm reading it would only warn, but never wrote it.
 fn knows_http_endpoints(version: &str) -> bool {
-    version::parse(version).is_ok_and(|version| version.minor >= 35)
+    let release = version::parse(version).and_then(|version| version::Release::of(&version));
+    release.is_ok_and(|release| release.etcd_http_endpoints)
 }
 
 fn resolved_version(text: &str) -> Result<String> {

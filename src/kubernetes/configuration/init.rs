@@ -42,6 +42,9 @@ pub struct Taint {
     /// `NoSchedule`, `PreferNoSchedule`, `NoExecute`.
     #[serde(default)]
     pub effect: String,
+    /// Since when, RFC 3339; only for `NoExecute`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub time_added: Option<String>,
 }
 
 impl std::fmt::Display for Taint {

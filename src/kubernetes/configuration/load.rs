@@ -6,10 +6,11 @@ use serde_json::Value;
 use super::cluster::ClusterConfiguration;
 use super::init::InitConfiguration;
 use super::join::{JoinConfiguration, ResetConfiguration};
-use super::shape::{self, Shape};
+use super::shape;
+use super::upgrade::UpgradeConfiguration;
 use super::{Duration, older};
 use crate::failure::{Failure, Kind, Result};
-use crate::yaml;
+use crate::yaml::{self, Node};
 
 /// What a configuration text holds, not completed and not validated yet: see `complete` and `validate` of each type.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -22,6 +23,8 @@ pub struct Documents {
     pub join: Option<JoinConfiguration>,
     /// ResetConfiguration.
     pub reset: Option<ResetConfiguration>,
+    /// UpgradeConfiguration; read and judged, used by nothing yet.
+    pub upgrade: Option<UpgradeConfiguration>,
     /// KubeletConfiguration, kubelet.config.k8s.io/v1beta1, as written: it may hold fields we do not know.
     pub kubelet: Option<Value>,
     /// KubeProxyConfiguration, kubeproxy.config.k8s.io/v1alpha1, as written.
@@ -35,15 +38,21 @@ pub struct Documents {
 /// # Errors
 /// [`Kind::Configuration`] with line and column if the text is not YAML or a key stands twice.
 pub fn documents(text: &str) -> Result<Vec<Value>> {
-    match yaml::documents(text) {
-        Ok(documents) => Ok(documents.into_iter().map(|(_, document)| document).collect()),
-        // The line itself is not repeated: configurations and kubeconfigs hold tokens and keys.
-        Err(finding) => {
-            let span = finding.span();
-            let sentence = format!("line {}, column {}: {}", span.line, span.column, finding.message);
-            Err(Failure::new(Kind::Configuration, "the configuration is not YAML").caused_by(sentence))
-        }
-    }
+    Ok(nodes(text)?.iter().filter(|node| !node.is_null()).map(Node::to_value).collect())
+}
+
+/// The documents with their places.
+fn nodes(text: &str) -> Result<Vec<Node>> {
+    let read = yaml::trees(text).and_then(|(nodes, findings)| match findings.into_iter().next() {
+        Some(finding) => Err(finding),
+        None => Ok(nodes),
+    });
+    // The line itself is not repeated: configurations and kubeconfigs hold tokens and keys.
+    read.map_err(|finding| {
+        let span = finding.span();
+        let sentence = format!("line {}, column {}: {}", span.line, span.column, finding.message);
+        Failure::new(Kind::Configuration, "the configuration is not YAML").caused_by(sentence)
+    })
 }
 
 /// Reads the documents that concern kubeadm. Unknown kinds and fields are warned about, as upstream does.
@@ -54,7 +63,8 @@ pub fn documents(text: &str) -> Result<Vec<Value>> {
 pub fn load(text: &str) -> Result<Documents> {
     let mut loaded = Documents::default();
     let mut moved_timeout = None;
-    for (position, mut document) in documents(text)?.into_iter().enumerate() {
+    for (position, node) in nodes(text)?.iter().filter(|node| !node.is_null()).enumerate() {
+        let mut document = node.to_value();
         let header = |name: &str| document.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
         let (version, kind) = (header("apiVersion"), header("kind"));
         if version.is_empty() || kind.is_empty() {
@@ -68,7 +78,7 @@ pub fn load(text: &str) -> Result<Documents> {
                 if let Some(timeout) = accept_version(api_version, &kind, &mut document, &mut loaded.warnings)? {
                     moved_timeout = Some(timeout);
                 }
-                loaded.take_kubeadm(&kind, document)?;
+                loaded.take_kubeadm(&kind, document, node)?;
             }
             ("kubelet.config.k8s.io", "KubeletConfiguration") => once(&mut loaded.kubelet, document, &kind)?,
             ("kubeproxy.config.k8s.io", "KubeProxyConfiguration") => once(&mut loaded.kube_proxy, document, &kind)?,
@@ -83,17 +93,22 @@ pub fn load(text: &str) -> Result<Documents> {
 }
 
 impl Documents {
-    fn take_kubeadm(&mut self, kind: &str, document: Value) -> Result<()> {
-        let warnings = &mut self.warnings;
+    fn take_kubeadm(&mut self, kind: &str, document: Value, node: &Node) -> Result<()> {
+        let Some(shape) = shape::of(kind) else {
+            self.warnings.push(format!("{kind} of kubeadm.k8s.io is not known here and is ignored"));
+            return Ok(());
+        };
+        for field in shape::unknown_fields(&document, shape) {
+            let place = shape::locate(node, &field);
+            let place = place.map(|span| format!(" (line {}, column {})", span.line, span.column)).unwrap_or_default();
+            self.warnings.push(format!("{kind} has no field {field}{place}; it is ignored"));
+        }
         match kind {
-            "InitConfiguration" => once(&mut self.init, typed(document, kind, &shape::INIT, warnings)?, kind),
-            "ClusterConfiguration" => once(&mut self.cluster, typed(document, kind, &shape::CLUSTER, warnings)?, kind),
-            "JoinConfiguration" => once(&mut self.join, typed(document, kind, &shape::JOIN, warnings)?, kind),
-            "ResetConfiguration" => once(&mut self.reset, typed(document, kind, &shape::RESET, warnings)?, kind),
-            _ => {
-                self.warnings.push(format!("{kind} of kubeadm.k8s.io is not known here and is ignored"));
-                Ok(())
-            }
+            "InitConfiguration" => once(&mut self.init, typed(document, kind)?, kind),
+            "ClusterConfiguration" => once(&mut self.cluster, typed(document, kind)?, kind),
+            "JoinConfiguration" => once(&mut self.join, typed(document, kind)?, kind),
+            "ResetConfiguration" => once(&mut self.reset, typed(document, kind)?, kind),
+            _ => once(&mut self.upgrade, typed(document, kind)?, kind),
         }
     }
 }
@@ -132,20 +147,14 @@ fn accept_version(
                 Failure::new(Kind::Configuration, "apiServer.timeoutForControlPlane is wrong").because(&error)
             })
         }
-        other => Err(Failure::new(
-            Kind::Configuration,
-            format!("{kind} has the unknown version kubeadm.k8s.io/{other}"),
-        )
-        .advise(
-            "write it in kubeadm.k8s.io/v1beta4; `kubeadm config migrate` of an older release converts older ones",
-        )),
+        other => {
+            Err(Failure::new(Kind::Configuration, format!("{kind} has the unknown version kubeadm.k8s.io/{other}"))
+                .advise("`clusterctl node config migrate --old-config FILE` writes it in kubeadm.k8s.io/v1beta4"))
+        }
     }
 }
 
-fn typed<T: DeserializeOwned>(mut document: Value, kind: &str, shape: &Shape, warnings: &mut Vec<String>) -> Result<T> {
-    for field in shape::unknown_fields(&document, shape) {
-        warnings.push(format!("{kind} has no field {field}; it is ignored"));
-    }
+fn typed<T: DeserializeOwned>(mut document: Value, kind: &str) -> Result<T> {
     // Upstream reads `null` as "not given".
     remove_nulls(&mut document);
     serde_json::from_value(document)
@@ -219,8 +228,8 @@ apiVersion: example.com/v1
         assert_eq!(
             loaded.warnings,
             [
-                "ClusterConfiguration has no field apiServer.extraArg; it is ignored",
-                "ClusterConfiguration has no field etcd.local.serverCertSans; it is ignored",
+                "ClusterConfiguration has no field apiServer.extraArg (line 18, column 3); it is ignored",
+                "ClusterConfiguration has no field etcd.local.serverCertSans (line 19, column 79); it is ignored",
                 "Thing of example.com/v1 is not known here and is ignored"
             ]
         );

@@ -5,10 +5,17 @@ mod default;
 mod duration;
 mod init;
 mod join;
+mod judge;
 mod load;
+mod migrate;
 mod older;
+mod print;
 mod shape;
+mod upgrade;
 mod validation;
+#[cfg(test)]
+mod verdict_tests;
+mod write;
 
 pub use cluster::{
     ApiServer, Arg, ClusterConfiguration, ControlPlaneComponent, Dns, EnvVar, Etcd, ExternalEtcd, HostPathMount,
@@ -21,7 +28,11 @@ pub use init::{ApiEndpoint, BootstrapToken, InitConfiguration, NodeRegistrationO
 pub use join::{
     BootstrapTokenDiscovery, Discovery, FileDiscovery, JoinConfiguration, JoinControlPlane, ResetConfiguration,
 };
+pub use judge::{Judged, judge};
 pub use load::{Documents, documents, load};
+pub use migrate::{Migrated, migrate};
+pub use print::{init_defaults, join_defaults, reset_defaults};
+pub use upgrade::{UpgradeApply, UpgradeConfiguration, UpgradeDiff, UpgradeNode, UpgradePlan};
 pub(crate) use validation::is_subject_name;
 pub use validation::{Subnets, host_and_port, network_address, subnets};
 

@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use crate::yaml::{Content, Node, Span};
+
 /// What may stand below a field.
 pub(super) enum Shape {
     /// A scalar, or a value that is not looked into (EnvVar.valueFrom, feature gates).
@@ -164,6 +166,105 @@ pub(super) const RESET: Shape = Fields(&[
     ("unmountFlags", &Leaf),
     ("timeouts", &TIMEOUTS),
 ]);
+
+/// UpgradeConfiguration.
+pub(super) const UPGRADE: Shape = Fields(&[
+    ("apiVersion", &Leaf),
+    ("kind", &Leaf),
+    (
+        "apply",
+        &Fields(&[
+            ("kubernetesVersion", &Leaf),
+            ("allowExperimentalUpgrades", &Leaf),
+            ("allowRCUpgrades", &Leaf),
+            ("certificateRenewal", &Leaf),
+            ("dryRun", &Leaf),
+            ("etcdUpgrade", &Leaf),
+            ("forceUpgrade", &Leaf),
+            ("ignorePreflightErrors", &Leaf),
+            ("patches", &PATCHES),
+            ("printConfig", &Leaf),
+            ("skipPhases", &Leaf),
+            ("imagePullPolicy", &Leaf),
+            ("imagePullSerial", &Leaf),
+        ]),
+    ),
+    (
+        "node",
+        &Fields(&[
+            ("certificateRenewal", &Leaf),
+            ("dryRun", &Leaf),
+            ("etcdUpgrade", &Leaf),
+            ("ignorePreflightErrors", &Leaf),
+            ("skipPhases", &Leaf),
+            ("patches", &PATCHES),
+            ("imagePullPolicy", &Leaf),
+            ("imagePullSerial", &Leaf),
+        ]),
+    ),
+    (
+        "plan",
+        &Fields(&[
+            ("kubernetesVersion", &Leaf),
+            ("allowExperimentalUpgrades", &Leaf),
+            ("allowRCUpgrades", &Leaf),
+            ("dryRun", &Leaf),
+            ("etcdUpgrade", &Leaf),
+            ("ignorePreflightErrors", &Leaf),
+            ("printConfig", &Leaf),
+        ]),
+    ),
+    ("diff", &Fields(&[("kubernetesVersion", &Leaf), ("contextLines", &Leaf)])),
+    ("timeouts", &TIMEOUTS),
+]);
+
+/// The shape of a kind of kubeadm's.
+pub(super) fn of(kind: &str) -> Option<&'static Shape> {
+    match kind {
+        "InitConfiguration" => Some(&INIT),
+        "ClusterConfiguration" => Some(&CLUSTER),
+        "JoinConfiguration" => Some(&JOIN),
+        "ResetConfiguration" => Some(&RESET),
+        "UpgradeConfiguration" => Some(&UPGRADE),
+        _ => None,
+    }
+}
+
+/// Where the key of a path such as `apiServer.extraArgs[0].nam` stands.
+pub(super) fn locate(node: &Node, path: &str) -> Option<Span> {
+    let (step, rest) = path.split_once('.').map_or((path, None), |(step, rest)| (step, Some(rest)));
+    let (name, indexes) = step.split_once('[').map_or((step, ""), |(name, indexes)| (name, indexes));
+    let Content::Map(entries) = &node.content else { return None };
+    let entry = entries.iter().find(|entry| entry.key.text == name)?;
+    let mut below = &entry.value;
+    for index in indexes.split('[').filter(|index| !index.is_empty()) {
+        let Content::List(items) = &below.content else { return None };
+        below = items.get(index.trim_end_matches(']').parse::<usize>().ok()?)?;
+    }
+    match rest {
+        Some(rest) => locate(below, rest),
+        None => Some(entry.key.span),
+    }
+}
+
+/// Paths of all fields of a shape: `apiServer.extraArgs[].name`.
+#[cfg(test)]
+pub(super) fn paths(shape: &Shape) -> Vec<String> {
+    match shape {
+        Leaf => Vec::new(),
+        List(items) => paths(items).into_iter().map(|below| format!("[].{below}")).collect(),
+        Fields(fields) => fields
+            .iter()
+            .flat_map(|(name, below)| {
+                let nested = paths(below).into_iter().map(move |below| match below.starts_with('[') {
+                    true => format!("{name}{below}"),
+                    false => format!("{name}.{below}"),
+                });
+                std::iter::once((*name).to_owned()).chain(nested)
+            })
+            .collect(),
+    }
+}
 
 /// Paths of the fields in `value` that `shape` does not have, as `apiServer.extraArg`.
 pub(super) fn unknown_fields(value: &Value, shape: &Shape) -> Vec<String> {

@@ -11,7 +11,7 @@ use super::{
 use crate::failure::{Failure, Kind, Result};
 use crate::kubernetes::certificates::KeyAlgorithm;
 use crate::kubernetes::token::Token;
-use crate::kubernetes::version;
+use crate::kubernetes::version::{self, Release};
 
 /// One or two networks, the first of which counts where only one can be used.
 pub type Subnets = Vec<IpNet>;
@@ -146,8 +146,12 @@ impl ClusterConfiguration {
         {
             findings.add("controlPlaneEndpoint", failure.sentence);
         }
-        if let Err(failure) = self.encryption_algorithm.parse::<KeyAlgorithm>() {
-            findings.add("encryptionAlgorithm", failure.sentence);
+        match self.encryption_algorithm.parse::<KeyAlgorithm>() {
+            Err(failure) => findings.add("encryptionAlgorithm", failure.sentence),
+            Ok(KeyAlgorithm::EcdsaP384) if version::parse(&self.kubernetes_version).is_ok_and(|it| it.minor < 34) => {
+                findings.add("encryptionAlgorithm", "ECDSA-P384 came with Kubernetes 1.34");
+            }
+            Ok(_) => {}
         }
         validate_etcd(&self.etcd, &mut findings);
         findings.into_result("ClusterConfiguration")
@@ -211,15 +215,15 @@ impl ClusterConfiguration {
 
     /// An unknown gate is an error in a file (kubeadm.md section 0.2).
     fn validate_feature_gates(&self, findings: &mut Findings) {
-        let minor = version::parse(&self.kubernetes_version).map_or(0, |version| version.minor);
+        let rootless = self.feature_gates.get("RootlessControlPlane") == Some(&true);
+        let message = "RootlessControlPlane is not supported: the control plane's static pods run as root";
+        findings.refuse_unless(!rootless, "featureGates", message);
+        // Another version than those we know is a finding of its own.
+        let Ok(release) = version::parse(&self.kubernetes_version).and_then(|version| Release::of(&version)) else {
+            return;
+        };
         for gate in self.feature_gates.keys() {
-            let known = match gate.as_str() {
-                "RootlessControlPlane" => true,
-                "NodeLocalCRISocket" | "PublicKeysECDSA" => minor <= 36,
-                "ControlPlaneKubeletLocalMode" => minor <= 35,
-                "WaitForAllControlPlaneComponents" => minor <= 34,
-                _ => false,
-            };
+            let (known, minor) = (release.feature_gates.contains(&gate.as_str()), release.minor);
             findings.refuse_unless(known, "featureGates", format_args!("Kubernetes 1.{minor} has no gate {gate}"));
         }
     }
@@ -264,6 +268,24 @@ impl InitConfiguration {
     /// [`Kind::Configuration`] with all findings.
     pub fn validate(&self) -> Result<()> {
         let mut findings = Findings::default();
+        self.judge_tokens(&mut findings);
+        validate_node(&self.node_registration, &mut findings);
+        validate_endpoint(&self.local_api_endpoint, "localAPIEndpoint", &mut findings);
+        validate_certificate_key(self.certificate_key.as_ref(), "certificateKey", &mut findings);
+        findings.into_result("InitConfiguration")
+    }
+
+    /// Checks the bootstrap tokens alone.
+    ///
+    /// # Errors
+    /// [`Kind::Configuration`] with all findings.
+    pub fn validate_tokens(&self) -> Result<()> {
+        let mut findings = Findings::default();
+        self.judge_tokens(&mut findings);
+        findings.into_result("InitConfiguration")
+    }
+
+    fn judge_tokens(&self, findings: &mut Findings) {
         for (position, token) in self.bootstrap_tokens.iter().enumerate() {
             let field = format!("bootstrapTokens[{position}]");
             if let Some(Err(failure)) = token.token.as_ref().map(|token| Token::parse(token.expose())) {
@@ -284,10 +306,6 @@ impl InitConfiguration {
                 findings.refuse_unless(is_bootstrap_group(group), &format!("{field}.groups"), message);
             }
         }
-        validate_node(&self.node_registration, &mut findings);
-        validate_endpoint(&self.local_api_endpoint, "localAPIEndpoint", &mut findings);
-        validate_certificate_key(self.certificate_key.as_ref(), "certificateKey", &mut findings);
-        findings.into_result("InitConfiguration")
     }
 }
 
@@ -322,6 +340,9 @@ impl ResetConfiguration {
         for flag in &self.unmount_flags {
             let known = ["MNT_FORCE", "MNT_DETACH", "MNT_EXPIRE", "UMOUNT_NOFOLLOW"].contains(&flag.as_str());
             findings.refuse_unless(known, "unmountFlags", format_args!("{flag:?} is not known"));
+            let done = !known || ["MNT_DETACH", "UMOUNT_NOFOLLOW"].contains(&flag.as_str());
+            let message = format!("{flag} is not used here: every mount is detached, without following links");
+            findings.refuse_unless(done, "unmountFlags", message);
         }
         findings.into_result("ResetConfiguration")
     }

@@ -43,6 +43,8 @@ fn addresses_of_networks() {
 #[case("networking: {serviceSubnet: ten}", Some("is not a network"))]
 #[case("networking: {dnsDomain: Cluster_Local}", Some("not a DNS name"))]
 #[case("encryptionAlgorithm: RSA-1024", Some("RSA-1024"))]
+#[case("encryptionAlgorithm: ECDSA-P384", None)]
+#[case("kubernetesVersion: v1.33.0\nencryptionAlgorithm: ECDSA-P384", Some("came with Kubernetes 1.34"))]
 #[case("featureGates: {EtcdLearnerMode: true}", Some("has no gate EtcdLearnerMode"))]
 #[case("certificatesDir: pki", Some("not an absolute path"))]
 #[case("etcd: {external: {endpoints: [\"http://e:2379\"], caFile: /x}}", Some("not an https URL"))]

@@ -44,7 +44,8 @@ pub fn etcd(order: &ManifestOrder<'_>) -> Result<Manifest> {
         requests: json!({ "cpu": "100m", "memory": "100Mi" }),
         volumes: vec![
             Volume::same("etcd-data", data_directory, false, "DirectoryOrCreate"),
-            Volume::same("etcd-certs", &order.pki("etcd"), false, "DirectoryOrCreate"),
+            // Joined without a look at a slash at the end, as upstream does.
+            Volume::same("etcd-certs", &format!("{}/etcd", cluster.certificates_dir), false, "DirectoryOrCreate"),
         ],
         environment: environment(&[], &settings.extra_envs),
         annotation: Some((

@@ -7,6 +7,7 @@ use super::plan::Plan;
 use crate::api::{Client, create_or_update_all};
 use crate::failure::{Failure, Kind, Result};
 use crate::kubernetes::addons::{self, Coredns, KubeProxy};
+use crate::kubernetes::patches::Target;
 use crate::kubernetes::{kubelet, version};
 use crate::node::phase::Changes;
 
@@ -31,7 +32,7 @@ fn wanted(plan: &Plan, replicas: u32) -> Result<Vec<Value>> {
     let cluster = &plan.cluster;
     let images = version::images(cluster)?;
     let mut wanted = Vec::new();
-    if !cluster.dns.disabled {
+    if !cluster.dns.disabled && plan.phases.wants("addon/coredns") {
         let address = kubelet::dns_address(cluster);
         wanted.extend(addons::coredns(&Coredns {
             image: &images.coredns,
@@ -42,8 +43,9 @@ fn wanted(plan: &Plan, replicas: u32) -> Result<Vec<Value>> {
             replicas,
             named_probe_ports: plan.release.coredns_named_probe_ports,
         }));
+        patch(plan, &mut wanted, "Deployment", Target::CorednsDeployment)?;
     }
-    if !cluster.proxy.disabled {
+    if !cluster.proxy.disabled && plan.phases.wants("addon/kube-proxy") {
         let local = &plan.init.local_api_endpoint;
         let configuration = addons::configuration(
             plan.kube_proxy.as_ref(),
@@ -58,8 +60,17 @@ fn wanted(plan: &Plan, replicas: u32) -> Result<Vec<Value>> {
             generated: plan.kube_proxy.is_none(),
             proxy_environment: &proxy_environment(),
         }));
+        patch(plan, &mut wanted, "DaemonSet", Target::KubeProxyDaemonSet)?;
     }
     Ok(wanted)
+}
+
+/// Lays a person's patches over the object of a kind.
+fn patch(plan: &Plan, objects: &mut [Value], kind: &str, target: Target) -> Result<()> {
+    for object in objects.iter_mut().filter(|object| object["kind"] == kind) {
+        *object = plan.patches.apply(target, object.take())?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -7,8 +7,9 @@ use super::plan::Plan;
 use crate::event::Events;
 use crate::failure::{Failure, Kind, Result};
 use crate::host::Host;
-use crate::kubernetes::certificates::{Authority, CertificateOrder, KeyAlgorithm, KeyPool, issue, pki_paths};
-use crate::kubernetes::kubeconfig;
+use crate::kubernetes::certificates::{
+    Authority, CATALOGUE, CertificateOrder, KeyAlgorithm, KeyPool, PkiFile, Signer, all_at_once, issue, pki_paths,
+};
 use crate::node::phase::Changes;
 use crate::node::{defaults, files};
 use crate::secret::Secret;
@@ -17,9 +18,16 @@ use crate::secret::Secret;
 /// elsewhere, so after a broken run they are all made anew. Upstream's folder for what is under way.
 const UNDER_WAY: &str = "/etc/kubernetes/tmp/clusterctl-certificates";
 
+/// Where kubeconfigs lie, and by default certificates below.
+const KUBECONFIGS: &str = "/etc/kubernetes";
+
 /// Makes the certificates; answers with the cluster's CA and with keys for the kubeconfigs, which are made along with
 /// the others because it takes all cores.
-pub(super) async fn make(host: &dyn Host, plan: &Plan, events: &Events) -> Result<(Changes, (Authority, KeyPool))> {
+pub(in crate::node) async fn make(
+    host: &dyn Host,
+    plan: &Plan,
+    events: &Events,
+) -> Result<(Changes, (Authority, KeyPool))> {
     forget_half_written(host)?;
     let mut existing = BTreeMap::new();
     for path in pki_paths(&plan.cluster) {
@@ -28,11 +36,12 @@ pub(super) async fn make(host: &dyn Host, plan: &Plan, events: &Events) -> Resul
         }
     }
     let mut kubeconfigs = 0;
-    for entry in &kubeconfig::CATALOGUE {
+    for entry in super::kubeconfigs::wanted(plan) {
         kubeconfigs += usize::from(host.entry(&super::kubeconfigs::path(entry))?.is_none());
     }
+    let mut problems = super::kubeconfigs::wrong_with_external(host, plan, &existing)?;
     let now_seconds = defaults::now_seconds()?;
-    let algorithm: KeyAlgorithm = plan.cluster.encryption_algorithm.parse()?;
+    let algorithm: KeyAlgorithm = plan.cluster.key_algorithm().parse()?;
     let owned = plan.clone();
     // Keys are seconds of processor time: other work of the agent goes on meanwhile.
     let work = tokio::task::spawn_blocking(move || {
@@ -45,24 +54,42 @@ pub(super) async fn make(host: &dyn Host, plan: &Plan, events: &Events) -> Resul
             node_name: owned.node_name(),
             local: &owned.init.local_api_endpoint,
             now_seconds,
-            joining: false,
+            joining: owned.joining,
             kubelet_client_in_admins: false,
         };
         issue(&order, &existing, &mut keys).map(|issued| (issued, keys))
     });
-    let (issued, keys) =
-        work.await.map_err(|error| Failure::new(Kind::Internal, "making certificates broke off").because(&error))??;
+    let made = work.await;
+    let made = made.map_err(|error| Failure::new(Kind::Internal, "making certificates broke off").because(&error))?;
+    let (issued, keys) = match made {
+        Ok(made) => all_at_once(problems, KUBECONFIGS).map(|()| made)?,
+        // Without a list of files that are wrong there is nothing to add them to.
+        Err(failure) if problems.is_empty() => return Err(failure),
+        Err(failure) => {
+            problems.insert(0, failure.clone());
+            all_at_once(problems, KUBECONFIGS)?;
+            return Err(failure);
+        }
+    };
     for warning in issued.warnings {
         events.warn(warning);
     }
+    let missing = issued.files.iter().filter(|file| !plan.phases.wants(&phase_path(&file.path)));
+    let missing: Vec<&str> = missing.map(|file| file.path.as_str()).collect();
+    let files: Vec<&PkiFile> = issued.files.iter().filter(|file| !missing.contains(&file.path.as_str())).collect();
+    if let Some(authority) = unsigned(&missing, &files, kubeconfigs > 0) {
+        let path = plan.pki(&format!("{authority}.crt"));
+        let phase = phase_path(&format!("{authority}.crt")).replace('/', " ");
+        return Err(Failure::new(Kind::Configuration, format!("there is no {} to sign with", path.display()))
+            .advise(format!("run `clusterctl node init phase {phase}` first, or put the authority's files there")));
+    }
 
     let mut changes = Vec::new();
-    let paths: Vec<String> =
-        issued.files.iter().map(|file| plan.pki(&file.path).to_string_lossy().into_owned()).collect();
+    let paths: Vec<String> = files.iter().map(|file| plan.pki(&file.path).to_string_lossy().into_owned()).collect();
     if !paths.is_empty() {
         files::ensure(host, Path::new(UNDER_WAY), paths.join("\n").as_bytes(), 0o600)?;
     }
-    for file in &issued.files {
+    for file in files {
         let path = plan.pki(&file.path);
         files::ensure(host, &path, file.content.expose().as_bytes(), file.mode)?;
         if !file.path.ends_with(".key") {
@@ -71,6 +98,24 @@ pub(super) async fn make(host: &dyn Host, plan: &Plan, events: &Events) -> Resul
     }
     host.remove(Path::new(UNDER_WAY))?;
     Ok((changes, (issued.authority, keys)))
+}
+
+/// Path of the phase that makes a file below certificatesDir: `certs/etcd-ca` for `etcd/ca.key`.
+fn phase_path(file: &str) -> String {
+    let base_name = file.rsplit_once('.').map_or(file, |(base_name, _)| base_name);
+    format!("certs/{}", base_name.replace('/', "-"))
+}
+
+/// The authority that is not there, is not to be made in this run, and has something to sign in it.
+fn unsigned(missing: &[&str], files: &[&PkiFile], kubeconfigs: bool) -> Option<&'static str> {
+    let is_missing = |base_name: &str| missing.iter().any(|path| path.strip_suffix(".crt") == Some(base_name));
+    let signers = CATALOGUE.iter().filter_map(|entry| match entry.signer {
+        Signer::Authority(signer) => Some((entry.base_name, signer)),
+        Signer::Itself => None,
+    });
+    let mut needed = signers.filter(|(base_name, _)| files.iter().any(|file| file.path == format!("{base_name}.crt")));
+    let for_certificates = needed.find(|(_, signer)| is_missing(signer)).map(|(_, signer)| signer);
+    for_certificates.or((kubeconfigs && is_missing("ca")).then_some("ca"))
 }
 
 /// Removes what a broken run was writing; nothing was built on it yet.

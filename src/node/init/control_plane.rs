@@ -6,7 +6,8 @@ use super::plan::Plan;
 use crate::failure::Result;
 use crate::host::Host;
 use crate::kubernetes::configuration::EnvVar;
-use crate::kubernetes::manifests::{self, CA_DIRECTORIES, ManifestOrder};
+use crate::kubernetes::manifests::{self, CA_DIRECTORIES, EtcdMember, Manifest, ManifestOrder};
+use crate::kubernetes::patches::Target;
 use crate::node::files;
 use crate::node::phase::Changes;
 
@@ -15,9 +16,13 @@ const DIRECTORY: &str = "/etc/kubernetes/manifests";
 
 /// Which static pods are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Part {
+pub(in crate::node) enum Part {
     /// etcd and the API server, which need nobody.
     Server,
+    /// etcd alone: where its member joins others, the API server has to wait until that has a vote.
+    Etcd,
+    /// The API server alone.
+    ApiServer,
     /// The controller manager. Started before the API server takes requests it only takes processor time from it, and is
     /// refused its lease for seconds.
     ControllerManager,
@@ -26,9 +31,10 @@ pub(super) enum Part {
 }
 
 /// Whether the last manifest of a part is there.
-pub(super) fn there(host: &dyn Host, part: Part) -> Result<bool> {
+pub(in crate::node) fn there(host: &dyn Host, part: Part) -> Result<bool> {
     let name = match part {
-        Part::Server => "kube-apiserver",
+        Part::Server | Part::ApiServer => "kube-apiserver",
+        Part::Etcd => "etcd",
         Part::ControllerManager => "kube-controller-manager",
         Part::Scheduler => "kube-scheduler",
     };
@@ -41,7 +47,7 @@ pub(super) fn make_room(host: &dyn Host) -> Result<()> {
 }
 
 /// Writes the manifests of a part that are missing or differ.
-pub(super) fn write(host: &dyn Host, plan: &Plan, part: Part) -> Result<Changes> {
+pub(in crate::node) fn write(host: &dyn Host, plan: &Plan, part: Part) -> Result<Changes> {
     let mut ca_directories = Vec::new();
     for directory in CA_DIRECTORIES {
         if host.entry(Path::new(directory))?.is_some() {
@@ -50,6 +56,11 @@ pub(super) fn write(host: &dyn Host, plan: &Plan, part: Part) -> Result<Changes>
     }
     let proxy_environment: Vec<EnvVar> =
         proxy_environment().into_iter().map(|(name, value)| EnvVar { name, value, value_from: None }).collect();
+    // A member that has started never looks at them again, and rewriting them would only restart it.
+    let etcd_members = match plan.etcd_members.as_slice() {
+        [] => joined_members(host)?,
+        members => members.to_vec(),
+    };
     let order = ManifestOrder {
         cluster: &plan.cluster,
         local: &plan.init.local_api_endpoint,
@@ -58,27 +69,56 @@ pub(super) fn write(host: &dyn Host, plan: &Plan, part: Part) -> Result<Changes>
         ca_directories: &ca_directories,
         external_ca: host.entry(&plan.pki("ca.key"))?.is_none(),
         proxy_environment: &proxy_environment,
-        etcd_members: &[],
+        etcd_members: &etcd_members,
         etcd_tag: None,
     };
-    let wanted = match (part, &plan.cluster.etcd.local) {
-        (Part::Server, Some(etcd)) => {
-            host.create_directory(Path::new(&etcd.data_dir), 0o700)?;
-            vec![manifests::etcd(&order)?, manifests::api_server(&order)?]
+    let mut wanted = Vec::new();
+    if let (Part::Server | Part::Etcd, true, Some(etcd)) = (part, plan.phases.wants("etcd"), &plan.cluster.etcd.local) {
+        host.create_directory(Path::new(&etcd.data_dir), 0o700)?;
+        wanted.push((Target::Etcd, manifests::etcd(&order)?));
+    }
+    let component = match part {
+        Part::Etcd => None,
+        Part::Server | Part::ApiServer => {
+            Some(("control-plane/apiserver", Target::ApiServer, manifests::api_server(&order)?))
         }
-        (Part::Server, None) => vec![manifests::api_server(&order)?],
-        (Part::ControllerManager, _) => vec![manifests::controller_manager(&order)?],
-        (Part::Scheduler, _) => vec![manifests::scheduler(&order)?],
+        Part::ControllerManager => {
+            let manifest = manifests::controller_manager(&order)?;
+            Some(("control-plane/controller-manager", Target::ControllerManager, manifest))
+        }
+        Part::Scheduler => Some(("control-plane/scheduler", Target::Scheduler, manifests::scheduler(&order)?)),
     };
+    let component = component.filter(|(path, ..)| plan.phases.wants(path));
+    wanted.extend(component.map(|(_, target, manifest)| (target, manifest)));
+    if wanted.is_empty() {
+        return Ok(Vec::new());
+    }
     make_room(host)?;
     let mut changes = Vec::new();
-    for manifest in wanted {
+    for (target, manifest) in wanted {
+        let manifest = Manifest { pod: plan.patches.apply(target, manifest.pod)?, ..manifest };
         let path = Path::new(DIRECTORY).join(manifest.file_name());
         if files::ensure(host, &path, manifest.to_text().as_bytes(), 0o600)? {
             changes.push(format!("{} written", path.display()));
         }
     }
     Ok(changes)
+}
+
+/// The members that the host's etcd joined, as its static pod names them; none on the first control plane.
+pub(in crate::node) fn joined_members(host: &dyn Host) -> Result<Vec<EtcdMember>> {
+    let text = files::text(host, &Path::new(DIRECTORY).join("etcd.yaml"))?.unwrap_or_default();
+    let value = |flag: &str| {
+        text.lines().find_map(|line| Some(line.trim_start().trim_start_matches("- ").strip_prefix(flag)?.trim()))
+    };
+    if value("--initial-cluster-state=") != Some("existing") {
+        return Ok(Vec::new());
+    }
+    let members = value("--initial-cluster=").unwrap_or_default().split(',').filter_map(|member| {
+        let (name, peer_url) = member.split_once('=')?;
+        Some(EtcdMember { name: name.to_owned(), peer_url: peer_url.to_owned() })
+    });
+    Ok(members.collect())
 }
 
 /// The proxy variables of our environment (kubeadm.md section 4.1), sorted by name.
@@ -94,8 +134,9 @@ pub(super) fn proxy_environment() -> Vec<(String, String)> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Part, write};
+    use super::{Part, Plan, write};
     use crate::host::fake::FakeHost;
+    use crate::kubernetes::manifests::EtcdMember;
     use crate::node::init::plan::tests::plan;
 
     const PARTS: [Part; 3] = [Part::Server, Part::ControllerManager, Part::Scheduler];
@@ -110,5 +151,19 @@ mod tests {
         for part in PARTS {
             assert!(write(&host, &plan, part).unwrap().is_empty());
         }
+    }
+
+    #[test]
+    fn a_member_that_joined_keeps_the_members_it_was_started_with() {
+        let host = FakeHost::new();
+        let member =
+            |name: &str, address: &str| EtcdMember { name: name.into(), peer_url: format!("https://{address}:2380") };
+        let joining = Plan { etcd_members: vec![member("cp0", "10.0.0.10"), member("cp1", "10.0.0.11")], ..plan("") };
+        assert_eq!(write(&host, &joining, Part::Etcd).unwrap().len(), 1);
+        let text = host.text("/etc/kubernetes/manifests/etcd.yaml").unwrap();
+        assert!(text.contains("- --initial-cluster=cp0=https://10.0.0.10:2380,cp1=https://10.0.0.11:2380\n"), "{text}");
+        assert!(write(&host, &plan(""), Part::Etcd).unwrap().is_empty());
+        assert_eq!(write(&host, &plan(""), Part::ApiServer).unwrap().len(), 1);
+        assert!(write(&host, &plan(""), Part::Server).unwrap().is_empty());
     }
 }

@@ -23,10 +23,10 @@ const LABELS: [&str; 2] =
 pub(in crate::node) const SOCKET_ANNOTATION: &str = "kubeadm.alpha.kubernetes.io/cri-socket";
 
 /// The link to the certificate a kubelet rotates.
-const ROTATED: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
+pub(in crate::node) const ROTATED: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
 
 /// Waits for the Node and marks it.
-pub(super) async fn mark(client: &Client, plan: &Plan) -> Result<(Changes, ())> {
+pub(in crate::node) async fn mark(client: &Client, plan: &Plan) -> Result<(Changes, ())> {
     let name = plan.node_name();
     let node = &plan.init.node_registration;
     let annotation = (!plan.release.uses_instance_config(&plan.cluster)).then_some(node.cri_socket.as_str());
@@ -62,14 +62,8 @@ fn patch(node: &Value, taints: &[Taint], annotation: Option<&str>) -> Option<Val
     let there = node.pointer("/spec/taints").and_then(Value::as_array).cloned().unwrap_or_default();
     let is =
         |taint: &Taint, other: &Value| other["key"] == taint.key.as_str() && other["effect"] == taint.effect.as_str();
-    let missing: Vec<Value> = taints
-        .iter()
-        .filter(|taint| !there.iter().any(|other| is(taint, other)))
-        .map(|taint| match taint.value.is_empty() {
-            true => json!({ "key": taint.key, "effect": taint.effect }),
-            false => json!({ "key": taint.key, "value": taint.value, "effect": taint.effect }),
-        })
-        .collect();
+    let missing: Vec<Value> =
+        taints.iter().filter(|taint| !there.iter().any(|other| is(taint, other))).map(|taint| json!(taint)).collect();
     if labelled && annotated && missing.is_empty() {
         return None;
     }

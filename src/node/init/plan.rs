@@ -6,48 +6,104 @@ use std::path::{Path, PathBuf};
 use semver::Version;
 use serde_json::Value;
 
+use super::control_plane::joined_members;
 use crate::event::Events;
 use crate::fact::Facts;
 use crate::failure::{Failure, Kind, Result};
 use crate::host::Host;
-use crate::kubernetes::configuration::{self, ClusterConfiguration, InitConfiguration, subnets};
+use crate::kubernetes::configuration::{
+    self, ClusterConfiguration, InitConfiguration, JoinConfiguration, JoinControlPlane, subnets,
+};
+use crate::kubernetes::manifests::EtcdMember;
+use crate::kubernetes::patches::Patches;
 use crate::kubernetes::version::{self, Release};
 use crate::message::InitOrder;
-use crate::node::defaults;
+use crate::node::phases::{self, Selection};
+use crate::node::rehearse::Door;
+use crate::node::{defaults, patches, phase};
+
+/// Phases of `join` by what they are in `init`.
+const JOINING: &[(&str, &str)] = &[
+    ("control-plane-prepare/certs", "certs"),
+    ("control-plane-prepare/kubeconfig", "kubeconfig"),
+    ("control-plane-prepare/control-plane", "control-plane"),
+    ("etcd-join", "etcd"),
+    ("wait-control-plane", "wait-control-plane"),
+];
 
 /// The plan of one `init`.
 #[derive(Debug, Clone)]
-pub(super) struct Plan {
+pub(in crate::node) struct Plan {
     /// Completed and valid.
-    pub(super) init: InitConfiguration,
+    pub(in crate::node) init: InitConfiguration,
     /// Completed and valid.
-    pub(super) cluster: ClusterConfiguration,
+    pub(in crate::node) cluster: ClusterConfiguration,
     /// What a person wants of the kubelets.
-    pub(super) kubelet: Option<Value>,
+    pub(in crate::node) kubelet: Option<Value>,
     /// What a person wants of kube-proxy.
-    pub(super) kube_proxy: Option<Value>,
+    pub(in crate::node) kube_proxy: Option<Value>,
     /// Whether a person gave bootstrap tokens; else one that is there may serve.
-    pub(super) tokens_given: bool,
+    pub(in crate::node) tokens_given: bool,
     /// Whether hosts are waiting to join.
-    pub(super) issue_ticket: bool,
+    pub(in crate::node) issue_ticket: bool,
+    /// What a person lays over what is made.
+    pub(in crate::node) patches: Patches,
+    /// How the API server is reached.
+    pub(in crate::node) door: Door,
+    /// Whether control planes are waiting to join.
+    pub(in crate::node) upload_certificates: bool,
+    /// Whether the host joins a cluster that is there: what all control planes share is never made then.
+    pub(in crate::node) joining: bool,
+    /// Whether the host has joined its cluster some time before.
+    pub(in crate::node) joined_before: bool,
+    /// etcd's members, the host's own included, when it has just been added to them; empty on the first control plane, and
+    /// on one whose member has started.
+    pub(in crate::node) etcd_members: Vec<EtcdMember>,
+    /// Which phases are done.
+    pub(in crate::node) phases: Selection,
     /// The host's own name, lower case.
-    pub(super) hostname: String,
+    pub(in crate::node) hostname: String,
     /// The version that is made.
-    pub(super) version: Version,
+    pub(in crate::node) version: Version,
     /// What is special about it.
-    pub(super) release: &'static Release,
+    pub(in crate::node) release: &'static Release,
 }
-
-/// Phases that can be left out; a cluster remembers that they were (kubeadm.md section 16.3).
-const COREDNS_PHASES: &[&str] = &["addon", "addon/coredns", "addon/all"];
-const KUBE_PROXY_PHASES: &[&str] = &["addon", "addon/kube-proxy", "addon/all"];
 
 impl Plan {
     /// Reads an order.
     ///
     /// # Errors
     /// Kind `Configuration` for what the documents say; kind `Preflight` when the host has no address to announce.
-    pub(super) fn load(host: &dyn Host, facts: &Facts, order: &InitOrder, events: &Events) -> Result<Self> {
+    pub(in crate::node) fn load(host: &dyn Host, facts: &Facts, order: &InitOrder, events: &Events) -> Result<Self> {
+        let plan = Self::load_phases(host, facts, order, None, events)?;
+        if plan.init.dry_run {
+            return Err(Failure::new(
+                Kind::Configuration,
+                "InitConfiguration asks for a dry run, and `up` does for real",
+            )
+            .advise("take dryRun out; `clusterctl node init --dry-run` on the host says what would be done"));
+        }
+        if plan.issue_ticket && !plan.phases.wants("bootstrap-token") {
+            return Err(Failure::new(
+                Kind::Configuration,
+                "skipPhases leaves out bootstrap-token, without which no other host can join",
+            )
+            .advise("take bootstrap-token out of skipPhases, or the other hosts out of the inventory"));
+        }
+        Ok(plan)
+    }
+
+    /// Reads an order of which only one phase is wanted, or all.
+    ///
+    /// # Errors
+    /// As [`Plan::load`]; kind `Usage` for a phase there is not.
+    pub(in crate::node) fn load_phases(
+        host: &dyn Host,
+        facts: &Facts,
+        order: &InitOrder,
+        only: Option<&str>,
+        events: &Events,
+    ) -> Result<Self> {
         let documents = configuration::load(order.configuration.expose())?;
         for warning in &documents.warnings {
             events.warn(warning.clone());
@@ -63,22 +119,16 @@ impl Plan {
         let tokens_given = !init.bootstrap_tokens.is_empty();
         init.complete(&defaults::of(host, facts)?)?;
         cluster.complete(init.local_api_endpoint.bind_port)?;
-        for skipped in &init.skip_phases {
-            let skipped = skipped.as_str();
-            cluster.dns.disabled |= COREDNS_PHASES.contains(&skipped);
-            cluster.proxy.disabled |= KUBE_PROXY_PHASES.contains(&skipped);
-            if !COREDNS_PHASES.contains(&skipped) && !KUBE_PROXY_PHASES.contains(&skipped) {
-                events.warn(format!("phase {skipped} is not left out: only the phases of add-ons can be"));
-            }
-        }
+        let phases = phases::INIT.select(only, &init.skip_phases)?;
+        // A cluster remembers that add-ons were left out (kubeadm.md section 16.3).
+        let left_out = phases::INIT.select(None, &init.skip_phases)?;
+        cluster.dns.disabled |= !left_out.wants("addon/coredns");
+        cluster.proxy.disabled |= !left_out.wants("addon/kube-proxy");
         init.validate()?;
         cluster.validate()?;
-        if init.dry_run {
-            return Err(Failure::new(Kind::Configuration, "InitConfiguration asks for a dry run")
-                .advise("use `clusterctl plan` to see what would be done"));
-        }
         let version = version::parse(&cluster.kubernetes_version)?;
         let release = Release::of(&version)?;
+        let patches = patches::read(host, init.patches.as_ref(), release, events)?;
         Ok(Self {
             init,
             cluster,
@@ -86,24 +136,91 @@ impl Plan {
             kube_proxy: documents.kube_proxy,
             tokens_given,
             issue_ticket: order.issue_ticket,
+            patches,
+            door: Door::Real,
+            upload_certificates: order.upload_certificates,
+            joining: false,
+            joined_before: !joined_members(host)?.is_empty(),
+            etcd_members: Vec::new(),
+            phases,
             hostname: facts.hostname.clone(),
             version,
             release,
         })
     }
 
+    /// The plan of a control plane that joins: the cluster's own configuration with this node's on top, as kubeadm lays it
+    /// (kubeadm.md section 10.2).
+    pub(in crate::node) fn joining(
+        join: &JoinConfiguration,
+        control_plane: &JoinControlPlane,
+        cluster: ClusterConfiguration,
+        version: Version,
+        release: &'static Release,
+        hostname: &str,
+    ) -> Self {
+        let init = InitConfiguration {
+            node_registration: join.node_registration.clone(),
+            local_api_endpoint: control_plane.local_api_endpoint.clone(),
+            patches: join.patches.clone(),
+            timeouts: join.timeouts,
+            ..InitConfiguration::default()
+        };
+        Self {
+            init,
+            cluster,
+            kubelet: None,
+            kube_proxy: None,
+            tokens_given: false,
+            issue_ticket: false,
+            upload_certificates: false,
+            joining: true,
+            joined_before: false,
+            etcd_members: Vec::new(),
+            patches: Patches::default(),
+            door: Door::Real,
+            phases: Selection::whole(&phases::INIT),
+            hostname: hostname.to_owned(),
+            version,
+            release,
+        }
+    }
+
+    /// The plan with a person's patches, and without what these phases of `join` leave out.
+    pub(in crate::node) fn laid_out(mut self, patches: &Patches, joining: &Selection) -> Self {
+        let left_out: Vec<&str> =
+            JOINING.iter().filter(|(phase, _)| !joining.wants(phase)).map(|(_, path)| *path).collect();
+        self.phases = self.phases.without(&left_out);
+        self.patches = patches.clone();
+        self
+    }
+
+    /// A phase that is left out unless any of `path` is wanted; `id` is that of the step a person sees.
+    pub(super) async fn phase<T: Default>(
+        &self,
+        events: &Events,
+        (path, id): (&str, &str),
+        title: &str,
+        work: impl Future<Output = Result<(phase::Changes, T)>>,
+    ) -> Result<(u32, T)> {
+        if !self.phases.wants(path) {
+            return Ok((0, T::default()));
+        }
+        phase::phase(events, id, title, work).await
+    }
+
     /// Name of the Node.
-    pub(super) fn node_name(&self) -> &str {
+    pub(in crate::node) fn node_name(&self) -> &str {
         &self.init.node_registration.name
     }
 
     /// A path below certificatesDir.
-    pub(super) fn pki(&self, path: &str) -> PathBuf {
+    pub(in crate::node) fn pki(&self, path: &str) -> PathBuf {
         Path::new(&self.cluster.certificates_dir).join(path)
     }
 
     /// Addresses whose families this node must forward: its own, and those of pods and services.
-    pub(super) fn addresses(&self) -> Vec<IpAddr> {
+    pub(in crate::node) fn addresses(&self) -> Vec<IpAddr> {
         let networks = [&self.cluster.networking.service_subnet, &self.cluster.networking.pod_subnet];
         let networks =
             networks.into_iter().filter_map(|list| subnets(list).ok()).flat_map(|networks| networks.into_iter());
@@ -114,6 +231,8 @@ impl Plan {
 
 #[cfg(test)]
 pub(in crate::node) mod tests {
+    use rstest::rstest;
+
     use super::Plan;
     use crate::event::Events;
     use crate::fact::{Facts, LinkAddress, Route};
@@ -139,7 +258,7 @@ pub(in crate::node) mod tests {
             "apiVersion: kubeadm.k8s.io/v1beta4\nkind: ClusterConfiguration\nkubernetesVersion: 1.36.3\n\
              encryptionAlgorithm: ECDSA-P256\nnetworking: {{podSubnet: 10.244.0.0/16}}\n{more}"
         ));
-        InitOrder { configuration, issue_ticket: true }
+        InitOrder { configuration, issue_ticket: true, upload_certificates: false }
     }
 
     /// A plan with quick keys for the host cp1.
@@ -163,9 +282,20 @@ pub(in crate::node) mod tests {
         assert!(plan.cluster.proxy.disabled && !plan.cluster.dns.disabled);
     }
 
+    #[rstest]
+    #[case("dryRun: true", "InitConfiguration asks for a dry run")]
+    #[case("skipPhases: [bootstrap-token]", "skipPhases leaves out bootstrap-token")]
+    #[case("skipPhases: [bootstrap]", "invalid phase name")]
+    #[case("patches: {directory: /none}", "there is no folder of patches /none")]
+    fn orders_that_cannot_be_followed(#[case] more: &str, #[case] sentence: &str) {
+        let order = order(&format!("---\napiVersion: kubeadm.k8s.io/v1beta4\nkind: InitConfiguration\n{more}\n"));
+        let failure = Plan::load(&FakeHost::new(), &facts(), &order, &Events::nowhere()).unwrap_err();
+        assert!(failure.sentence.starts_with(sentence), "{failure}");
+    }
+
     #[test]
     fn an_order_without_documents_is_refused() {
-        let order = InitOrder { configuration: Secret::new(""), issue_ticket: true };
+        let order = InitOrder { configuration: Secret::new(""), issue_ticket: true, upload_certificates: false };
         let failure = Plan::load(&FakeHost::new(), &facts(), &order, &Events::nowhere()).unwrap_err();
         assert!(failure.sentence.starts_with("there is neither"), "{failure}");
     }

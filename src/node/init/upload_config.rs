@@ -9,11 +9,16 @@ use crate::node::phase::Changes;
 
 /// Writes kubeadm-config and kubelet-config, and who may read them.
 pub(super) async fn upload(client: &Client, plan: &Plan, kubelet: &KubeletConfiguration) -> Result<(Changes, ())> {
-    let mut wanted = vec![objects::kubeadm_config(&plan.cluster)];
-    wanted.extend(rbac::kubeadm_config());
-    // Never with what is special about this node: see '1.37 and corrections', F.
-    wanted.push(objects::kubelet_config(&kubelet.document, kubelet.generated));
-    wanted.extend(rbac::kubelet_config());
+    let mut wanted = Vec::new();
+    if plan.phases.wants("upload-config/kubeadm") {
+        wanted.push(objects::kubeadm_config(&plan.cluster));
+        wanted.extend(rbac::kubeadm_config());
+    }
+    if plan.phases.wants("upload-config/kubelet") {
+        // Never with what is special about this node: see '1.37 and corrections', F.
+        wanted.push(objects::kubelet_config(&kubelet.document, kubelet.generated));
+        wanted.extend(rbac::kubelet_config());
+    }
     let changes = create_or_update_all(client, &wanted, plan.init.timeouts.kubernetes_api_call.0).await?;
     Ok((changes, ()))
 }

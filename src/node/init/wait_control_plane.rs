@@ -24,20 +24,41 @@ use crate::node::phase::Changes;
 ///
 /// # Errors
 /// Kind `Cluster` with the last lines of API server, etcd and kubelet.
-pub(super) async fn api_server(host: &dyn Host, plan: &Plan) -> Result<(Changes, Client)> {
+pub(in crate::node) async fn api_server(host: &dyn Host, plan: &Plan) -> Result<(Changes, Client)> {
     let admin = Client::from_kubeconfig(&kubeconfigs::local(host, plan, &ADMIN)?).await?;
     let super_admin = match kubeconfigs::local(host, plan, &SUPER_ADMIN) {
         Ok(text) => Some(Client::from_kubeconfig(&text).await?),
         Err(_) => None,
     };
     let limit = plan.init.timeouts.control_plane_component_health_check.0;
-    match administrators(&admin, super_admin.as_ref(), limit).await {
+    let administrators = match plan.joining {
+        true => joined_administrators(&admin, limit).await.map(|()| false),
+        false => administrators(&admin, super_admin.as_ref(), limit).await,
+    };
+    match administrators {
         Ok(created) => {
             let change = created.then(|| format!("ClusterRoleBinding {} created", rbac::ADMINISTRATORS));
             Ok((change.into_iter().collect(), admin))
         }
         Err(failure) => Err(diagnosis::explain(host, failure, &["kube-apiserver", "etcd"]).await),
     }
+}
+
+/// Waits until a joined control plane's API server takes objects: the binding of the administrators, which is there. Their
+/// rights come a moment later than its first answer, when it has read the roles.
+async fn joined_administrators(admin: &Client, limit: Duration) -> Result<()> {
+    let binding = rbac::cluster_admins();
+    let admin = admin.clone().hurried(Duration::from_secs(5));
+    let wait = Wait::new("the API server", "take objects", limit).every(Duration::from_millis(50));
+    wait.until(async || match admin.create(&binding).await {
+        Ok(_) => Ok(Look::There(())),
+        Err(problem) if problem.is_already_there() => Ok(Look::There(())),
+        Err(problem) if problem.is_unauthorized() => {
+            Err(problem.failure(format!("{} does not accept admin.conf", admin.server())))
+        }
+        Err(problem) => Ok(Look::NotYet(problem.to_string())),
+    })
+    .await
 }
 
 /// Makes the binding of the administrators; `true` when it was not there.
@@ -76,7 +97,7 @@ async fn administrators(admin: &Client, super_admin: Option<&Client>, limit: Dur
 ///
 /// # Errors
 /// Kind `Cluster` with the last lines of the component that is not.
-pub(super) async fn components(host: &dyn Host, plan: &Plan) -> Result<()> {
+pub(in crate::node) async fn components(host: &dyn Host, plan: &Plan) -> Result<()> {
     let limit = plan.init.timeouts.control_plane_component_health_check.0;
     let waits = probes(plan).into_iter().map(|probe| async move {
         match probe.wait(limit).await {
@@ -114,7 +135,7 @@ fn value<'a>(arguments: &'a [Arg], name: &str) -> Option<&'a str> {
 mod tests {
     use std::time::Duration;
 
-    use super::{administrators, probes};
+    use super::{administrators, joined_administrators, probes};
     use crate::api::fake::FakeApi;
     use crate::node::init::plan::tests::plan;
 
@@ -141,6 +162,15 @@ mod tests {
         api.refuse_next(1, 403, "Forbidden");
         let failure = administrators(&api.client().await, None, Duration::from_secs(60)).await.unwrap_err();
         assert!(failure.advice.unwrap().contains("super-admin.conf"));
+    }
+
+    #[tokio::test]
+    async fn a_joined_api_server_is_given_time_to_read_its_roles() {
+        let api = FakeApi::start().await;
+        let client = api.client().await;
+        administrators(&client, None, Duration::from_secs(1)).await.unwrap();
+        api.refuse_next(3, 403, "Forbidden");
+        assert_eq!(joined_administrators(&client, Duration::from_secs(5)).await, Ok(()));
     }
 
     #[test]

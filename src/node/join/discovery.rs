@@ -1,18 +1,24 @@
-//! Discovery: from a token and a pin to a cluster that can be trusted (kubeadm.md section 9).
+//! Discovery: from a token and a pin, or a file, to a cluster that can be trusted (kubeadm.md section 9).
+
+mod file;
+#[cfg(test)]
+mod tls_server;
 
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use crate::api::wait::{Look, Wait};
 use crate::api::{Access, Client, Identity, Problem, Trust};
+use crate::event::Events;
 use crate::failure::{Failure, Kind, Result};
 use crate::host::Host;
-use crate::kubernetes::certificates::public_key_hash;
-use crate::kubernetes::configuration::{BootstrapTokenDiscovery, Discovery};
+use crate::kubernetes::certificates::{Certificate, OutOfTime, public_key_hash};
+use crate::kubernetes::configuration::{BootstrapTokenDiscovery, Discovery, documents};
 use crate::kubernetes::jws;
 use crate::kubernetes::kubeconfig::{Cluster, Kubeconfig};
+use crate::kubernetes::text;
 use crate::kubernetes::token::Token;
-use crate::node::files;
+use crate::node::defaults;
 use crate::secret::Secret;
 
 /// cluster-info is a few KiB; whoever answers before we trust it gets no more of our memory than this.
@@ -32,16 +38,40 @@ pub(super) struct Found {
     pub(super) server: String,
     /// The cluster's CA, PEM.
     pub(super) ca_pem: String,
+    /// A kubeconfig with credentials, where the discovery file had some; everything it needs is inside of it.
+    pub(super) credentials: Option<Secret>,
+}
+
+/// Whether two PEM texts name the same authority: a file may hold more certificates than the one that signs.
+pub(super) fn same_authority(one: &str, other: &str) -> bool {
+    let read = |text: &str| Certificate::parse_pem(text).unwrap_or_default();
+    let (first, second) = (read(one), read(other));
+    one.trim() == other.trim() || first.iter().any(|certificate| second.contains(certificate))
+}
+
+/// A kubeconfig that leads to another server; everything else in it stays, also what we do not know.
+pub(super) fn pointed_to(kubeconfig: &Secret, server: &str) -> Result<Secret> {
+    let mut document = documents(kubeconfig.expose())?.into_iter().next().unwrap_or_default();
+    for named in document["clusters"].as_array_mut().into_iter().flatten() {
+        named["cluster"]["server"] = server.into();
+    }
+    Ok(Secret::new(text::yaml(&document)))
 }
 
 /// Finds the cluster.
 ///
 /// # Errors
-/// Kind `Configuration` for a wrong token or pin; kind `Cluster` for one that does not answer or does not prove itself.
-pub(super) async fn discover(host: &dyn Host, discovery: &Discovery, limit: Duration) -> Result<Found> {
+/// Kind `Configuration` for a wrong token, pin or file; kind `Cluster` for a cluster that does not answer or does not
+/// prove itself.
+pub(super) async fn discover(
+    host: &dyn Host,
+    discovery: &Discovery,
+    limit: Duration,
+    events: &Events,
+) -> Result<Found> {
     match (&discovery.bootstrap_token, &discovery.file) {
         (Some(by_token), _) => with_token(by_token, limit).await,
-        (None, Some(by_file)) => with_file(host, &by_file.kube_config_path),
+        (None, Some(by_file)) => file::discover(host, &by_file.kube_config_path, limit, events).await,
         (None, None) => Err(Failure::new(Kind::Configuration, "the JoinConfiguration says nothing about discovery")),
     }
 }
@@ -60,8 +90,9 @@ async fn with_token(settings: &BootstrapTokenDiscovery, limit: Duration) -> Resu
     let cluster = verified(&first, &token, &pins)
         .map_err(|failure| Failure { sentence: format!("{}: {}", endpoint, failure.sentence), ..failure })?;
     let ca_pem = ca_of(&cluster)?;
+    in_time(&ca_pem, defaults::now_seconds()?)?;
     if pins.is_empty() {
-        return Ok(Found { server: cluster.server, ca_pem });
+        return Ok(Found { server: cluster.server, ca_pem, credentials: None });
     }
     let second = fetch(&server, Trust::Authority(ca_pem.clone()), &token, limit).await?;
     if second.kubeconfig != first.kubeconfig {
@@ -71,7 +102,38 @@ async fn with_token(settings: &BootstrapTokenDiscovery, limit: Duration) -> Resu
         )
         .advise("see who answers at that address: somebody may stand between this host and the API server"));
     }
-    Ok(Found { server: cluster.server, ca_pem })
+    Ok(Found { server: cluster.server, ca_pem, credentials: None })
+}
+
+/// A cluster whose CA is out of its time cannot be joined: nobody's certificate would be accepted. Of several CAs one must
+/// be in its time.
+fn in_time(ca_pem: &str, now_seconds: u64) -> Result<()> {
+    let unreadable =
+        |failure: Failure| Failure::new(Kind::Cluster, "the cluster's CA certificate cannot be read").because(&failure);
+    let authorities = Certificate::parse_pem(ca_pem).map_err(unreadable)?;
+    let mut out: Vec<_> = authorities.iter().filter_map(|one| one.out_of_time(now_seconds)).collect();
+    if out.len() < authorities.len() {
+        return Ok(());
+    }
+    let why = out.swap_remove(0);
+    Err(Failure::new(Kind::Cluster, format!("the cluster's CA certificate {}", why.words())).advise(match why {
+        OutOfTime::Expired(_) => "set the clock of this host if it is wrong; else the cluster needs a new CA first",
+        OutOfTime::NotYet(_) => CLOCK,
+    }))
+}
+
+/// What to do about a certificate whose time has not come.
+const CLOCK: &str = "set the clock of this host, and see that its time is kept (chrony, systemd-timesyncd)";
+
+/// What to do about a server whose certificate is not accepted.
+fn advice_on(untrusted: &str) -> &'static str {
+    if untrusted.contains("has expired") {
+        "renew it there with `clusterctl node certs renew apiserver`, or set the clock of this host if it is wrong"
+    } else if untrusted.contains("clock") {
+        CLOCK
+    } else {
+        "see who answers at that address: it is not the cluster that is looked for, or it has new certificates"
+    }
 }
 
 /// What the ConfigMap cluster-info says, as far as we read it.
@@ -94,6 +156,9 @@ async fn fetch(server: &str, trust: Trust, token: &Token, limit: Duration) -> Re
             let object = match client.get("ConfigMap", Some("kube-public"), "cluster-info").await {
                 Ok(Some(object)) => object,
                 Ok(None) => return Ok(Look::NotYet("there is no ConfigMap kube-public/cluster-info".to_owned())),
+                Err(Problem::Untrusted(why)) => {
+                    return Err(Failure::new(Kind::Cluster, why.clone()).advise(advice_on(&why)));
+                }
                 Err(problem @ Problem::Unreadable(_)) => {
                     return Err(problem.failure(format!("{server} is no API server of a cluster")));
                 }
@@ -170,106 +235,5 @@ fn ca_of(cluster: &Cluster) -> Result<String> {
     cluster.ca_pem().map_err(|failure| Failure::new(Kind::Cluster, "its cluster-info holds no CA").because(&failure))
 }
 
-/// A kubeconfig that a person brought is trusted as it is (kubeadm.md section 9.2).
-fn with_file(host: &dyn Host, path: &str) -> Result<Found> {
-    if path.starts_with("https://") || path.starts_with("http://") {
-        return Err(Failure::new(Kind::Configuration, format!("a discovery file is not fetched from {path}"))
-            .advise("put the file on the host and name its path"));
-    }
-    let unusable = |cause: Failure| {
-        Failure::new(Kind::Configuration, format!("{path} cannot be used for discovery")).because(&cause)
-    };
-    let text = files::text(host, std::path::Path::new(path))?
-        .ok_or_else(|| Failure::new(Kind::Configuration, format!("there is no discovery file {path}")))?;
-    let kubeconfig = Kubeconfig::parse(&text).map_err(unusable)?;
-    let cluster = kubeconfig
-        .current_cluster()
-        .ok_or_else(|| unusable(Failure::new(Kind::Configuration, "its current context names no cluster")))?;
-    let ca_pem = match &cluster.certificate_authority {
-        Some(file) if cluster.certificate_authority_data.is_none() => files::text(host, std::path::Path::new(file))?
-            .ok_or_else(|| unusable(Failure::new(Kind::Configuration, format!("its CA file {file} is not there"))))?,
-        _ => cluster.ca_pem().map_err(unusable)?,
-    };
-    Ok(Found { server: cluster.server.clone(), ca_pem })
-}
-
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use rstest::rstest;
-    use serde_json::json;
-
-    use super::{ClusterInfo, fetch, pins, verified};
-    use crate::api::Trust;
-    use crate::api::fake::FakeApi;
-    use crate::kubernetes::certificates::{Authority, KeyAlgorithm, PrivateKey};
-    use crate::kubernetes::jws;
-    use crate::kubernetes::kubeconfig::Kubeconfig;
-    use crate::kubernetes::token::Token;
-
-    fn token(text: &str) -> Token {
-        Token::parse(text).unwrap()
-    }
-
-    fn signed() -> (ClusterInfo, Token, String) {
-        let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap();
-        let authority = Authority::fresh("kubernetes", key, 1_800_000_000, 3600).unwrap();
-        let kubeconfig =
-            Kubeconfig::cluster_info("https://10.0.0.11:6443", authority.pem()).to_text().expose().to_owned();
-        let token = token("abcdef.0123456789abcdef");
-        let signature = jws::sign(&kubeconfig, &token);
-        (ClusterInfo { kubeconfig, signature }, token, authority.certificates()[0].public_key_hash())
-    }
-
-    #[test]
-    fn a_signed_and_pinned_cluster_is_trusted() {
-        let (info, token, pin) = signed();
-        assert_eq!(verified(&info, &token, &[pin]).unwrap().server, "https://10.0.0.11:6443");
-    }
-
-    #[test]
-    fn an_altered_text_is_not() {
-        let (mut info, token, pin) = signed();
-        info.kubeconfig = info.kubeconfig.replace("10.0.0.11", "10.6.6.6");
-        let failure = verified(&info, &token, &[pin]).unwrap_err();
-        assert_eq!(failure.sentence, "its cluster-info is not signed with our bootstrap token");
-    }
-
-    #[test]
-    fn another_authority_is_not() {
-        let (info, token, _) = signed();
-        let failure = verified(&info, &token, &[format!("sha256:{}", "0".repeat(64))]).unwrap_err();
-        assert_eq!(failure.sentence, "its CA certificate has none of the hashes we were given");
-    }
-
-    #[rstest]
-    #[case("sha256:", false)]
-    #[case("md5:0123", false)]
-    #[case("SHA256:00112233445566778899AABBCCDDEEFF00112233445566778899aabbccddeeff", true)]
-    fn a_pin_has_one_form(#[case] text: &str, #[case] good: bool) {
-        assert_eq!(pins(&[text.to_owned()]).is_ok(), good);
-    }
-
-    #[tokio::test]
-    async fn a_token_the_cluster_does_not_know_is_named_without_its_secret() {
-        let api = FakeApi::start().await;
-        api.put(json!({"kind": "ConfigMap", "metadata": {"name": "cluster-info", "namespace": "kube-public"},
-            "data": {"kubeconfig": "x", "jws-kubeconfig-zzzzzz": "y"}}));
-        let token = token("abcdef.0123456789abcdef");
-        let failure = fetch(&api.server(), Trust::Unverified, &token, Duration::from_millis(400)).await.unwrap_err();
-        assert!(failure.to_string().ends_with("does not know the bootstrap token abcdef"), "{failure}");
-        assert!(!failure.to_string().contains("0123456789"));
-        assert!(failure.advice.unwrap().contains("fresh token"));
-    }
-
-    #[tokio::test]
-    async fn an_endless_answer_is_cut_off() {
-        let api = FakeApi::start().await;
-        api.put(json!({"kind": "ConfigMap", "metadata": {"name": "cluster-info", "namespace": "kube-public"},
-            "data": {"kubeconfig": "x".repeat(1 << 20)}}));
-        let token = token("abcdef.0123456789abcdef");
-        let failure = fetch(&api.server(), Trust::Unverified, &token, Duration::from_secs(60)).await.unwrap_err();
-        assert!(failure.sentence.ends_with("is no API server of a cluster"), "{failure}");
-    }
-}
+mod tests;

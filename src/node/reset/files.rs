@@ -10,7 +10,9 @@ use crate::failure::Result;
 use crate::host::{Command, Host};
 use crate::kubernetes::podnetwork::UNIT;
 use crate::message::ResetOrder;
+use crate::node::etcd::Trace;
 use crate::node::network;
+use crate::secret::Secret;
 
 /// kubeconfigs of a node (kubeadm.md section 12).
 const KUBECONFIGS: &[&str] = &[
@@ -22,10 +24,13 @@ const KUBECONFIGS: &[&str] = &[
     "/etc/kubernetes/scheduler.conf",
 ];
 
+/// Upstream's folder for copies and for what is under way.
+const TEMPORARY: &str = "/etc/kubernetes/tmp";
+
 /// Directories that only Kubernetes fills.
 const DIRECTORIES: &[&str] = &[
     "/etc/kubernetes/manifests",
-    "/etc/kubernetes/tmp",
+    TEMPORARY,
     "/var/lib/kubelet",
     "/var/lib/cni",
     "/var/log/pods",
@@ -35,6 +40,7 @@ const DIRECTORIES: &[&str] = &[
 
 /// Directories that are removed when nothing else is in them, the inner ones first.
 const DIRECTORIES_IF_EMPTY: &[&str] = &[
+    TEMPORARY,
     "/etc/kubernetes",
     "/usr/libexec/kubernetes/kubelet-plugins/volume/exec",
     "/usr/libexec/kubernetes/kubelet-plugins/volume",
@@ -54,8 +60,12 @@ pub(super) fn traces(host: &dyn Host) -> Result<Traces> {
     };
     let certificates =
         flag(&api_server, "--client-ca-file=").and_then(|file| Some(file.strip_suffix("/ca.crt")?.to_owned()));
+    let certificates = absolute(certificates, "/etc/kubernetes/pki");
+    let admin = text("/etc/kubernetes/admin.conf")?;
     Ok(Traces {
-        certificates: absolute(certificates, "/etc/kubernetes/pki"),
+        etcd: Trace::read(host, &etcd, &certificates)?,
+        admin: Some(admin).filter(|text| !text.is_empty()).map(Secret::new),
+        certificates,
         etcd_data: absolute(flag(&etcd, "--data-dir="), "/var/lib/etcd"),
         bridge: bridge(host)?,
     })
@@ -90,16 +100,35 @@ pub(super) async fn remove(host: &dyn Host, traces: &Traces, order: &ResetOrder,
     for path in KUBECONFIGS.iter().map(PathBuf::from).chain([network::cni_file()]) {
         sweep.changes_of(remove_file(host, &path), &format!("{} removed", path.display()));
     }
-    let mut directories: Vec<PathBuf> = DIRECTORIES.iter().map(PathBuf::from).collect();
+    let kept = |directory: &&&str| !order.keep_temporary || **directory != TEMPORARY;
+    let mut directories: Vec<PathBuf> = DIRECTORIES.iter().filter(kept).map(PathBuf::from).collect();
     directories.push(traces.certificates.clone());
+    let named = order.certificates.as_ref().map(PathBuf::from).filter(|named| *named != traces.certificates);
+    directories.extend(named.filter(|named| safe_to_empty(named)));
     if !order.keep_data {
         directories.push(traces.etcd_data.clone());
     }
     for directory in directories {
         sweep.changes_of(remove_directory(host, &directory), &format!("{} removed", directory.display()));
     }
+    if order.keep_temporary {
+        remove_own_notes(host, sweep);
+    }
     for directory in DIRECTORIES_IF_EMPTY {
         sweep.changes_of(remove_if_empty(host, Path::new(directory)), &format!("{directory} removed"));
+    }
+}
+
+/// Removes what we noted among what others put there: it speaks of a node that is no more.
+fn remove_own_notes(host: &dyn Host, sweep: &mut Sweep) {
+    match host.list(Path::new(TEMPORARY)) {
+        Ok(names) => {
+            for name in names.iter().filter(|name| name.starts_with("clusterctl-")) {
+                let path = Path::new(TEMPORARY).join(name);
+                sweep.changes_of(remove_file(host, &path), &format!("{} removed", path.display()));
+            }
+        }
+        Err(failure) => sweep.resisted(failure),
     }
 }
 
@@ -213,7 +242,7 @@ mod tests {
         let host = node();
         let traces = traces(&host).unwrap();
         let mut sweep = Sweep::new(&Events::nowhere());
-        remove(&host, &traces, &ResetOrder { keep_data: true }, &mut sweep).await;
+        remove(&host, &traces, &ResetOrder { keep_data: true, ..ResetOrder::default() }, &mut sweep).await;
         assert!(host.text("/data/etcd/member/db").is_some());
     }
 }

@@ -46,6 +46,14 @@ impl Sweep {
         self.failures.push(failure);
     }
 
+    /// Ends the step under way with the failure that ends the reset.
+    pub(super) fn stop(&mut self, failure: Failure) -> Failure {
+        match self.step.take() {
+            Some(step) => step.fail(failure),
+            None => failure,
+        }
+    }
+
     fn end_step(&mut self) {
         let Some(step) = self.step.take() else { return };
         match self.failures.last() {

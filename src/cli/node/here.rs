@@ -1,0 +1,68 @@
+//! This machine as the host to work on.
+
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::agent::Lock;
+use crate::cli::Context;
+use crate::event::Events;
+use crate::fact::Facts;
+use crate::failure::{Failure, Kind, Result};
+use crate::host::machine::Machine;
+use crate::host::{Host, observe};
+use crate::message::Holder;
+
+/// Does `work` on this machine under its lock, with its facts, and shows what happens meanwhile.
+///
+/// # Errors
+/// Kind `Preflight` unless we are root; `Busy` while another run is at work here; `Interrupted` when a person stops it;
+/// what `work` fails with.
+pub(super) async fn work<T>(
+    context: &Context,
+    verb: &str,
+    work: impl AsyncFnOnce(&dyn Host, &Facts, &Events) -> Result<T>,
+) -> Result<T> {
+    must_be_root()?;
+    let since_seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let holder = Holder {
+        who: "root on this host".to_owned(),
+        verb: format!("node {verb}"),
+        since_seconds,
+        cluster: String::new(),
+    };
+    let _lock = Lock::take(&holder).await?;
+    let (events, happened) = Events::channel();
+    let display = context.screen.start(happened);
+    let working = async {
+        let facts = observe::facts(&Machine).await?;
+        work(&Machine, &facts, &events).await
+    };
+    let result = tokio::select! {
+        result = working => result,
+        () = context.cancel.cancelled() => Err(interrupted(verb)),
+    };
+    display.finish().await;
+    result
+}
+
+/// A folder for what a dry run would write, for root alone; it stays for a person to look at.
+pub(super) fn folder(verb: &str) -> Result<PathBuf> {
+    must_be_root()?;
+    let made = tempfile::Builder::new().prefix(&format!("clusterctl-{verb}-dryrun-")).tempdir();
+    let failed = |error| Failure::new(Kind::Host, "cannot make a folder for the dry run").because(&error);
+    Ok(made.map_err(failed)?.keep())
+}
+
+fn interrupted(verb: &str) -> Failure {
+    Failure::new(Kind::Interrupted, format!("interrupted before `node {verb}` was done"))
+        .advise("run the same command again to go on from here, or `clusterctl node reset` to begin anew")
+        .may_pass()
+}
+
+/// kubeadm's check IsPrivilegedUser, which nobody can ignore.
+pub(super) fn must_be_root() -> Result<()> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    Err(Failure::new(Kind::Preflight, "IsPrivilegedUser: this must be run as root").advise("run it with sudo"))
+}

@@ -1,0 +1,133 @@
+//! `clusterctl node reset`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::ValueHint::{DirPath, FilePath};
+use serde_json::json;
+
+use super::flags::{self, Form};
+use super::{here, rehearsed, words};
+use crate::cancel::Cancel;
+use crate::cli::Context;
+use crate::failure::{Failure, Kind, Result};
+use crate::kubernetes::configuration::ResetConfiguration;
+use crate::message::ResetOrder;
+use crate::node::{self, phases};
+
+/// Arguments of `node reset`.
+#[derive(Debug, Clone, clap::Args)]
+#[command(
+    override_usage = "clusterctl node reset [OPTIONS]\n       clusterctl node reset phase NAME [OPTIONS]",
+    after_help = phases::RESET.help()
+)]
+pub struct Arguments {
+    /// `phase NAME`: only this phase
+    #[arg(value_name = "PHASE", hide = true, num_args = 0..=3)]
+    words: Vec<String>,
+    /// kubeadm documents: a ResetConfiguration
+    #[arg(long, value_name = "FILE", value_hint = FilePath)]
+    config: Option<PathBuf>,
+    /// What stands in documents otherwise.
+    #[command(flatten)]
+    settings: Settings,
+    /// Say what would be done and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Checks whose errors are only warnings, by kubeadm's names
+    #[arg(long, value_name = "CHECKS", value_delimiter = ',')]
+    ignore_preflight_errors: Vec<String>,
+    /// Phases to leave out
+    #[arg(long, value_name = "PHASES", value_delimiter = ',')]
+    skip_phases: Vec<String>,
+    /// How to print the result
+    #[arg(short = 'o', value_name = "FORM", value_enum)]
+    form: Option<Form>,
+}
+
+/// Flags for what stands in the documents of `--config` otherwise; the two cannot be mixed.
+#[derive(Debug, Clone, Default, clap::Args)]
+#[group(id = "reset-settings", conflicts_with = "config")]
+#[command(next_help_heading = "Instead of --config")]
+struct Settings {
+    /// Do not ask, and go on although etcd loses its quorum
+    #[arg(short, long)]
+    force: bool,
+    /// Remove this folder of certificates, too [default: the one the control plane uses]
+    #[arg(long, value_name = "FOLDER", value_hint = DirPath)]
+    cert_dir: Option<String>,
+    /// The socket of the container runtime [default: the one that is there]
+    #[arg(long, value_name = "SOCKET")]
+    cri_socket: Option<String>,
+    /// Empty /etc/kubernetes/tmp, too
+    #[arg(long)]
+    cleanup_tmp_dir: bool,
+}
+
+impl Arguments {
+    fn document(&self, context: &Context) -> Result<ResetConfiguration> {
+        let mut reset = match &self.config {
+            Some(path) => flags::documents(path, context)?.reset.ok_or_else(|| {
+                Failure::new(Kind::Configuration, format!("{} holds no ResetConfiguration", path.display()))
+            })?,
+            None => ResetConfiguration {
+                force: self.settings.force,
+                certificates_dir: self.settings.cert_dir.clone().unwrap_or_default(),
+                cri_socket: self.settings.cri_socket.clone().unwrap_or_default(),
+                cleanup_tmp_dir: self.settings.cleanup_tmp_dir,
+                ..ResetConfiguration::default()
+            },
+        };
+        reset.dry_run |= self.dry_run;
+        flags::add_to(&mut reset.ignore_preflight_errors, &self.ignore_preflight_errors);
+        if !self.skip_phases.is_empty() {
+            reset.skip_phases.clone_from(&self.skip_phases);
+        }
+        reset.complete();
+        reset.validate()?;
+        Ok(reset)
+    }
+}
+
+/// Takes the node apart.
+pub(super) async fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode> {
+    let words = words::read(&arguments.words, &phases::RESET, false)?;
+    let reset = arguments.document(context)?;
+    here::must_be_root()?;
+    if !reset.force && !reset.dry_run {
+        confirm(context).await?;
+    }
+    let form = Form::of(arguments.form, context);
+    let order = ResetOrder {
+        force: reset.force,
+        only: words.phase,
+        skip_phases: reset.skip_phases,
+        certificates: Some(reset.certificates_dir),
+        keep_temporary: !reset.cleanup_tmp_dir,
+        ..ResetOrder::default()
+    };
+    if reset.dry_run {
+        let folder = here::folder("reset")?;
+        let told = here::work(context, "reset", async |host, _, events| {
+            node::rehearse_reset(host, &order, &folder, events).await
+        });
+        context.screen.print(&rehearsed::write(&told.await?, form))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let changes = here::work(context, "reset", async |host, _, events| node::reset(host, &order, events).await);
+    let changes = changes.await?;
+    let text = || "This host is no node any more. $HOME/.kube/config stays where it is.\n".to_owned();
+    context.screen.print(&form.write(&json!({ "changes": changes }), text))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn confirm(context: &Context) -> Result<()> {
+    let question = "What `node init` or `node join` did on this host will be undone. Are you sure you want to proceed?";
+    match context.prompts.confirm(question).await {
+        Some(true) => Ok(()),
+        Some(false) if context.cancel.requested() => Err(Cancel::failure()),
+        Some(false) => Err(Failure::new(Kind::Interrupted, "the reset was not confirmed; nothing was altered")),
+        None => Err(Failure::new(Kind::Usage, "there is no terminal to ask on whether to reset this host")
+            .advise("give --force to reset it without a question")),
+    }
+}

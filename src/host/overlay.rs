@@ -1,0 +1,368 @@
+//! A host for dry runs: what is read comes from the real one, what would be altered is kept in memory, shown to later
+//! reads, and told at the end. Written files are also put below a folder, for a person to look at.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use futures::future::BoxFuture;
+
+use super::{Command, Entry, EntryKind, Host, Input, Output, Space, sha256_hex};
+use crate::failure::{Failure, Kind, Result};
+
+/// Programs that are run all the same, because with one of these words they only look; no word stands for any.
+const LOOKS: &[(&str, &[&str])] = &[
+    ("containerd", &["--version", "config"]),
+    ("ctr", &["ls", "version", "--help"]),
+    ("getent", &[]),
+    ("ip", &["show"]),
+    ("ip6tables-legacy-save", &[]),
+    ("ip6tables-nft-save", &[]),
+    ("ip6tables-save", &[]),
+    ("iptables-legacy-save", &[]),
+    ("iptables-nft-save", &[]),
+    ("iptables-save", &[]),
+    ("journalctl", &[]),
+    ("kubelet", &["--version"]),
+    ("nft", &["list"]),
+    ("systemctl", &["show"]),
+    ("tail", &[]),
+];
+
+/// What a path would be.
+#[derive(Clone)]
+enum Fate {
+    File {
+        content: Vec<u8>,
+        mode: u32,
+    },
+    Directory {
+        mode: u32,
+    },
+    Link(PathBuf),
+    /// With everything below it.
+    Gone,
+}
+
+#[derive(Default)]
+struct State {
+    fates: BTreeMap<PathBuf, Fate>,
+    /// Programs that would have altered something: what they say afterwards is not known.
+    altered_by: BTreeSet<String>,
+    told: Vec<String>,
+}
+
+/// The overlay.
+pub struct Overlay<'a> {
+    below: &'a dyn Host,
+    folder: PathBuf,
+    state: Mutex<State>,
+}
+
+impl<'a> Overlay<'a> {
+    /// Over `below`; written files are put below `folder`, a real directory that only root may enter.
+    pub fn new(below: &'a dyn Host, folder: impl Into<PathBuf>) -> Self {
+        Self { below, folder: folder.into(), state: Mutex::default() }
+    }
+
+    /// What would have been altered, in order, one line each.
+    pub fn told(&self) -> Vec<String> {
+        self.state().told.clone()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, line: String) {
+        self.state().told.push(line);
+    }
+
+    /// What would be at a path, if that was altered: by itself or with a directory above it.
+    fn fate(&self, path: &Path) -> Option<Fate> {
+        let state = self.state();
+        if let Some(fate) = state.fates.get(path) {
+            return Some(fate.clone());
+        }
+        // A directory that is gone, or was made here, has nothing of the real one in it.
+        let above = path.ancestors().skip(1).find_map(|ancestor| state.fates.get(ancestor));
+        above.filter(|fate| matches!(fate, Fate::Gone | Fate::Directory { .. })).map(|_| Fate::Gone)
+    }
+
+    fn settle(&self, path: &Path, fate: Fate) {
+        self.state().fates.insert(path.to_owned(), fate);
+    }
+
+    /// Where a copy of a written file lies.
+    fn copy_of(&self, path: &Path) -> PathBuf {
+        self.folder.join(path.strip_prefix("/").unwrap_or(path))
+    }
+
+    fn is_there(&self, path: &Path) -> Result<bool> {
+        Ok(self.entry(path)?.is_some())
+    }
+
+    fn perform(&self, command: &Command) -> Output {
+        let program = base(&command.program).to_owned();
+        self.tell(format!("run {program} {}", command.arguments.join(" ")).trim_end().to_owned());
+        if program == "kill" {
+            let processes = command.arguments.iter().filter(|word| word.bytes().all(|byte| byte.is_ascii_digit()));
+            processes.for_each(|id| self.settle(&Path::new("/proc").join(id), Fate::Gone));
+        }
+        self.state().altered_by.insert(program);
+        Output::default()
+    }
+
+    /// Whether a program only looks, and can know what it looks at.
+    fn looks(&self, command: &Command) -> bool {
+        let program = base(&command.program);
+        let words = LOOKS.iter().find(|(name, _)| *name == program).map(|(_, words)| words);
+        words.is_some_and(|words| {
+            words.is_empty() || command.arguments.iter().any(|word| words.contains(&word.as_str()))
+        })
+    }
+
+    /// What a program that only looks would say; after it altered something in this rehearsal: nothing.
+    fn unknown(&self, command: &Command) -> bool {
+        let program = base(&command.program);
+        program != "systemctl" && self.state().altered_by.contains(program)
+    }
+}
+
+fn base(program: &str) -> &str {
+    program.rsplit('/').next().unwrap_or(program)
+}
+
+fn nothing(doing: &str, path: &Path) -> Failure {
+    Failure::new(Kind::Host, format!("cannot {doing} {}", path.display()))
+        .caused_by("No such file or directory (os error 2)")
+}
+
+impl Host for Overlay<'_> {
+    fn read(&self, path: &Path) -> Result<Option<Vec<u8>>> {
+        match self.fate(path) {
+            Some(Fate::File { content, .. }) => Ok(Some(content)),
+            Some(Fate::Link(target)) => self.read(&path.parent().unwrap_or(path).join(target)),
+            Some(Fate::Directory { .. } | Fate::Gone) => Ok(None),
+            None => self.below.read(path),
+        }
+    }
+
+    fn entry(&self, path: &Path) -> Result<Option<Entry>> {
+        let (kind, mode, size) = match self.fate(path) {
+            None => return self.below.entry(path),
+            Some(Fate::Gone) => return Ok(None),
+            Some(Fate::File { content, mode }) => (EntryKind::File, mode, content.len() as u64),
+            Some(Fate::Directory { mode }) => (EntryKind::Directory, mode, 0),
+            Some(Fate::Link(target)) => (EntryKind::Link(target), 0o777, 0),
+        };
+        Ok(Some(Entry { kind, mode, uid: 0, gid: 0, size }))
+    }
+
+    fn list(&self, directory: &Path) -> Result<Vec<String>> {
+        let mut names: BTreeSet<String> = match self.fate(directory) {
+            Some(_) => BTreeSet::new(),
+            None => self.below.list(directory)?.into_iter().collect(),
+        };
+        let state = self.state();
+        for (path, fate) in state.fates.iter().filter(|(path, _)| path.parent() == Some(directory)) {
+            let Some(name) = path.file_name().map(|name| name.to_string_lossy().into_owned()) else { continue };
+            match fate {
+                Fate::Gone => {
+                    names.remove(&name);
+                }
+                _ => {
+                    names.insert(name);
+                }
+            }
+        }
+        Ok(names.into_iter().collect())
+    }
+
+    fn sha256(&self, path: &Path) -> Result<Option<String>> {
+        match self.fate(path) {
+            None => self.below.sha256(path),
+            Some(_) => Ok(self.read(path)?.map(|content| sha256_hex(&content))),
+        }
+    }
+
+    fn write(&self, path: &Path, content: &[u8], mode: u32) -> Result<()> {
+        if let Some(parent) = path.parent()
+            && !self.is_there(parent)?
+        {
+            return Err(nothing("write", path));
+        }
+        let copy = self.copy_of(path);
+        if let Some(parent) = copy.parent() {
+            self.below.create_directory(parent, 0o700)?;
+        }
+        self.below.write(&copy, content, mode)?;
+        self.tell(format!("write {} ({mode:04o}): see {}", path.display(), copy.display()));
+        self.settle(path, Fate::File { content: content.to_vec(), mode });
+        Ok(())
+    }
+
+    fn poke(&self, path: &Path, content: &[u8]) -> Result<()> {
+        let mode = self.entry(path)?.ok_or_else(|| nothing("write", path))?.mode;
+        self.tell(format!("set {} to {}", path.display(), String::from_utf8_lossy(content).trim_end()));
+        self.settle(path, Fate::File { content: content.to_vec(), mode });
+        Ok(())
+    }
+
+    fn append(&self, path: &Path, content: &[u8]) -> Result<()> {
+        let mode = self.entry(path)?.map_or(0o600, |entry| entry.mode);
+        let mut whole = self.read(path)?.unwrap_or_default();
+        whole.extend_from_slice(content);
+        self.tell(format!("add to {}", path.display()));
+        self.settle(path, Fate::File { content: whole, mode });
+        Ok(())
+    }
+
+    fn space(&self, path: &Path) -> Result<Option<Space>> {
+        self.below.space(path)
+    }
+
+    fn create_directory(&self, path: &Path, mode: u32) -> Result<()> {
+        if self.is_there(path)? {
+            return Ok(());
+        }
+        let missing: Vec<&Path> = path.ancestors().skip(1).collect();
+        for parent in missing.into_iter().rev() {
+            if !self.is_there(parent)? {
+                self.settle(parent, Fate::Directory { mode: 0o755 });
+            }
+        }
+        self.tell(format!("make the directory {} ({mode:04o})", path.display()));
+        self.settle(path, Fate::Directory { mode });
+        Ok(())
+    }
+
+    fn set_mode(&self, path: &Path, mode: u32) -> Result<()> {
+        let entry = self.entry(path)?.ok_or_else(|| nothing("set the permissions of", path))?;
+        self.tell(format!("set the permissions of {} to {mode:04o}", path.display()));
+        match entry.kind {
+            EntryKind::File => {
+                let content = self.read(path)?.unwrap_or_default();
+                self.settle(path, Fate::File { content, mode });
+            }
+            EntryKind::Directory if self.fate(path).is_some() => self.settle(path, Fate::Directory { mode }),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn link(&self, path: &Path, target: &Path) -> Result<()> {
+        self.tell(format!("link {} to {}", path.display(), target.display()));
+        self.settle(path, Fate::Link(target.to_owned()));
+        Ok(())
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> Result<()> {
+        let mode = self.entry(from)?.ok_or_else(|| nothing("move", from))?.mode;
+        let content = self.read(from)?.unwrap_or_default();
+        self.tell(format!("move {} to {}", from.display(), to.display()));
+        self.settle(to, Fate::File { content, mode });
+        self.settle(from, Fate::Gone);
+        Ok(())
+    }
+
+    fn remove(&self, path: &Path) -> Result<()> {
+        if self.is_there(path)? {
+            self.tell(format!("remove {}", path.display()));
+            self.settle(path, Fate::Gone);
+        }
+        Ok(())
+    }
+
+    fn remove_tree(&self, path: &Path) -> Result<()> {
+        if self.is_there(path)? {
+            self.tell(format!("remove {} and everything below it", path.display()));
+            self.state().fates.retain(|other, _| !other.starts_with(path));
+            self.settle(path, Fate::Gone);
+        }
+        Ok(())
+    }
+
+    fn unmount(&self, path: &Path) -> Result<()> {
+        self.tell(format!("unmount {}", path.display()));
+        Ok(())
+    }
+
+    fn run(&self, command: Command) -> BoxFuture<'_, Result<Output>> {
+        match (self.looks(&command), self.unknown(&command)) {
+            (true, false) => self.below.run(command),
+            (true, true) => Box::pin(std::future::ready(Ok(Output::default()))),
+            (false, _) => Box::pin(async move { Ok(self.perform(&command)) }),
+        }
+    }
+
+    fn run_fed<'b>(&'b self, command: Command, _: Input<'b>) -> BoxFuture<'b, Result<Output>> {
+        Box::pin(async move { Ok(self.perform(&command)) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::Overlay;
+    use crate::host::fake::FakeHost;
+    use crate::host::{Command, Host};
+
+    fn real() -> FakeHost {
+        FakeHost::new()
+            .file("/etc/a/one", "1")
+            .file("/etc/a/two", "2")
+            .directory("/proc/42")
+            .directory("/dry")
+            .answer(&["systemctl", "show"], 0, "shown")
+            .answer(&["/usr/bin/ctr"], 0, "listed")
+    }
+
+    #[test]
+    fn what_would_be_altered_is_seen_and_nothing_is() {
+        let host = real();
+        let overlay = Overlay::new(&host, "/dry");
+        let before = host.text("/etc/a/one");
+        overlay.write(Path::new("/etc/a/one"), b"new", 0o600).unwrap();
+        overlay.remove(Path::new("/etc/a/two")).unwrap();
+        overlay.create_directory(Path::new("/etc/b/c"), 0o700).unwrap();
+        overlay.write(Path::new("/etc/b/c/three"), b"3", 0o644).unwrap();
+        assert_eq!(overlay.read(Path::new("/etc/a/one")).unwrap().unwrap(), b"new");
+        assert_eq!(overlay.list(Path::new("/etc/a")).unwrap(), ["one"]);
+        assert_eq!(overlay.list(Path::new("/etc/b")).unwrap(), ["c"]);
+        assert_eq!(overlay.entry(Path::new("/etc/b/c")).unwrap().unwrap().mode, 0o700);
+        assert!(overlay.write(Path::new("/none/file"), b"", 0o600).is_err());
+        assert_eq!(host.text("/etc/a/one"), before);
+        assert_eq!(host.text("/etc/a/two").as_deref(), Some("2"));
+        assert_eq!(host.text("/dry/etc/b/c/three").as_deref(), Some("3"));
+        assert_eq!(overlay.told().len(), 4, "{:?}", overlay.told());
+    }
+
+    #[test]
+    fn a_tree_that_would_be_gone_is_empty() {
+        let host = real();
+        let overlay = Overlay::new(&host, "/dry");
+        overlay.remove_tree(Path::new("/etc/a")).unwrap();
+        assert_eq!(overlay.read(Path::new("/etc/a/one")).unwrap(), None);
+        assert!(overlay.list(Path::new("/etc/a")).unwrap().is_empty());
+        overlay.create_directory(Path::new("/etc/a"), 0o755).unwrap();
+        assert!(overlay.entry(Path::new("/etc/a")).unwrap().is_some());
+        assert!(overlay.list(Path::new("/etc/a")).unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn programs_that_only_look_are_run_and_others_told() {
+        let host = real();
+        let overlay = Overlay::new(&host, "/dry");
+        let run = async |words: &[&str]| overlay.run(Command::new(words[0], &words[1..])).await.unwrap().text();
+        assert_eq!(run(&["/usr/bin/ctr", "tasks", "ls"]).await, "listed");
+        assert_eq!(run(&["systemctl", "restart", "kubelet"]).await, "");
+        assert_eq!(run(&["systemctl", "show", "kubelet"]).await, "shown");
+        assert_eq!(run(&["/usr/bin/ctr", "tasks", "rm", "a"]).await, "");
+        assert_eq!(run(&["/usr/bin/ctr", "tasks", "ls"]).await, "");
+        run(&["kill", "-KILL", "42"]).await;
+        assert!(overlay.list(Path::new("/proc")).unwrap().is_empty());
+        assert_eq!(overlay.told(), ["run systemctl restart kubelet", "run ctr tasks rm a", "run kill -KILL 42"]);
+    }
+}

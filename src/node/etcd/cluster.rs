@@ -1,0 +1,184 @@
+//! The members of a running etcd: each request goes to whichever of them answers.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::gateway::{Gateway, Member, Refusal};
+use crate::api::Client;
+use crate::api::wait::{Look, Wait};
+use crate::failure::{Failure, Kind, Result};
+use crate::host::Host;
+use crate::node::files;
+use crate::secret::Secret;
+
+/// What kubeadm notes on etcd's pods: where clients reach the member.
+const ENDPOINT_ANNOTATION: &str = "kubeadm.kubernetes.io/etcd.advertise-client-urls";
+
+/// Labels of etcd's pods.
+const LABELS: &str = "component=etcd,tier=control-plane";
+
+/// A running etcd.
+#[derive(Debug, Clone)]
+pub(in crate::node) struct Cluster {
+    pub(super) gateway: Gateway,
+    /// Client URLs, those to be asked first in front.
+    pub(super) endpoints: Vec<String>,
+}
+
+impl Cluster {
+    /// An etcd behind these client URLs, asked with the client certificate in this host's certificatesDir.
+    ///
+    /// # Errors
+    /// Kind `Configuration` when the certificates are not there or cannot be used.
+    pub(in crate::node) fn new(host: &dyn Host, certificates: &Path, endpoints: Vec<String>) -> Result<Self> {
+        let text = |name: &str| {
+            let path = certificates.join(name);
+            let unusable = |cause: &str| {
+                Failure::new(Kind::Configuration, format!("etcd cannot be asked without {}", path.display()))
+                    .caused_by(cause)
+            };
+            files::text(host, &path)?.ok_or_else(|| unusable("there is no such file"))
+        };
+        let key = Secret::new(text("etcd/healthcheck-client.key")?);
+        let gateway =
+            Gateway::new(&text("etcd/ca.crt")?, &text("etcd/healthcheck-client.crt")?, &key).map_err(|failure| {
+                let folder = certificates.join("etcd");
+                Failure::new(Kind::Configuration, format!("etcd cannot be asked with what is in {}", folder.display()))
+                    .because(&failure)
+            })?;
+        Ok(Self { gateway, endpoints })
+    }
+
+    /// All members, by the first endpoint that can tell.
+    pub(super) async fn members(&self) -> std::result::Result<Vec<Member>, Refusal> {
+        // A learner refuses to tell, so another is asked whatever the reason.
+        let mut refused = Refusal::Unreachable("no endpoint of etcd is known".to_owned());
+        for endpoint in &self.endpoints {
+            match self.gateway.members(endpoint).await {
+                Ok(members) => return Ok(members),
+                Err(refusal) => refused = refusal,
+            }
+        }
+        Err(refused)
+    }
+
+    /// Has one member make a change: the first that answers.
+    pub(super) async fn change<F>(&self, request: impl Fn(String) -> F) -> std::result::Result<(), Refusal>
+    where
+        F: Future<Output = std::result::Result<(), Refusal>>,
+    {
+        let mut refused = Refusal::Unreachable("no endpoint of etcd is known".to_owned());
+        for endpoint in &self.endpoints {
+            match request(endpoint.clone()).await {
+                Err(refusal @ Refusal::Unreachable(_)) => refused = refusal,
+                done => return done,
+            }
+        }
+        Err(refused)
+    }
+
+    /// Identifiers of the members with a vote that answer and are well; all are asked at once.
+    pub(super) async fn healthy(&self, members: &[Member]) -> Vec<u64> {
+        let asked = members.iter().filter(|member| !member.is_learner).map(|member| async move {
+            for url in &member.client_urls {
+                if self.gateway.status(url).await.is_ok_and(|status| status.is_healthy()) {
+                    return Some(member.id);
+                }
+            }
+            None
+        });
+        futures::future::join_all(asked).await.into_iter().flatten().collect()
+    }
+
+    /// Asks the members with a vote from now on, by the URLs that they announce; whatever `last` says of goes to the end.
+    pub(super) fn follow(&mut self, members: &[Member], last: impl Fn(&str) -> bool) {
+        let voters = members.iter().filter(|member| !member.is_learner);
+        let mut endpoints: Vec<String> = voters.flat_map(|member| member.client_urls.iter().cloned()).collect();
+        if endpoints.is_empty() {
+            return;
+        }
+        endpoints.sort_by_key(|endpoint| last(endpoint));
+        self.endpoints = endpoints;
+    }
+}
+
+/// Client URLs of etcd's members, as kubeadm notes them on their pods; waits until there is one.
+///
+/// # Errors
+/// Kind `Cluster` after `limit`.
+pub(super) async fn endpoints(admin: &Client, limit: Duration) -> Result<Vec<String>> {
+    let wait = Wait::new(format!("{} and its etcd pods", admin.server()), "say where etcd is", limit);
+    let forbidden = std::sync::atomic::AtomicBool::new(false);
+    let found = wait
+        .until(async || {
+            let pods = match admin.list("Pod", Some("kube-system"), LABELS).await {
+                Ok(pods) => pods,
+                Err(problem) => {
+                    forbidden.store(problem.is_forbidden(), std::sync::atomic::Ordering::Relaxed);
+                    return Ok(Look::NotYet(problem.to_string()));
+                }
+            };
+            let noted = |pod: &serde_json::Value| {
+                pod["metadata"]["annotations"][ENDPOINT_ANNOTATION].as_str().map(str::to_owned)
+            };
+            let found: Vec<String> = pods.iter().filter_map(noted).collect();
+            match found.is_empty() {
+                false => Ok(Look::There(found)),
+                true => Ok(Look::NotYet(format!("none of {} etcd pods notes {ENDPOINT_ANNOTATION}", pods.len()))),
+            }
+        })
+        .await;
+    found.map_err(|failure| match forbidden.into_inner() {
+        true => failure.advise(
+            "make the ClusterRoleBinding kubeadm:cluster-admins on another control plane: without it admin.conf has no \
+             rights",
+        ),
+        false => failure,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::json;
+
+    use super::endpoints;
+    use crate::api::fake::FakeApi;
+    use crate::node::etcd::fake::FakeEtcd;
+
+    #[tokio::test]
+    async fn endpoints_are_those_that_pods_note() {
+        let api = FakeApi::start().await;
+        for (name, annotations) in
+            [("etcd-cp1", json!({super::ENDPOINT_ANNOTATION: "https://10.0.0.11:2379"})), ("etcd-cp2", json!({}))]
+        {
+            api.put(json!({"kind": "Pod",
+                "metadata": {"name": name, "namespace": "kube-system", "annotations": annotations}}));
+        }
+        let found = endpoints(&api.client().await, Duration::from_secs(1)).await.unwrap();
+        assert_eq!(found, ["https://10.0.0.11:2379"]);
+    }
+
+    #[tokio::test]
+    async fn an_administrator_without_rights_is_told_what_is_missing() {
+        let api = FakeApi::start().await;
+        api.refuse_next(1000, 403, "Forbidden");
+        let failure = endpoints(&api.client().await, Duration::from_millis(200)).await.unwrap_err();
+        assert!(failure.advice.unwrap().contains("kubeadm:cluster-admins"));
+    }
+
+    #[tokio::test]
+    async fn whoever_answers_is_asked() {
+        let etcd = FakeEtcd::start(&["cp1", "cp2", "cp3"]).await;
+        etcd.kill("cp1");
+        let mut cluster = etcd.cluster();
+        let members = cluster.members().await.unwrap();
+        assert_eq!(members.len(), 3);
+        assert_eq!(cluster.healthy(&members).await, [2, 3]);
+        cluster.follow(&members, |url| url.ends_with("/cp1"));
+        assert!(cluster.endpoints[0].ends_with("/cp2"), "{:?}", cluster.endpoints);
+        etcd.kill("cp2");
+        assert!(cluster.members().await.is_err());
+    }
+}

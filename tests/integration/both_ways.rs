@@ -1,0 +1,159 @@
+//! Upstream's kubeadm on what we made, and we on what it made: nobody is locked in.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rstest::rstest;
+
+use crate::bed::Bed;
+use crate::program::clusterctl;
+
+const VERSION: &str = "1.36.3";
+const NEXT: &str = "1.37.2";
+const KUBECTL: &str = "kubectl --kubeconfig /etc/kubernetes/admin.conf";
+
+/// Whose program does it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Upstream,
+    Ours,
+}
+
+impl Side {
+    fn program(self) -> &'static str {
+        match self {
+            Side::Upstream => "kubeadm",
+            Side::Ours => "/root/clusterctl node",
+        }
+    }
+}
+
+/// What the other host becomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Worker,
+    ControlPlane,
+}
+
+/// The key of the uploaded certificates.
+const KEY: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+/// A control plane that others can join, and a prepared host.
+fn cluster(by: Side) -> Bed {
+    let bed = Bed::prepared(2, VERSION);
+    let configuration = bed.folder.path().join("kubeadm.yaml");
+    let endpoint = format!("controlPlaneEndpoint: {}:6443", bed.hosts[0].address);
+    let more = format!("kubernetesVersion: v{VERSION}\nnetworking: {{podSubnet: 10.244.0.0/16}}\n{endpoint}");
+    let text = include_str!("golden/whole/defaults.yaml")
+        .replace("kubernetesVersion: VERSION", &more)
+        .replace("bootstrapTokens:", &format!("certificateKey: {KEY}\nbootstrapTokens:"));
+    std::fs::write(&configuration, text).unwrap();
+    for host in &bed.hosts {
+        bed.send(&host.name, &[&clusterctl(), &configuration], "/root");
+    }
+    init(&bed, by);
+    bed
+}
+
+fn init(bed: &Bed, by: Side) {
+    bed.sh(&bed.hosts[0].name, &format!("{} init --upload-certs --config /root/kubeadm.yaml", by.program()));
+}
+
+/// The other host joins, with the command that the control plane's side prints.
+fn join(bed: &Bed, printed_by: Side, by: Side, role: Role) {
+    let [control_plane, other] = [0, 1].map(|at| bed.hosts[at].name.as_str());
+    let key = if role == Role::ControlPlane { format!("--certificate-key {KEY}") } else { String::new() };
+    let print = format!("{} token create --print-join-command {key}", printed_by.program());
+    let printed = bed.sh(control_plane, &print);
+    let words = printed.lines().rfind(|line| line.contains(" join ")).expect("a join command");
+    let (_, arguments) = words.split_once(" join ").unwrap();
+    let ignored = "--ignore-preflight-errors=SystemVerification";
+    bed.sh(other, &format!("{} join {} {ignored}", by.program(), arguments.trim().trim_end_matches('\\')));
+}
+
+/// Both members of etcd vote.
+fn both_members_vote(bed: &Bed) {
+    let certificates = "--cacert /etc/kubernetes/pki/etcd/ca.crt --cert /etc/kubernetes/pki/etcd/server.crt \
+                        --key /etc/kubernetes/pki/etcd/server.key";
+    let (host, pods) = (&bed.hosts[1].name, "-n kube-system");
+    let list = format!("{KUBECTL} {pods} exec etcd-{host} -- etcdctl {certificates} member list");
+    let members = bed.sh(&bed.hosts[0].name, &list);
+    let votes = |line: &&str| line.contains(", started, ") && line.ends_with(", false");
+    assert_eq!(members.lines().filter(votes).count(), 2, "{members}");
+}
+
+fn wait_for(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !holds() {
+        assert!(started.elapsed() < limit, "{what} did not happen within {limit:?}");
+        std::thread::park_timeout(Duration::from_millis(500));
+    }
+}
+
+fn all_nodes_are_ready(bed: &Bed) {
+    let nodes = || bed.sh(&bed.hosts[0].name, &format!("{KUBECTL} get nodes --no-headers || true"));
+    wait_for("two nodes' readiness", Duration::from_secs(120), || {
+        nodes().lines().filter(|line| line.split_whitespace().nth(1) == Some("Ready")).count() == 2
+    });
+}
+
+/// Nothing of Kubernetes runs or lies there any more, and the host may be used again.
+fn is_reset(bed: &Bed, host: &str) {
+    let left = bed.sh(
+        host,
+        "ls /etc/kubernetes/manifests /etc/kubernetes/*.conf /etc/kubernetes/pki /var/lib/etcd 2>/dev/null | \
+         grep -v : | grep . || true; pgrep -a 'kube|etcd' || true; grep /var/lib/kubelet/ /proc/mounts || true",
+    );
+    assert_eq!(left, "", "{host} is not reset");
+}
+
+#[rstest]
+#[ignore = "takes minutes: make test-all"]
+fn a_node_joins_and_everything_is_reset(
+    #[values(Side::Ours, Side::Upstream)] made_by: Side,
+    #[values(Role::Worker, Role::ControlPlane)] role: Role,
+) {
+    let used_by = if made_by == Side::Ours { Side::Upstream } else { Side::Ours };
+    let bed = cluster(made_by);
+    join(&bed, made_by, used_by, role);
+    all_nodes_are_ready(&bed);
+    match role {
+        Role::ControlPlane => both_members_vote(&bed),
+        Role::Worker if made_by == Side::Ours => upstreams_verbs_know_it(&bed),
+        Role::Worker => {}
+    }
+    for host in bed.hosts.iter().rev() {
+        bed.sh(&host.name, &format!("{} reset --force", used_by.program()));
+        is_reset(&bed, &host.name);
+    }
+    // What was reset can be used again.
+    init(&bed, made_by);
+}
+
+/// What a person who knows kubeadm types on a node of ours.
+fn upstreams_verbs_know_it(bed: &Bed) {
+    let control_plane = bed.hosts[0].name.as_str();
+    let on = |command: &str| bed.sh(control_plane, command);
+    let certificates = on("kubeadm certs check-expiration");
+    for name in ["admin.conf", "apiserver", "apiserver-kubelet-client", "etcd-server", "super-admin.conf", "etcd-ca"] {
+        let line = certificates.lines().find(|line| line.split_whitespace().next() == Some(name));
+        let valid = line.is_some_and(|line| line.contains("364d") || line.contains("365d") || line.contains("9y"));
+        assert!(valid, "{name}: {certificates}");
+    }
+    assert!(!certificates.contains("MISSING"), "{certificates}");
+
+    let tokens = on("kubeadm token list");
+    assert!(tokens.contains("abcdef.0123456789abcdef") && tokens.contains("authentication,signing"), "{tokens}");
+    on("kubeadm token delete abcdef");
+    on("kubeadm certs renew all");
+    // It reads kubeadm-config, kubelet-config and kube-proxy's configuration, and writes them again.
+    on("kubeadm init phase upload-config all --config /root/kubeadm.yaml");
+
+    // The next minor's kubeadm plans its upgrade: it takes work, all is healthy, and all versions are found.
+    bed.send(control_plane, &[Path::new(crate::bed::bed(&["kubeadm", NEXT]).trim())], "/root/next");
+    let plan = on(&format!("/root/next/kubeadm upgrade plan v{NEXT} --ignore-preflight-errors=SystemVerification"));
+    for component in ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "CoreDNS", "etcd"] {
+        let line = plan.lines().find(|line| line.starts_with(component));
+        assert!(line.is_some_and(|line| line.split_whitespace().count() >= 4), "{component}: {plan}");
+    }
+}
