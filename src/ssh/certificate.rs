@@ -43,15 +43,10 @@ pub(super) fn judge(
     if !certificate.critical_options().is_empty() {
         return Err("it has critical options, of which none is known for hosts".to_owned());
     }
+    // A certificate without names is for every host of the authority (PROTOCOL.certkeys, "valid principals").
     let principals = certificate.valid_principals();
-    match principals.iter().any(|principal| *principal == host.to_lowercase()) {
+    match principals.is_empty() || principals.iter().any(|principal| *principal == host.to_lowercase()) {
         true => Ok(()),
-        false => Err(format!(
-            "it is for {}, not for {host}",
-            match principals.is_empty() {
-                true => "no host by name".to_owned(),
-                false => principals.join(", "),
-            }
-        )),
+        false => Err(format!("it is for {}, not for {host}", principals.join(", "))),
     }
 }

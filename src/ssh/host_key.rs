@@ -53,6 +53,11 @@ pub(super) fn check(target: &Target, shown: &Shown) -> Result<()> {
         Some(why) => failure.caused_by(format!("its certificate is not taken: {why}")),
         None => failure,
     };
+    let verdict = match (verdict, &refused) {
+        // What is wrong with the certificate says more than that there is an authority.
+        (Verdict::Unknown { .. }, Some(_)) => Verdict::Unknown { authority: None },
+        (verdict, _) => verdict,
+    };
     decide(target, key, verdict).map_err(with_reason)
 }
 

@@ -91,7 +91,7 @@ const fn unsupported(name: &'static str, shape: Shape, harmless: &'static [&'sta
 }
 
 /// All keywords but `Host`, `Match`, `Include` and `IgnoreUnknown`, which steer the reading.
-pub(super) const KEYWORDS: &[Keyword] = &[
+pub(super) static KEYWORDS: &[Keyword] = &[
     used("HostName", Shape::Text),
     used("User", Shape::Text),
     used("Port", Shape::Port),

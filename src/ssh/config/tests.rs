@@ -140,7 +140,14 @@ fn compare(text: &str, host: &str) {
         if *name == "SetEnv" {
             expected.retain(|value| !value.is_empty());
         }
-        let found = ours(&settings, &machine, &typed, name, printed_name);
+        let mut found = ours(&settings, &machine, &typed, name, printed_name);
+        match *name {
+            // Not printed, because it is what holds without it.
+            "ProxyCommand" => found.retain(|command| command != "none"),
+            // Debian's ssh has another default then.
+            "ServerAliveInterval" if settings.one("BatchMode").is_some() => continue,
+            _ => {}
+        }
         assert_eq!(found, expected, "{name} of {host} in {text:?}");
     }
     let hops = |text: &str| text.split(',').map(hop).collect::<Vec<_>>();
