@@ -60,15 +60,18 @@ pub enum ConfigVerb {
 #[derive(Debug, Clone, Subcommand)]
 pub enum PrintVerb {
     /// InitConfiguration and ClusterConfiguration
-    InitDefaults {
+    #[command(name = "init-defaults")]
+    Init {
         /// Print these component configurations, too
         #[arg(long, value_enum, value_name = "KINDS", value_delimiter = ',')]
         component_configs: Vec<Component>,
     },
     /// JoinConfiguration
-    JoinDefaults,
+    #[command(name = "join-defaults")]
+    Join,
     /// ResetConfiguration
-    ResetDefaults,
+    #[command(name = "reset-defaults")]
+    Reset,
 }
 
 /// A component with a configuration of its own.
@@ -182,7 +185,7 @@ pub(super) async fn run(arguments: &Arguments, context: &Context) -> Result<Exit
 
 async fn print(verb: &PrintVerb, context: &Context) -> Result<()> {
     let documents = match verb {
-        PrintVerb::InitDefaults { component_configs } => {
+        PrintVerb::Init { component_configs } => {
             let mut documents = configuration::init_defaults()?;
             let cluster = documents.cluster.clone().unwrap_or_default();
             if component_configs.contains(&Component::Kubelet) {
@@ -193,11 +196,11 @@ async fn print(verb: &PrintVerb, context: &Context) -> Result<()> {
             }
             documents
         }
-        PrintVerb::JoinDefaults => {
+        PrintVerb::Join => {
             let facts = observe::facts(&Machine).await?;
             configuration::join_defaults(&facts.hostname)?
         }
-        PrintVerb::ResetDefaults => configuration::reset_defaults(),
+        PrintVerb::Reset => configuration::reset_defaults(),
     };
     context.screen.print(documents.to_text().expose())
 }
