@@ -32,7 +32,7 @@ pub enum ConfigVerb {
     Print {
         /// Which documents.
         #[command(subcommand)]
-        verb: PrintVerb,
+        verb: Defaults,
     },
     /// Say everything that is wrong with kubeadm documents
     Validate {
@@ -58,17 +58,20 @@ pub enum ConfigVerb {
 
 /// Which documents are printed.
 #[derive(Debug, Clone, Subcommand)]
-pub enum PrintVerb {
+pub enum Defaults {
     /// InitConfiguration and ClusterConfiguration
-    InitDefaults {
+    #[command(name = "init-defaults")]
+    Init {
         /// Print these component configurations, too
         #[arg(long, value_enum, value_name = "KINDS", value_delimiter = ',')]
         component_configs: Vec<Component>,
     },
     /// JoinConfiguration
-    JoinDefaults,
+    #[command(name = "join-defaults")]
+    Join,
     /// ResetConfiguration
-    ResetDefaults,
+    #[command(name = "reset-defaults")]
+    Reset,
 }
 
 /// A component with a configuration of its own.
@@ -180,9 +183,9 @@ pub(super) async fn run(arguments: &Arguments, context: &Context) -> Result<Exit
     Ok(ExitCode::SUCCESS)
 }
 
-async fn print(verb: &PrintVerb, context: &Context) -> Result<()> {
+async fn print(verb: &Defaults, context: &Context) -> Result<()> {
     let documents = match verb {
-        PrintVerb::InitDefaults { component_configs } => {
+        Defaults::Init { component_configs } => {
             let mut documents = configuration::init_defaults()?;
             let cluster = documents.cluster.clone().unwrap_or_default();
             if component_configs.contains(&Component::Kubelet) {
@@ -193,11 +196,11 @@ async fn print(verb: &PrintVerb, context: &Context) -> Result<()> {
             }
             documents
         }
-        PrintVerb::JoinDefaults => {
+        Defaults::Join => {
             let facts = observe::facts(&Machine).await?;
             configuration::join_defaults(&facts.hostname)?
         }
-        PrintVerb::ResetDefaults => configuration::reset_defaults(),
+        Defaults::Reset => configuration::reset_defaults(),
     };
     context.screen.print(documents.to_text().expose())
 }
