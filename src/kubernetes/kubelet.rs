@@ -170,29 +170,57 @@ mod tests {
         let shared = configuration(None, &cluster("1.36.3"));
         assert!(shared.generated && shared.warnings.is_empty());
         let node = node_configuration(&shared.document, true, Some("unix:///var/run/containerd/containerd.sock"));
-        insta::assert_snapshot!(configuration_text(&node), @r"
+        insta::assert_snapshot!(configuration_text(&node), @r#"
         apiVersion: kubelet.config.k8s.io/v1beta1
         authentication:
           anonymous:
             enabled: false
           webhook:
+            cacheTTL: 0s
             enabled: true
           x509:
             clientCAFile: /etc/kubernetes/pki/ca.crt
         authorization:
           mode: Webhook
+          webhook:
+            cacheAuthorizedTTL: 0s
+            cacheUnauthorizedTTL: 0s
         cgroupDriver: systemd
         clusterDNS:
         - 10.96.0.10
         clusterDomain: cluster.local
         containerRuntimeEndpoint: unix:///var/run/containerd/containerd.sock
+        cpuManagerReconcilePeriod: 0s
+        crashLoopBackOff: {}
+        evictionPressureTransitionPeriod: 0s
+        fileCheckFrequency: 0s
         healthzBindAddress: 127.0.0.1
         healthzPort: 10248
+        httpCheckFrequency: 0s
+        imageMaximumGCAge: 0s
+        imageMinimumGCAge: 0s
         kind: KubeletConfiguration
+        logging:
+          flushFrequency: 0
+          options:
+            json:
+              infoBufferSize: "0"
+            text:
+              infoBufferSize: "0"
+          verbosity: 0
+        memorySwap: {}
+        nodeStatusReportFrequency: 0s
+        nodeStatusUpdateFrequency: 0s
         resolvConf: /run/systemd/resolve/resolv.conf
         rotateCertificates: true
+        runtimeRequestTimeout: 0s
+        shutdownGracePeriod: 0s
+        shutdownGracePeriodCriticalPods: 0s
         staticPodPath: /etc/kubernetes/manifests
-        ");
+        streamingConnectionIdleTimeout: 0s
+        syncFrequency: 0s
+        volumeStatsAggPeriod: 0s
+        "#);
     }
 
     #[test]

@@ -21,7 +21,7 @@ const LOOK: Duration = Duration::from_millis(5);
 /// What is kept of what a command writes to standard error.
 const KEPT: usize = 2048;
 /// How long a command that has failed may take to say why.
-const MOMENT: Duration = Duration::from_millis(300);
+const MOMENT: Duration = Duration::from_millis(500);
 
 fn shell() -> String {
     std::env::var("SHELL").ok().filter(|shell| shell.starts_with('/')).unwrap_or_else(|| "/bin/sh".to_owned())
@@ -60,7 +60,7 @@ pub(super) fn succeeds(command: &str) -> Result<bool, String> {
 /// ended, with all it has started, when this is dropped.
 #[derive(Debug)]
 pub(super) struct Proxy {
-    child: Child,
+    child: Option<Child>,
     stdin: ChildStdin,
     stdout: ChildStdout,
 }
@@ -115,17 +115,28 @@ impl Proxy {
                 drop(sender);
             });
         }
-        Ok((Self { child, stdin, stdout }, complaint))
+        Ok((Self { child: Some(child), stdin, stdout }, complaint))
     }
 }
 
 impl Drop for Proxy {
+    /// A command whose pipes are closed ends by itself, and may want to say why first: it is given a moment.
     fn drop(&mut self) {
-        let id = self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-        if let Some(group) = id {
-            // Gone already is fine.
-            let _ = kill_process_group(group, Signal::TERM);
-        }
+        let Some(mut child) = self.child.take() else { return };
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return end(&child) };
+        runtime.spawn(async move {
+            let _ = tokio::time::timeout(MOMENT, child.wait()).await;
+            end(&child);
+        });
+    }
+}
+
+/// Ends a command that still runs, with all it has started.
+fn end(child: &Child) {
+    let id = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+    if let Some(group) = id {
+        // Gone already is fine.
+        let _ = kill_process_group(group, Signal::TERM);
     }
 }
 

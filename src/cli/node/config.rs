@@ -32,7 +32,7 @@ pub enum ConfigVerb {
     Print {
         /// Which documents.
         #[command(subcommand)]
-        verb: PrintVerb,
+        verb: Defaults,
     },
     /// Say everything that is wrong with kubeadm documents
     Validate {
@@ -58,7 +58,7 @@ pub enum ConfigVerb {
 
 /// Which documents are printed.
 #[derive(Debug, Clone, Subcommand)]
-pub enum PrintVerb {
+pub enum Defaults {
     /// InitConfiguration and ClusterConfiguration
     #[command(name = "init-defaults")]
     Init {
@@ -183,9 +183,9 @@ pub(super) async fn run(arguments: &Arguments, context: &Context) -> Result<Exit
     Ok(ExitCode::SUCCESS)
 }
 
-async fn print(verb: &PrintVerb, context: &Context) -> Result<()> {
+async fn print(verb: &Defaults, context: &Context) -> Result<()> {
     let documents = match verb {
-        PrintVerb::Init { component_configs } => {
+        Defaults::Init { component_configs } => {
             let mut documents = configuration::init_defaults()?;
             let cluster = documents.cluster.clone().unwrap_or_default();
             if component_configs.contains(&Component::Kubelet) {
@@ -196,11 +196,11 @@ async fn print(verb: &PrintVerb, context: &Context) -> Result<()> {
             }
             documents
         }
-        PrintVerb::Join => {
+        Defaults::Join => {
             let facts = observe::facts(&Machine).await?;
             configuration::join_defaults(&facts.hostname)?
         }
-        PrintVerb::Reset => configuration::reset_defaults(),
+        Defaults::Reset => configuration::reset_defaults(),
     };
     context.screen.print(documents.to_text().expose())
 }

@@ -1,6 +1,6 @@
 //! `clusterctl node init`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::ValueHint::{DirPath, FilePath};
@@ -11,7 +11,11 @@ use super::join_command::{self, Hidden};
 use super::{here, rehearsed, words};
 use crate::cli::Context;
 use crate::failure::{Failure, Kind, Result};
+use crate::host::Host;
+use crate::host::machine::Machine;
+use crate::kubernetes::certificates::{CATALOGUE, make_ahead};
 use crate::kubernetes::configuration::{Arg, BootstrapToken, Documents, Duration, Patches};
+use crate::kubernetes::kubeconfig;
 use crate::kubernetes::objects::INIT_TOKEN_DESCRIPTION;
 use crate::message::{InitOrder, Initialised};
 use crate::node::{self, phases};
@@ -193,6 +197,9 @@ pub(super) async fn run(arguments: &Arguments, context: &Context) -> Result<Exit
         true => Some(here::folder("init")?),
         false => None,
     };
+    if folder.is_none() {
+        begin_keys(&documents, only);
+    }
     let done = here::work(context, "init", async |host, facts, events| {
         let cluster = documents.cluster.get_or_insert_default();
         if cluster.kubernetes_version.is_empty()
@@ -218,6 +225,26 @@ pub(super) async fn run(arguments: &Arguments, context: &Context) -> Result<Exit
     let hidden = Hidden { token: arguments.skip_token_print, certificate_key: arguments.skip_certificate_key_print };
     context.screen.print(&form.write(&document(&done, hidden), || text(&done, hidden, only.is_none())))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Begins to make the keys this run will want, while the host is looked at; none where certificates lie already. A guess
+/// that is wrong costs time, nothing else.
+fn begin_keys(documents: &Documents, only: Option<&str>) {
+    let certificates = CATALOGUE.len() + 1;
+    let count = match only {
+        None => certificates + kubeconfig::CATALOGUE.len(),
+        Some("certs" | "certs/all") => certificates,
+        Some(_) => return,
+    };
+    let cluster = documents.cluster.clone().unwrap_or_default();
+    let directory = match cluster.certificates_dir.as_str() {
+        "" => "/etc/kubernetes/pki",
+        directory => directory,
+    };
+    let there = Machine.entry(&Path::new(directory).join("apiserver.key"));
+    if let (Ok(None), Ok(algorithm)) = (there, cluster.key_algorithm().parse()) {
+        make_ahead(algorithm, count);
+    }
 }
 
 /// The result for a program.

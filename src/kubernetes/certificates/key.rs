@@ -215,6 +215,9 @@ impl KeyPool {
     /// # Errors
     /// [`Kind::Internal`] if the cryptography library fails.
     pub fn fill(&mut self, count: usize) -> Result<()> {
+        if self.keys.len() < count {
+            self.keys.extend(super::ahead::take(self.algorithm)?);
+        }
         let missing = count.saturating_sub(self.keys.len());
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(missing);
         let (next, made) = (AtomicUsize::new(0), Mutex::new(Vec::with_capacity(missing)));

@@ -1,5 +1,6 @@
 //! The cluster's PKI (kubeadm.md section 2): which certificates there are, making them, judging what is there already.
 
+mod ahead;
 mod authority;
 mod catalogue;
 mod certificate;
@@ -9,6 +10,7 @@ mod key;
 mod request;
 mod sign;
 
+pub use ahead::make_ahead;
 pub use authority::Authority;
 pub use catalogue::{CATALOGUE, Entry, Signer, SubjectNames, Usage, alternative_names};
 pub use certificate::{Certificate, OutOfTime, public_key_hash};
