@@ -10,6 +10,10 @@ const FAILED_CONNECTIONS: u8 = 2;
 /// Questions without an answer in a row until a server counts as dead although its host takes connections.
 const SILENCES: u8 = 3;
 
+/// Refusals in a row until they count as serving. An API server that starts refuses everybody until it has read its roles,
+/// for seconds on a small machine; one whose cluster lets nobody ask refuses for ever.
+const REFUSALS: u8 = 20;
+
 /// How far a server can be relied on, best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum State {
@@ -30,6 +34,8 @@ pub(super) enum Answer {
     Ready,
     /// No.
     Unready,
+    /// That we have no right to know: it has no roles yet, or a person has taken this right from everybody.
+    Refused,
     /// Nothing in time, or nothing that is an answer.
     Silence,
 }
@@ -39,6 +45,7 @@ pub(super) enum Answer {
 pub(super) struct Health {
     failed_connections: u8,
     silences: u8,
+    refusals: u8,
     answer: Option<bool>,
 }
 
@@ -63,7 +70,8 @@ impl Health {
             said => {
                 self.silences = 0;
                 self.failed_connections = 0;
-                self.answer = Some(said == Answer::Ready);
+                self.refusals = if said == Answer::Refused { self.refusals.saturating_add(1) } else { 0 };
+                self.answer = Some(said == Answer::Ready || self.refusals >= REFUSALS);
             }
         }
     }
@@ -94,7 +102,7 @@ mod tests {
 
     use super::{Answer, Health, State};
 
-    /// `+` connection taken, `-` not; `R` ready, `U` unready, `S` silence.
+    /// `+` connection taken, `-` not; `R` ready, `U` unready, `F` refused, `S` silence.
     #[rstest]
     #[case("", State::Unknown)]
     #[case("+", State::Unknown)]
@@ -113,6 +121,12 @@ mod tests {
     #[case("+R--+R", State::Ready)]
     // An answer is as good as a connection.
     #[case("-R-", State::Ready)]
+    // It has no roles yet.
+    #[case("+FFF", State::Unready)]
+    #[case("+FFFR", State::Ready)]
+    // It never tells anybody.
+    #[case("+FFFFFFFFFFFFFFFFFFFF", State::Ready)]
+    #[case("+FFFFFFFFFFFFFFFFFFFF--+F", State::Unready)]
     // Slow once: others are taken. Silent for long: it hangs.
     #[case("+RS", State::Unready)]
     #[case("+RSR", State::Ready)]
@@ -127,6 +141,7 @@ mod tests {
                 '-' => health.connected(false),
                 'R' => health.answered(Answer::Ready),
                 'U' => health.answered(Answer::Unready),
+                'F' => health.answered(Answer::Refused),
                 _ => health.answered(Answer::Silence),
             }
         }

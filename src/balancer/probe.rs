@@ -108,8 +108,7 @@ async fn new_client(url: &str) -> Result<Client> {
 fn answer(result: std::result::Result<(), Problem>) -> Answer {
     match result {
         Ok(()) => Answer::Ready,
-        // A cluster that does not let everybody ask: that it can refuse shows that it serves.
-        Err(problem) if problem.is_unauthorized() || problem.is_forbidden() => Answer::Ready,
+        Err(problem) if problem.is_unauthorized() || problem.is_forbidden() => Answer::Refused,
         Err(Problem::Refused { .. }) => Answer::Unready,
         Err(Problem::Unreachable(_) | Problem::Untrusted(_) | Problem::Unreadable(_)) => Answer::Silence,
     }
@@ -129,8 +128,8 @@ mod tests {
 
     #[rstest]
     #[case(Ok(()), Answer::Ready)]
-    #[case(refused(401), Answer::Ready)]
-    #[case(refused(403), Answer::Ready)]
+    #[case(refused(401), Answer::Refused)]
+    #[case(refused(403), Answer::Refused)]
     #[case(refused(500), Answer::Unready)]
     #[case(refused(429), Answer::Unready)]
     #[case(Err(Problem::Unreachable(String::new())), Answer::Silence)]
