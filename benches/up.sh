@@ -10,26 +10,23 @@ folder=$("$bed" kubernetes | tail -n 1)
 scratch=$(mktemp -d)
 trap '"$bed" hosts destroy bench >/dev/null 2>&1 || true; rm -rf "$scratch"' EXIT
 
+# What the run before left to write goes to the disk first: it would be paid for by the next.
 fresh() {
   "$bed" hosts destroy bench >/dev/null 2>&1 || true
   "$bed" hosts create --name bench --count "$1" --json >"$scratch/hosts.json"
+  sync
 }
 
-# The largest resident size, in MiB, of processes whose command line matches; sampled while a run lasts.
+# The largest resident size seen, in MiB, of controller and of any agent, looked at once a second while a run lasts: by
+# one process for all, or the looking takes a core from the run.
 watch_memory() {
-  local controller=0 agent=0 status size
   while [ -e "$scratch/running" ]; do
-    for status in /proc/[0-9]*/status; do
-      size=$(awk '/^VmHWM/ {print $2}' "$status" 2>/dev/null) || continue
-      [ -n "$size" ] || continue
-      case "$(tr '\0' ' ' <"${status%status}cmdline" 2>/dev/null)" in
-        *" agent"*) [[ $(readlink "${status%status}exe" 2>/dev/null) == */clusterctl-* ]] && ((size > agent)) && agent=$size ;;
-        "$binary up "*) ((size > controller)) && controller=$size ;;
-      esac
-    done
-    read -r -t 0.5 <> <(:) || true
-  done
-  echo "$((controller / 1024)) $((agent / 1024))" >"$scratch/memory"
+    ps -eo rss=,args=
+    read -r -t 1 <> <(:) || true
+  done | awk -v binary="$binary" '
+    $2 == binary && $3 == "up" && $1 > controller { controller = $1 }
+    $2 ~ /clusterctl-[0-9a-f]+$/ && $3 == "agent" && $1 > agent { agent = $1 }
+    END { printf "%d %d\n", controller / 1024, agent / 1024 }' >"$scratch/memory"
 }
 
 seconds() { awk -v from="$1" -v to="$2" 'BEGIN {printf "%.1f", to - from}'; }
