@@ -1,5 +1,7 @@
 //! kubeconfig files (kubeadm.md section 3): the model, the catalogue of what a control plane has, making and judging.
 
+use std::collections::BTreeMap;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
@@ -8,6 +10,7 @@ use serde_json::{Value, json};
 use super::certificates::{Authority, Certificate, KeyPool, PrivateKey, Subject, Usage};
 use super::configuration::{ApiEndpoint, ClusterConfiguration, documents};
 use super::text;
+use super::version::{self, Release};
 use crate::failure::{Failure, Kind, Result};
 use crate::secret::Secret;
 
@@ -125,7 +128,8 @@ impl Entry {
             &order.authority.first_pem(),
             &certificate.pem(),
             key.pem(),
-        ))
+        )
+        .written_by(Release::of(&version::parse(&order.cluster.kubernetes_version)?)?))
     }
 }
 
@@ -156,6 +160,9 @@ pub struct Kubeconfig {
     pub contexts: Vec<NamedContext>,
     /// Name of the context in use.
     pub current_context: String,
+    /// Always empty; older upstreams write it nevertheless.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preferences: Option<BTreeMap<String, Value>>,
     /// Users by name.
     #[serde(deserialize_with = "null_as_empty")]
     pub users: Vec<NamedUser>,
@@ -298,6 +305,11 @@ impl Kubeconfig {
         Self { clusters: vec![NamedCluster::new("", server, ca_pem)], ..Default::default() }
     }
 
+    /// With the empty fields that upstream's writer of a minor has.
+    pub fn written_by(self, release: &Release) -> Self {
+        Self { preferences: release.empty_fields_written.then(BTreeMap::new), ..self }
+    }
+
     fn with_user(server: &str, cluster_name: &str, user_name: &str, ca_pem: &str, user: User) -> Self {
         let context = format!("{user_name}@{cluster_name}");
         Self {
@@ -307,6 +319,7 @@ impl Kubeconfig {
                 name: context.clone(),
             }],
             current_context: context,
+            preferences: None,
             users: vec![NamedUser { name: user_name.to_owned(), user }],
         }
     }

@@ -132,7 +132,8 @@ pub fn flags_text(
     hostname: &str,
     joining_worker: bool,
 ) -> Result<String> {
-    let release = Release::of(&version::parse(&cluster.kubernetes_version)?)?;
+    let version = version::parse(&cluster.kubernetes_version)?;
+    let release = Release::of(&version)?;
     let mut flags = Vec::new();
     if !release.uses_instance_config(cluster) {
         flags.push(("container-runtime-endpoint", node.cri_socket.clone()));
@@ -147,7 +148,7 @@ pub fn flags_text(
     if joining_worker && !taints.is_empty() {
         flags.push(("register-with-taints", taints.join(",")));
     }
-    let flags = command_line(&flags, &node.kubelet_extra_args, release.argument_order).join(" ");
+    let flags = command_line(&flags, &node.kubelet_extra_args, release.argument_order(&version)).join(" ");
     // Go's %q; systemd reads the same escapes.
     Ok(format!("KUBELET_KUBEADM_ARGS={}\n", Value::String(flags)))
 }

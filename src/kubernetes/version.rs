@@ -12,9 +12,9 @@ use crate::failure::{Failure, Kind, Result};
 /// How `extraArgs` join the default arguments of a component (kubeadm.md section 4.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ArgumentOrder {
-    /// Everything sorted together by name and value (up to 1.35).
+    /// Everything sorted together by name and value (older patch releases).
     AllSorted,
-    /// Defaults sorted, then `extraArgs` as given (from 1.36).
+    /// Defaults sorted, then `extraArgs` as given.
     DefaultsThenExtras,
 }
 
@@ -47,8 +47,9 @@ pub struct Release {
     pub instance_config_gate: bool,
     /// Whether probes use the named port `probe-port` and containers list it.
     pub named_probe_port: bool,
-    /// How extraArgs are merged.
-    pub argument_order: ArgumentOrder,
+    /// First patch release that leaves extraArgs in their order, behind the sorted defaults; before it, everything is
+    /// sorted together.
+    pub extra_arguments_keep_order: Since<()>,
     /// `mode` that kubeadm writes into the kube-proxy configuration when it is empty.
     pub kube_proxy_mode: &'static str,
     /// First patch release whose apiserver-kubelet-client certificate has no organization; before it, the
@@ -76,8 +77,7 @@ pub struct Release {
     pub etcd_http_endpoints: bool,
 }
 
-/// The lowest patch release from which a value holds: never in this minor.
-const NEVER: Since<()> = Since { patch: u64::MAX, value: () };
+/// From the first patch release of a minor on.
 const ALWAYS: Since<()> = Since { patch: 0, value: () };
 
 const V1_36: Release = Release {
@@ -89,7 +89,7 @@ const V1_36: Release = Release {
     instance_config: true,
     instance_config_gate: true,
     named_probe_port: true,
-    argument_order: ArgumentOrder::DefaultsThenExtras,
+    extra_arguments_keep_order: ALWAYS,
     kube_proxy_mode: "",
     kubelet_client_without_organization: Since { patch: 1, value: () },
     flexvolume_mount: false,
@@ -108,8 +108,8 @@ const V1_35: Release = Release {
     etcd_tags: &[Since { patch: 0, value: "3.6.6-0" }],
     coredns_tag: "v1.13.1",
     pause_tag: "3.10.1",
-    argument_order: ArgumentOrder::AllSorted,
-    kubelet_client_without_organization: NEVER,
+    extra_arguments_keep_order: Since { patch: 1, value: () },
+    kubelet_client_without_organization: Since { patch: 5, value: () },
     flexvolume_mount: true,
     kubelet_local_mode_gate: true,
     etcd_flags_follow_image: true,
@@ -121,6 +121,8 @@ const V1_34: Release = Release {
     minor: 34,
     etcd_tags: &[Since { patch: 0, value: "3.6.4-0" }, Since { patch: 2, value: "3.6.5-0" }],
     coredns_tag: "v1.12.1",
+    extra_arguments_keep_order: Since { patch: 4, value: () },
+    kubelet_client_without_organization: Since { patch: 8, value: () },
     pod_infra_container_image_flag: true,
     kubelet_fails_on_cgroup_v1: false,
     feature_gates: &[
@@ -138,6 +140,8 @@ const V1_33: Release = Release {
     minor: 33,
     etcd_tags: &[Since { patch: 0, value: "3.5.21-0" }, Since { patch: 6, value: "3.5.24-0" }],
     coredns_tag: "v1.12.0",
+    extra_arguments_keep_order: Since { patch: 8, value: () },
+    kubelet_client_without_organization: Since { patch: 12, value: () },
     pause_tag: "3.10",
     instance_config: false,
     named_probe_port: false,
@@ -196,6 +200,14 @@ impl Release {
     pub fn etcd_tag(&self, version: &Version) -> &'static str {
         let newest = self.etcd_tags.iter().rev().find(|since| since.patch <= version.patch);
         newest.unwrap_or(&self.etcd_tags[0]).value
+    }
+
+    /// How extraArgs join the defaults in `version`, which must be of this minor.
+    pub fn argument_order(&self, version: &Version) -> ArgumentOrder {
+        match version.patch < self.extra_arguments_keep_order.patch {
+            true => ArgumentOrder::AllSorted,
+            false => ArgumentOrder::DefaultsThenExtras,
+        }
     }
 
     /// Organization of the apiserver-kubelet-client certificate (kubeadm.md section 2.1).
@@ -303,12 +315,13 @@ pub fn images(cluster: &ClusterConfiguration) -> Result<Images> {
 mod tests {
     use rstest::rstest;
 
-    use super::{Release, images, parse};
+    use super::{ArgumentOrder, Release, images, parse};
     use crate::kubernetes::configuration::ClusterConfiguration;
 
     #[rstest]
     #[case("v1.33.5", "3.5.21-0", Some("kubeadm:cluster-admins"))]
     #[case("1.33.6", "3.5.24-0", Some("kubeadm:cluster-admins"))]
+    #[case("1.33.13", "3.5.24-0", None)]
     #[case("1.34.1", "3.6.4-0", Some("kubeadm:cluster-admins"))]
     #[case("1.34.4", "3.6.5-0", Some("kubeadm:cluster-admins"))]
     #[case("1.35.4", "3.6.6-0", Some("kubeadm:cluster-admins"))]
@@ -336,6 +349,19 @@ mod tests {
         let gates = gate.map(|wanted| ("ControlPlaneKubeletLocalMode".to_owned(), wanted)).into_iter().collect();
         let cluster = ClusterConfiguration { feature_gates: gates, ..ClusterConfiguration::default() };
         assert_eq!(release.kubelet_uses_local_server(&cluster), local);
+    }
+
+    #[rstest]
+    #[case("1.33.6", ArgumentOrder::AllSorted)]
+    #[case("1.33.13", ArgumentOrder::DefaultsThenExtras)]
+    #[case("1.34.3", ArgumentOrder::AllSorted)]
+    #[case("1.34.4", ArgumentOrder::DefaultsThenExtras)]
+    #[case("1.35.0", ArgumentOrder::AllSorted)]
+    #[case("1.35.4", ArgumentOrder::DefaultsThenExtras)]
+    #[case("1.36.0", ArgumentOrder::DefaultsThenExtras)]
+    fn the_order_of_arguments_changed_in_patch_releases(#[case] version: &str, #[case] order: ArgumentOrder) {
+        let version = parse(version).unwrap();
+        assert_eq!(Release::of(&version).unwrap().argument_order(&version), order);
     }
 
     #[rstest]

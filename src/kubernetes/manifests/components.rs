@@ -19,7 +19,7 @@ const FLEXVOLUME_DIRECTORY: &str = "/usr/libexec/kubernetes/kubelet-plugins/volu
 pub fn api_server(order: &ManifestOrder<'_>) -> Result<Manifest> {
     let settings = &order.cluster.api_server;
     let arguments = api_server_arguments(order);
-    let arguments = command_line(&arguments, &settings.extra_args, order.release()?.argument_order);
+    let arguments = command_line(&arguments, &settings.extra_args, order.argument_order()?);
     let mut volumes = volumes::certificates(order);
     volumes.extend(volumes::external_etcd(order));
     let component = Component {
@@ -134,7 +134,7 @@ pub fn controller_manager(order: &ManifestOrder<'_>) -> Result<Manifest> {
         let path = given(&settings.extra_args, "flex-volume-plugin-dir").unwrap_or(FLEXVOLUME_DIRECTORY);
         volumes.push(Volume::same("flexvolume-dir", path, false, "DirectoryOrCreate"));
     }
-    let arguments = command_line(&arguments, &settings.extra_args, release.argument_order);
+    let arguments = command_line(&arguments, &settings.extra_args, order.argument_order()?);
     let component = Component {
         name: "kube-controller-manager",
         image: order.images()?.controller_manager,
@@ -168,7 +168,7 @@ pub fn scheduler(order: &ManifestOrder<'_>) -> Result<Manifest> {
         ("kubeconfig", SCHEDULER_CONF.into()),
         ("leader-elect", "true".into()),
     ];
-    let arguments = command_line(&arguments, &settings.extra_args, order.release()?.argument_order);
+    let arguments = command_line(&arguments, &settings.extra_args, order.argument_order()?);
     let volumes = vec![Volume::same("kubeconfig", SCHEDULER_CONF, true, "FileOrCreate")];
     let component = Component {
         name: "kube-scheduler",

@@ -36,7 +36,7 @@ pub fn etcd(order: &ManifestOrder<'_>) -> Result<Manifest> {
         image = format!("{repository}:{tag}");
     }
     let arguments = arguments(order, data_directory, &image)?;
-    let arguments = command_line(&arguments, &settings.extra_args, order.release()?.argument_order);
+    let arguments = command_line(&arguments, &settings.extra_args, order.argument_order()?);
     let component = Component {
         name: "etcd",
         image,

@@ -15,7 +15,7 @@ pub use volumes::CA_DIRECTORIES;
 
 use super::configuration::{ApiEndpoint, ClusterConfiguration, Duration, EnvVar};
 use super::text;
-use super::version::{self, Images, Release};
+use super::version::{self, ArgumentOrder, Images, Release};
 use crate::failure::Result;
 
 /// What the manifests of a node are made of.
@@ -75,6 +75,11 @@ pub fn control_plane(order: &ManifestOrder<'_>) -> Result<Vec<Manifest>> {
 impl ManifestOrder<'_> {
     fn release(&self) -> Result<&'static Release> {
         Release::of(&version::parse(&self.cluster.kubernetes_version)?)
+    }
+
+    fn argument_order(&self) -> Result<ArgumentOrder> {
+        let version = version::parse(&self.cluster.kubernetes_version)?;
+        Release::of(&version).map(|release| release.argument_order(&version))
     }
 
     fn images(&self) -> Result<Images> {
