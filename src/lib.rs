@@ -20,7 +20,7 @@
 //! bundle/               the blobs of one Kubernetes version in one file
 //! host/                 this machine: files (atomic), commands, units, the journal
 //! inventory/            model, load, validate
-//! cancel, event, fact, failure, message, secret, yaml   leaves
+//! cancel, event, fact, failure, message, pattern, secret, yaml   leaves
 //! ```
 
 pub mod agent;
@@ -39,6 +39,7 @@ pub mod inventory;
 pub mod kubernetes;
 pub mod message;
 pub mod node;
+pub mod pattern;
 pub mod playbook;
 pub mod remote;
 pub mod secret;

@@ -84,6 +84,9 @@ pub struct Holder {
     pub since_seconds: u64,
     /// The cluster's name; it goes into the journal.
     pub cluster: String,
+    /// Another number for each run: an agent of the same run whose connection was lost makes room. Empty: it never does.
+    #[serde(default)]
+    pub run: String,
 }
 
 /// A blob that should be on the host.

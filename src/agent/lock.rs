@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
 
+use super::evict::evict;
 use crate::failure::{Failure, Kind, Result};
 use crate::message::Holder;
 
@@ -50,7 +52,11 @@ impl Lock {
             loop {
                 ticks.tick().await;
                 match Self::take_at(path, holder) {
-                    Err(failure) if failure.kind == Kind::Busy => {}
+                    Err(failure) if failure.kind == Kind::Busy => {
+                        if let Some(old) = former_self(path, holder) {
+                            evict(old);
+                        }
+                    }
                     other => return other,
                 }
             }
@@ -74,7 +80,8 @@ impl Lock {
             if !is_current(&file, path) {
                 continue;
             }
-            let note = serde_json::to_vec(holder).unwrap_or_default();
+            let note = Note { holder: holder.clone(), process: std::process::id() };
+            let note = serde_json::to_vec(&note).unwrap_or_default();
             file.set_len(0).and_then(|()| file.write_all(&note)).map_err(failed)?;
             return Ok(Self { _file: file, path: path.to_owned() });
         }
@@ -95,18 +102,39 @@ fn is_current(file: &File, path: &Path) -> bool {
     }
 }
 
-fn busy(file: &mut File) -> Failure {
+/// What stands in the lock file.
+#[derive(Debug, Serialize, Deserialize)]
+struct Note {
+    #[serde(flatten)]
+    holder: Holder,
+    /// The process that holds the lock.
+    process: u32,
+}
+
+fn note(file: &mut File) -> Option<Note> {
     let mut note = Vec::new();
     let _ = file.rewind();
     let _ = file.take(MAXIMUM_NOTE_BYTES).read_to_end(&mut note);
-    let sentence = match serde_json::from_slice::<Holder>(&note) {
-        Ok(holder) => {
+    serde_json::from_slice(&note).ok()
+}
+
+/// The process that holds the lock, if it is an agent of this very run: its connection was lost, or nobody would ask
+/// again.
+fn former_self(path: &Path, holder: &Holder) -> Option<i32> {
+    let note = note(&mut File::open(path).ok()?)?;
+    let same = !holder.run.is_empty() && note.holder.run == holder.run && note.process != std::process::id();
+    same.then(|| i32::try_from(note.process).ok()).flatten()
+}
+
+fn busy(file: &mut File) -> Failure {
+    let sentence = match note(file) {
+        Some(Note { holder, .. }) => {
             let now =
                 std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_secs());
             let minutes = now.saturating_sub(holder.since_seconds) / 60;
             format!("{} is running `clusterctl {}` here, since {minutes} min", holder.who, holder.verb)
         }
-        Err(_) => "another clusterctl is at work here".to_owned(),
+        None => "another clusterctl is at work here".to_owned(),
     };
     Failure::new(Kind::Busy, sentence).advise("wait until it is done, then run the same command again").may_pass()
 }
@@ -123,7 +151,13 @@ mod tests {
     fn the_second_run_is_told_who_holds_the_lock() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lock");
-        let holder = Holder { who: "ann@desk".into(), verb: "up".into(), since_seconds: 0, cluster: "demo".into() };
+        let holder = Holder {
+            who: "ann@desk".into(),
+            verb: "up".into(),
+            since_seconds: 0,
+            cluster: "demo".into(),
+            run: String::new(),
+        };
         let held = Lock::take_at(&path, &holder).unwrap();
         let failure = Lock::take_at(&path, &holder).unwrap_err();
         assert_eq!(failure.kind, Kind::Busy);
@@ -136,7 +170,13 @@ mod tests {
     async fn a_run_that_ends_in_a_moment_is_waited_for() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lock");
-        let holder = Holder { who: "ann@desk".into(), verb: "up".into(), since_seconds: 0, cluster: "demo".into() };
+        let holder = Holder {
+            who: "ann@desk".into(),
+            verb: "up".into(),
+            since_seconds: 0,
+            cluster: "demo".into(),
+            run: String::new(),
+        };
         let held = Lock::take_at(&path, &holder).unwrap();
         let ends = async {
             tokio::task::yield_now().await;

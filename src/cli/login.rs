@@ -10,7 +10,7 @@ use super::up::Login;
 use crate::cluster;
 use crate::event::Events;
 use crate::failure::Result;
-use crate::inventory::{self, Become, HostKeys, Inventory, SecretSource};
+use crate::inventory::{self, Become, HostKeys, Inventory, SecretSource, Selector};
 use crate::secret::Secret;
 use crate::ssh;
 use crate::ui::Prompts;
@@ -31,7 +31,14 @@ impl ssh::Prompt for Prompts {
 
 /// Loads the inventory, lays the options over it and finds out every password it names.
 pub async fn inventory(context: &Context, login: &Login) -> Result<Inventory> {
+    chosen(context, login, &Selector::default(), true).await
+}
+
+/// As [`inventory`], with the chosen hosts alone; passwords for root's rights only where those are wanted.
+pub async fn chosen(context: &Context, login: &Login, selector: &Selector, root: bool) -> Result<Inventory> {
     let mut inventory = load(context)?;
+    let names: BTreeSet<String> = selector.select(&inventory)?.iter().map(|host| host.name.clone()).collect();
+    inventory.hosts.retain(|host| names.contains(&host.name));
     let configuration = ssh::Configuration::of_this_machine()?;
     let mut said = BTreeSet::new();
     for host in &mut inventory.hosts {
@@ -49,10 +56,13 @@ pub async fn inventory(context: &Context, login: &Login) -> Result<Inventory> {
         if login.ask_password {
             ssh.password = Some(SecretSource::Ask);
         }
-        if login.ask_become_password && ssh.become_root == Become::Sudo {
+        if login.ask_become_password && ssh.become_root != Become::None {
             ssh.become_password = Some(SecretSource::Ask);
         }
         let user = ssh.user.clone();
+        if !root {
+            ssh.become_password = None;
+        }
         for (source, what) in [(&mut ssh.password, "login"), (&mut ssh.become_password, "sudo")] {
             if let Some(known) = source {
                 let secret = context.prompts.resolve(known, &format!("{what} password of {user}")).await?;

@@ -10,6 +10,7 @@ mod hosts;
 mod mask;
 mod model;
 mod schema;
+mod selector;
 mod ssh;
 mod surroundings;
 mod walk;
@@ -21,6 +22,7 @@ use std::path::Path;
 
 pub use model::*;
 pub use schema::schema;
+pub use selector::Selector;
 
 use crate::failure::{Failure, Kind, Result};
 use crate::yaml::{self, Content, Finding, Node, Severity, Span};

@@ -115,15 +115,15 @@ enum Broken {
 
 /// What the two halves and the pump share.
 #[derive(Debug)]
-struct Shared {
+pub(super) struct Shared {
     host: String,
     /// What the channel is, for sentences: `the command "true"`.
     what: String,
     queued: AtomicUsize,
     tail: Mutex<VecDeque<u8>>,
-    ended: watch::Sender<bool>,
+    pub(super) ended: watch::Sender<bool>,
     lost: LostReceiver,
-    half: ChannelWriteHalf<Msg>,
+    pub(super) half: ChannelWriteHalf<Msg>,
 }
 
 impl Shared {
@@ -158,8 +158,8 @@ impl Shared {
 /// A command under way. Dropping it, or its [`Reader`], closes the channel: the command's input ends and sshd forgets it.
 #[derive(Debug)]
 pub struct Channel {
-    writer: Writer,
-    reader: Reader,
+    pub(super) writer: Writer,
+    pub(super) reader: Reader,
 }
 
 impl Channel {
@@ -305,7 +305,7 @@ pub(super) enum Unsent {
 /// The input of a command.
 #[derive(Debug)]
 pub struct Writer {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 impl Writer {
@@ -322,6 +322,18 @@ impl Writer {
                 self.shared.failure(Kind::Host, sentence)
             }
         })
+    }
+
+    /// Sends input to a command that need not want it: `false` when it ended before it took all.
+    ///
+    /// # Errors
+    /// As [`Writer::send`], but for the end of the command.
+    pub async fn offer(&mut self, bytes: Bytes) -> Result<bool> {
+        match self.try_send(bytes).await {
+            Ok(()) => Ok(true),
+            Err(Unsent::Ended) => Ok(false),
+            Err(Unsent::Failed(failure)) => Err(failure),
+        }
     }
 
     pub(super) async fn try_send(&mut self, mut bytes: Bytes) -> Result<(), Unsent> {
@@ -360,7 +372,10 @@ impl Writer {
         self.hand_over(self.shared.half.eof()).await
     }
 
-    async fn hand_over(&self, request: impl Future<Output = std::result::Result<(), russh::Error>>) -> Result<()> {
+    pub(super) async fn hand_over(
+        &self,
+        request: impl Future<Output = std::result::Result<(), russh::Error>>,
+    ) -> Result<()> {
         match tokio::time::timeout(HAND_OVER, request).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(self.not_handed_over(&error).await),

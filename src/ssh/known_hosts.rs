@@ -10,7 +10,7 @@ use aws_lc_rs::{digest, hmac};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 
-use super::pattern::matches_host;
+use crate::pattern::matches_host;
 
 /// A host's public key as it crosses the wire.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,7 +8,7 @@
 //!     host_key  what known_hosts says about the host's key            (known_hosts, certificate: pure; remember: append)
 //!   login       keys, agent, password in a fixed order                (identity: key files; signer)
 //! scan          the keys that a host shows, for a person to compare
-//! Connection    exec, run, direct_tcpip, closed
+//! Connection    exec, run, terminal, direct_tcpip, closed
 //!   Channel     Writer and Reader of one command; Tunnel for one TCP stream
 //! ```
 //!
@@ -31,12 +31,12 @@ mod known_hosts;
 mod link;
 mod local;
 mod login;
-mod pattern;
 mod proposal;
 mod remember;
 mod scan;
 mod signer;
 mod target;
+mod terminal;
 mod tunnel;
 mod watcher;
 mod wire;
@@ -48,7 +48,8 @@ mod tests;
 
 pub use channel::{Channel, Chunk, Exit, Output, Reader, Writer};
 pub use configuration::Configuration;
-pub use connection::{Connection, connect};
+pub use connection::{Connection, connect, connect_lasting};
 pub use scan::{Known, Shown, pin, scan};
 pub use target::{Family, Prompt, Target};
+pub use terminal::Terminal;
 pub use tunnel::Tunnel;

@@ -7,12 +7,14 @@
 pub mod display;
 pub mod failure;
 pub mod json;
+pub mod keyboard;
 pub mod lines;
 pub mod look;
+pub mod outputs;
 pub mod plain;
 pub mod prompt;
 #[cfg(test)]
-mod rehearsal;
+pub(crate) mod rehearsal;
 pub mod run;
 pub mod screen;
 pub mod summary;
@@ -22,6 +24,7 @@ pub mod text;
 pub use display::Display;
 pub use failure::{failure, failures};
 pub use look::Look;
+pub use outputs::{Arrangement, Outputs};
 pub use prompt::Prompts;
 pub use run::Run;
 pub use screen::Screen;

@@ -89,6 +89,11 @@ impl Bed {
         made
     }
 
+    /// `count` hosts with fish, tcsh and doas.
+    pub fn with_shells(count: usize) -> Self {
+        Self::create(count, "shells")
+    }
+
     fn create(count: usize, image: &str) -> Self {
         let name = format!("t{}x{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed));
         let count = count.to_string();

@@ -6,8 +6,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::pattern::matches_pattern;
 use crate::ssh::local;
-use crate::ssh::pattern::matches_pattern;
 
 use super::read::{Local, World};
 

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::ssh::pattern::{matches_host, matches_list, matches_pattern};
+use crate::pattern::{matches_host, matches_list, matches_pattern};
 
 use super::keywords::{Keyword, Shape, keyword};
 use super::tokens::{Tokens, host_name, tilde};
