@@ -85,6 +85,7 @@ pub fn load(context: &Context) -> Result<Inventory> {
 /// Settings for reaching hosts.
 pub fn settings(context: &Context, login: &Login, events: &Events) -> cluster::Settings {
     cluster::Settings {
+        transport: login.transport,
         parallel: usize::from(login.parallel),
         prompts: Arc::new(context.prompts.clone()),
         cancel: context.cancel.clone(),

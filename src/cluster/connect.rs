@@ -20,9 +20,21 @@ use crate::ssh;
 /// How long a control plane may take to answer before the next one is tried beside it.
 const HEAD_START: Duration = Duration::from_secs(2);
 
+/// Who makes the connections.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Transport {
+    /// clusterctl itself
+    #[default]
+    BuiltIn,
+    /// Your own ssh, with all that it can do
+    Openssh,
+}
+
 /// How hosts are reached.
 #[derive(Clone)]
 pub struct Settings {
+    /// Who makes the connections.
+    pub transport: Transport,
     /// How many connections are set up at once.
     pub parallel: usize,
     /// Asks a person for what is missing.
@@ -172,6 +184,9 @@ pub(super) async fn open(
     configuration: &ssh::Configuration,
     settings: &Settings,
 ) -> Result<ssh::Connection> {
+    if settings.transport == Transport::Openssh {
+        return ssh::by_openssh(host);
+    }
     let target = configuration.find(host, known(host.ssh.password.as_ref())).await?;
     ssh::connect_lasting(&target, Arc::clone(&settings.prompts)).await
 }

@@ -241,7 +241,12 @@ async fn here(
     // A file ends with its size, a folder when the writer has seen the archive's end.
     let reading = async {
         while total > taken || kept == Kept::Folder {
-            let Some(piece) = download.next().await? else { break };
+            let piece = tokio::select! {
+                piece = download.next() => piece?,
+                // The archive has ended, or cannot be written: the host would wait to be asked for more.
+                () = sender.closed() => break,
+            };
+            let Some(piece) = piece else { break };
             taken += piece.len() as u64;
             step.progress(taken, total.max(taken), Unit::Bytes, None);
             if sender.send(piece).await.is_err() {

@@ -152,7 +152,7 @@ impl One {
     async fn command(self, connection: &Connection) -> Result<Exit> {
         let Self { index, host, order, input, teller, cancel } = self;
         let privilege = privilege(&host);
-        let Begun { channel, first } = order.command.start(connection, &privilege).await?;
+        let Begun { channel, first, process } = order.command.start(connection, &privilege).await?;
         for chunk in first {
             let _ = teller.send(Told::Output(index, chunk)).await;
         }
@@ -194,7 +194,7 @@ impl One {
             }
         };
         for signal in ["INT", "TERM", "KILL"] {
-            remote::interrupt(connection, &order.command, &privilege, signal).await?;
+            remote::interrupt(connection, &order.command, process, &privilege, signal).await?;
             if tokio::time::timeout(MERCY, &mut taking).await.is_ok() {
                 return Err(why);
             }

@@ -18,7 +18,7 @@ mod status;
 mod tunnel;
 mod up;
 
-pub use self::connect::{Session, Settings};
+pub use self::connect::{Session, Settings, Transport};
 pub use self::down::{Down, down};
 pub use self::kubectl::kubectl;
 pub use self::play::run;

@@ -7,13 +7,19 @@ use bytes::Bytes;
 use super::privilege::{Privilege, SKIP_HELLO};
 use super::quote::quote;
 use crate::failure::{Failure, Kind, Result};
+use crate::inventory::Become;
 use crate::ssh::{Channel, Chunk, Connection};
 
-/// What a command as root says on standard error once it is root.
-const BEGUN: &str = "clusterctl-command-begins\n";
+/// What a script says on standard error, with its process id, before it becomes the command.
+const BEGUN: &str = "clusterctl-command-begins ";
+/// Says so.
+const BEGIN: &str = "echo clusterctl-command-begins $$ >&2; exec \"$@\"";
 
 /// sudo and doas may say this much before, in bytes.
 const MAXIMUM_TALK_BYTES: usize = 64 << 10;
+
+/// A login shell may greet with this much, in bytes.
+const MAXIMUM_GREETING_BYTES: usize = 1 << 20;
 
 /// How long the processes of a command may take to end.
 const END_LIMIT: Duration = Duration::from_secs(5);
@@ -35,6 +41,8 @@ pub struct Begun {
     pub channel: Channel,
     /// What was read of its output already.
     pub first: Vec<Chunk>,
+    /// Its process on the host, where it told.
+    pub process: Option<u32>,
 }
 
 impl Command {
@@ -59,10 +67,18 @@ impl Command {
     /// # Errors
     /// [`Kind::Connection`]; [`Kind::Privilege`] where the user may not become root. Both name the host.
     pub async fn start(&self, connection: &Connection, privilege: &Privilege) -> Result<Begun> {
-        if !self.root || privilege.way == crate::inventory::Become::None {
-            return Ok(Begun { channel: connection.exec(&self.line()).await?, first: Vec::new() });
+        if !self.root || privilege.way == Become::None {
+            if connection.finds_its_commands() {
+                let channel = connection.exec(&self.line()).await?;
+                return Ok(Begun { channel, first: Vec::new(), process: None });
+            }
+            let user = Privilege::new(Become::None, None);
+            let channel = connection.exec(&Privilege::bare_command(BEGIN, &self.arguments())).await?;
+            return begun(channel, connection, &user)
+                .await?
+                .ok_or_else(|| could_not(String::new()).on(connection.host()));
         }
-        let script = format!("{SKIP_HELLO}unset LC_ALL; printf {} >&2; exec \"$@\"", BEGUN.replace('\n', "\\\\n"));
+        let script = format!("{SKIP_HELLO}unset LC_ALL; {BEGIN}");
         match self.become_root(connection, privilege, &script).await? {
             Some(begun) => Ok(begun),
             // It takes a terminal.
@@ -74,41 +90,57 @@ impl Command {
 
     /// Starts a script as root; `None` when it has to be tried again, on a terminal.
     async fn become_root(&self, connection: &Connection, privilege: &Privilege, script: &str) -> Result<Option<Begun>> {
-        let mut channel = privilege.start(connection, script, &self.arguments()).await?;
-        let mut talk = Vec::new();
-        let mut first = Vec::new();
-        loop {
-            let refused = |talk: &[u8]| privilege.refused(talk).map(|failure| failure.on(connection.host()));
-            match channel.recv().await? {
-                // A greeting of the login shell.
-                Some(chunk @ Chunk::Stdout(_)) if talk.len() < MAXIMUM_TALK_BYTES => first.push(chunk),
-                Some(Chunk::Stderr(bytes)) if talk.len() < MAXIMUM_TALK_BYTES => talk.extend_from_slice(&bytes),
-                Some(Chunk::Stdout(_) | Chunk::Stderr(_)) => {
-                    return Err(Failure::new(Kind::Host, "its login shell prints without end").on(connection.host()));
-                }
-                Some(Chunk::Exit(_)) | None if privilege.turns_to_terminal(&talk) => return Ok(None),
-                Some(Chunk::Exit(_)) | None => {
-                    let said = String::from_utf8_lossy(&talk).trim().to_owned();
-                    return Err(refused(&talk)
-                        .or_else(|| privilege.missing(&said))
-                        .unwrap_or_else(|| {
-                            Failure::new(Kind::Privilege, "the login user could not become root").detailed(said)
-                        })
-                        .on(connection.host()));
-                }
+        let channel = privilege.start(connection, script, &self.arguments()).await?;
+        begun(channel, connection, privilege).await
+    }
+}
+
+fn could_not(said: String) -> Failure {
+    let failure = Failure::new(Kind::Privilege, "the login user could not become root");
+    if said.is_empty() { failure } else { failure.detailed(said) }
+}
+
+/// Waits until a script says that it becomes the command; `None` where it wants a terminal first.
+async fn begun(mut channel: Channel, connection: &Connection, privilege: &Privilege) -> Result<Option<Begun>> {
+    let mut talk = Vec::new();
+    let (mut first, mut greeted) = (Vec::new(), 0);
+    loop {
+        let refused = |talk: &[u8]| privilege.refused(talk).map(|failure| failure.on(connection.host()));
+        match channel.recv().await? {
+            // A greeting of the login shell.
+            Some(Chunk::Stdout(bytes)) if greeted < MAXIMUM_GREETING_BYTES => {
+                greeted += bytes.len();
+                first.push(Chunk::Stdout(bytes));
             }
-            if let Some(at) = find(&talk, BEGUN.as_bytes()) {
-                let rest = talk.split_off(at + BEGUN.len());
-                if !rest.is_empty() {
-                    first.push(Chunk::Stderr(Bytes::from(rest)));
-                }
-                return Ok(Some(Begun { channel, first }));
+            Some(Chunk::Stderr(bytes)) if talk.len() < MAXIMUM_TALK_BYTES => talk.extend_from_slice(&bytes),
+            Some(Chunk::Stdout(_) | Chunk::Stderr(_)) => {
+                return Err(Failure::new(Kind::Host, "its login shell prints without end").on(connection.host()));
             }
-            if let Some(failure) = refused(&talk) {
-                return Err(failure);
+            Some(Chunk::Exit(_)) | None if privilege.turns_to_terminal(&talk) => return Ok(None),
+            Some(Chunk::Exit(_)) | None => {
+                let said = privilege.said(&talk);
+                let failure = refused(&talk).or_else(|| privilege.missing(&said));
+                return Err(failure.unwrap_or_else(|| could_not(said)).on(connection.host()));
             }
         }
+        if let Some((process, rest)) = process(&talk) {
+            if !rest.is_empty() {
+                first.push(Chunk::Stderr(Bytes::copy_from_slice(rest)));
+            }
+            return Ok(Some(Begun { channel, first, process: Some(process) }));
+        }
+        if let Some(failure) = refused(&talk) {
+            return Err(failure);
+        }
     }
+}
+
+/// The process that said that it becomes the command, and what was said after.
+fn process(talk: &[u8]) -> Option<(u32, &[u8])> {
+    let after = talk.get(find(talk, BEGUN.as_bytes())? + BEGUN.len()..)?;
+    let end = after.iter().position(|byte| *byte == b'\n')?;
+    let process = std::str::from_utf8(&after[..end]).ok()?.trim().parse().ok()?;
+    Some((process, &after[end + 1..]))
 }
 
 fn find(text: &[u8], part: &[u8]) -> Option<usize> {
@@ -122,12 +154,25 @@ fn find(text: &[u8], part: &[u8]) -> Option<usize> {
 /// refused by sshd before 9.8 where the login user is root.)
 const SIGNAL: &str = r#"read -r s </proc/$$/stat; set -- ${s##*) }; mine=$4; read -r s </proc/$mine/stat; set -- ${s##*) }; sshd=$2; for f in /proc/[0-9]*/stat; do read -r s 2>/dev/null <$f || continue; set -- ${s##*) }; [ "$2" = $sshd ] && [ "$4" != $mine ] && kill -s SIGNAL -- -$3 2>/dev/null; done; exit 0"#;
 
-/// Ends what a connection has started on its host: first as Ctrl-C does, then for good.
+/// Sends a signal to the processes of the command that told its process.
+const SIGNAL_ONE: &str =
+    r#"read -r s </proc/PROCESS/stat && set -- ${s##*) } && kill -s SIGNAL -- -$3 2>/dev/null; exit 0"#;
+
+/// Sends a signal to what a command has started on its host.
 ///
 /// # Errors
 /// [`Kind::Connection`] when the host cannot be told.
-pub async fn interrupt(connection: &Connection, command: &Command, privilege: &Privilege, signal: &str) -> Result<()> {
-    let script = SIGNAL.replace("SIGNAL", signal);
+pub async fn interrupt(
+    connection: &Connection,
+    command: &Command,
+    process: Option<u32>,
+    privilege: &Privilege,
+    signal: &str,
+) -> Result<()> {
+    let script = match process {
+        Some(process) => SIGNAL_ONE.replace("PROCESS", &process.to_string()).replace("SIGNAL", signal),
+        None => SIGNAL.replace("SIGNAL", signal),
+    };
     let words = vec!["sh".to_owned(), "-c".to_owned(), script];
     let order = Command { words, root: command.root };
     let work = async {
@@ -145,7 +190,7 @@ pub async fn interrupt(connection: &Connection, command: &Command, privilege: &P
 mod tests {
     use rstest::rstest;
 
-    use super::Command;
+    use super::{Command, process};
 
     fn command(words: &[&str]) -> Command {
         Command { words: words.iter().map(|word| (*word).to_owned()).collect(), root: false }
@@ -162,5 +207,12 @@ mod tests {
     fn root_gets_a_shell_for_a_line() {
         assert_eq!(command(&["id | cat"]).arguments(), ["sh", "-c", "id | cat"]);
         assert_eq!(command(&["id", "-u"]).arguments(), ["id", "-u"]);
+    }
+
+    #[test]
+    fn a_command_tells_its_process_before_it_says_anything_else() {
+        assert_eq!(process(b"greeting\nclusterctl-command-begins 42\noops"), Some((42, &b"oops"[..])));
+        assert_eq!(process(b"clusterctl-command-begins 4"), None);
+        assert_eq!(process(b"clusterctl-command-begins x\n"), None);
     }
 }

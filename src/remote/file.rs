@@ -123,9 +123,15 @@ impl Upload {
     }
 }
 
+/// What a host says itself, without the talk about becoming root.
+fn said(reader: &Reader) -> String {
+    let tail = reader.stderr_tail();
+    tail.lines().filter(|line| !line.contains("clusterctl-")).collect::<Vec<_>>().join("\n")
+}
+
 /// What a host says when it cannot do it.
 fn refused(what: &str, reader: &Reader) -> Failure {
-    let said = reader.stderr_tail();
+    let said = said(reader);
     let failure = Failure::new(Kind::Host, what);
     let failure = match said.contains("No space left on device") {
         true => failure
@@ -225,7 +231,7 @@ impl Download {
             _ => return Err(refused(&self.what, &self.reader)),
         }
         // tar is not the last of its pipeline: what it could not read shows in its words only.
-        let said = self.reader.stderr_tail();
+        let said = said(&self.reader);
         match said.trim().is_empty() {
             true => Ok(()),
             false => Err(Failure::new(Kind::Host, format!("{}: not all of it", self.what)).detailed(said.trim())),

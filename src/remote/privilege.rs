@@ -92,6 +92,12 @@ impl Privilege {
         self.command_reading("-S ", script, words)
     }
 
+    /// As [`Privilege::command`], for the user who logged in and in the user's own language.
+    pub(super) fn bare_command(script: &str, words: &[&str]) -> String {
+        let words: Vec<String> = [script, "sh"].iter().chain(words).map(|word| quote(word)).collect();
+        format!("sh -c {}", words.join(" "))
+    }
+
     /// As [`Privilege::command`], where the password is typed on a terminal.
     pub(super) fn command_on_terminal(&self, script: &str, words: &[&str]) -> String {
         self.command_reading("", script, words)

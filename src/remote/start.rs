@@ -84,7 +84,10 @@ impl Start {
         let mut sent = 0;
         loop {
             match channel.recv().await? {
-                Some(Chunk::Stdout(bytes)) => seen.stdout.extend_from_slice(&bytes),
+                Some(Chunk::Stdout(bytes)) => {
+                    seen.greeted += bytes.len();
+                    seen.stdout.extend_from_slice(&bytes);
+                }
                 Some(Chunk::Stderr(bytes)) => seen.stderr(&bytes),
                 Some(Chunk::Exit(_)) | None if self.privilege.turns_to_terminal(&seen.stderr) => {
                     return Ok(Attempt::OnTerminal);
@@ -120,7 +123,7 @@ impl Start {
                 }
                 // Anything else is a login shell's greeting.
             }
-            if seen.stdout.len() > MAXIMUM_GREETING_BYTES {
+            if seen.greeted > MAXIMUM_GREETING_BYTES {
                 return Err(Failure::new(Kind::Host, "its login shell prints without end").on(&self.host));
             }
         }
@@ -172,6 +175,8 @@ const MAXIMUM_GREETING_BYTES: usize = 64 << 10;
 /// What the command printed so far.
 #[derive(Default)]
 struct Seen {
+    /// Bytes of standard output so far.
+    greeted: usize,
     stdout: Vec<u8>,
     stderr: Vec<u8>,
 }

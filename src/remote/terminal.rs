@@ -18,7 +18,7 @@ const MAXIMUM_TALK_BYTES: usize = 64 << 10;
 
 /// Makes the pipes in the first folder that takes them and stands in between: standard input, output and error here are
 /// those of the program there, and so is the status at the end.
-const MEET: &str = r#"umask 077; d=; for p in "$XDG_RUNTIME_DIR" /dev/shm /tmp /var/tmp "$HOME"; do if [ -n "$p" ]; then d=$(mktemp -d "$p/clusterctl-XXXXXXXXXX" 2>/dev/null) && mkfifo "$d/in" "$d/out" "$d/err" 2>/dev/null && break; d=; fi; done; [ -n "$d" ] || { echo no folder takes named pipes >&2; exit 75; }; echo "clusterctl-meets $d"; exec 3<&0; cat "$d/err" >&2 3<&- & e=$!; cat "$d/out" 3<&- & o=$!; cat <&3 >"$d/in" & i=$!; exec 3<&-; wait $o $e; kill $i 2>/dev/null; s=1; read -r s <"$d/status"; rm -rf "$d"; exit $s"#;
+const MEET: &str = r#"umask 077; d=; for p in "$XDG_RUNTIME_DIR" /dev/shm /tmp /var/tmp "$HOME"; do if [ -n "$p" ]; then d=$(mktemp -d "$p/clusterctl-XXXXXXXXXX" 2>/dev/null) && mkfifo "$d/in" "$d/out" "$d/err" 2>/dev/null && break; d=; fi; done; [ -n "$d" ] || { echo no folder takes named pipes >&2; exit 75; }; echo "clusterctl-meets $d"; exec 3<&0; cat "$d/err" >&2 3<&- & e=$!; cat "$d/out" 3<&- & o=$!; cat <&3 >"$d/in" & i=$!; exec 3<&-; wait $o $e; kill $i 2>/dev/null; s=1; read -r s 2>/dev/null <"$d/status"; rm -rf "$d"; exit $s"#;
 
 /// Frees whoever waits at the pipes, and takes them away.
 const PART: &str = r#"exec 3<>"$1/in" 4<>"$1/out" 5<>"$1/err"; echo 1 >"$1/status"; exec 3<&- 4<&- 5<&-; rm -f "$1/in" "$1/out" "$1/err""#;

@@ -10,12 +10,15 @@ use russh::client::{Handle, Msg};
 use russh::{ChannelOpenFailure, Disconnect};
 
 use crate::failure::{Failure, Kind, Result, Retry};
+use crate::inventory::Host;
 
 use super::backoff::Backoff;
-use super::channel::{Channel, Chunk, Exit, Output};
+use super::channel::Channel;
 use super::deadline::Deadline;
 use super::dial::{Dialled, Refusal, dial};
 use super::login::{Sources, log_in};
+use super::openssh::Openssh;
+use super::output::{Chunk, Exit, Output};
 use super::target::{Prompt, Target};
 use super::terminal::Terminal;
 use super::tunnel::Tunnel;
@@ -86,14 +89,20 @@ pub(super) async fn connect_lasting_with(
     sources: &Sources,
 ) -> Result<Connection> {
     let connection = connect_with(target, prompts.as_ref(), sources).await?;
-    let life = connection.life();
+    let Some(life) = connection.life() else { return Ok(connection) };
     let again = Some(Again { prompts, sources: sources.clone(), turn: tokio::sync::Mutex::new(0) });
-    Ok(Connection(Arc::new(Inner {
-        target: Arc::clone(&connection.0.target),
-        life: Mutex::new(life),
-        closing: AtomicBool::new(false),
-        again,
-    })))
+    let target = Arc::clone(&connection.0.target);
+    Ok(Connection::by(target, Way::Ours { life: Mutex::new(life), again }))
+}
+
+/// A connection that the user's own `ssh` makes, with a process for each channel; nothing is connected yet.
+///
+/// # Errors
+/// [`Kind::Configuration`] for what the inventory says and `ssh` cannot be told.
+pub fn by_openssh(host: &Host) -> Result<Connection> {
+    let mut target = Target::plain(&host.name, &host.address);
+    (target.port, target.user) = (host.ssh.port, host.ssh.user.clone());
+    Ok(Connection::by(Arc::new(target), Way::Openssh(Openssh::new(host)?)))
 }
 
 /// A connection to one host. Cheap to clone; it ends when the last clone and the last channel are dropped, or with
@@ -103,9 +112,21 @@ pub struct Connection(Arc<Inner>);
 
 struct Inner {
     target: Arc<Target>,
-    life: Mutex<Arc<Life>>,
     closing: AtomicBool,
-    again: Option<Again>,
+    way: Way,
+}
+
+/// Who makes the connection.
+enum Way {
+    /// We.
+    Ours {
+        /// The link there is, or that was lost last.
+        life: Mutex<Arc<Life>>,
+        /// Where it is to last.
+        again: Option<Again>,
+    },
+    /// The user's own ssh, anew for each channel.
+    Openssh(Openssh),
 }
 
 /// One link, from its login to its end.
@@ -141,21 +162,30 @@ impl Connection {
     fn new(target: Arc<Target>, dialled: Dialled) -> Self {
         let Dialled { handle, lost, round_trip, server_version, bastion: _bastion, banner: _ } = dialled;
         let life = Arc::new(Life { handle, _bastion, lost, round_trip, server_version });
-        Self(Arc::new(Inner { target, life: Mutex::new(life), closing: AtomicBool::new(false), again: None }))
+        Self::by(target, Way::Ours { life: Mutex::new(life), again: None })
     }
 
-    fn life(&self) -> Arc<Life> {
-        Arc::clone(&self.0.life.lock().unwrap_or_else(PoisonError::into_inner))
+    fn by(target: Arc<Target>, way: Way) -> Self {
+        Self(Arc::new(Inner { target, closing: AtomicBool::new(false), way }))
+    }
+
+    /// The link there is, where it is ours.
+    fn life(&self) -> Option<Arc<Life>> {
+        match &self.0.way {
+            Way::Ours { life, .. } => Some(Arc::clone(&life.lock().unwrap_or_else(PoisonError::into_inner))),
+            Way::Openssh(_) => None,
+        }
     }
 
     /// The link to use: the one that is there, or a new one where the connection is to last. One that cannot be made
     /// again stays lost, and says so to whoever uses it.
-    async fn living(&self) -> Result<Arc<Life>> {
-        let life = self.life();
-        let Some(again) = self.0.again.as_ref().filter(|_| life.handle.is_closed()) else { return Ok(life) };
+    async fn living(&self, held: &Mutex<Arc<Life>>, again: Option<&Again>) -> Result<Arc<Life>> {
+        let current = || Arc::clone(&held.lock().unwrap_or_else(PoisonError::into_inner));
+        let life = current();
+        let Some(again) = again.filter(|_| life.handle.is_closed()) else { return Ok(life) };
         // All who need it wait for one attempt.
         let mut times = again.turn.lock().await;
-        let life = self.life();
+        let life = current();
         if !life.handle.is_closed() || self.0.closing.load(Ordering::Acquire) || *times >= REVIVALS {
             return Ok(life);
         }
@@ -166,8 +196,8 @@ impl Connection {
             match connect_again(&self.0.target, again).await {
                 Ok(connection) => {
                     *times += 1;
-                    let life = connection.life();
-                    *self.0.life.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&life);
+                    let Some(life) = connection.life() else { continue };
+                    *held.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&life);
                     return Ok(life);
                 }
                 // sshd may be on its way back; a refused key will not be taken later.
@@ -188,12 +218,12 @@ impl Connection {
 
     /// The time of one round trip, measured when the connection was made.
     pub fn round_trip(&self) -> Duration {
-        self.life().round_trip
+        self.life().map_or(Duration::ZERO, |life| life.round_trip)
     }
 
     /// The server's software, `OpenSSH_9.2p1 Debian-2`; untrusted.
     pub fn server_version(&self) -> String {
-        self.life().server_version.clone()
+        self.life().map_or_else(String::new, |life| life.server_version.clone())
     }
 
     /// Starts a command; the host hands it to the user's login shell. One round trip.
@@ -201,7 +231,13 @@ impl Connection {
     /// # Errors
     /// [`Kind::Connection`] when the link is lost or the host opens no more channels.
     pub async fn exec(&self, command: &str) -> Result<Channel> {
-        let channel = self.session(described(command)).await?;
+        let what = described(command);
+        let (life, again) = match &self.0.way {
+            Way::Ours { life, again } => (life, again.as_ref()),
+            Way::Openssh(openssh) => return openssh.exec(what, command),
+        };
+        let life = self.living(life, again).await?;
+        let channel = self.session(&life, what).await?;
         channel.start(&self.0.target.environment, command).await?;
         Ok(channel)
     }
@@ -211,14 +247,19 @@ impl Connection {
     /// # Errors
     /// As [`Connection::exec`].
     pub async fn terminal(&self, terminal: &Terminal, command: Option<&str>) -> Result<Channel> {
-        let channel = self.session(command.map_or_else(|| "the login shell".to_owned(), described)).await?;
+        let what = command.map_or_else(|| "the login shell".to_owned(), described);
+        let (life, again) = match &self.0.way {
+            Way::Ours { life, again } => (life, again.as_ref()),
+            Way::Openssh(openssh) => return openssh.terminal(what, terminal, command),
+        };
+        let life = self.living(life, again).await?;
+        let channel = self.session(&life, what).await?;
         channel.start_on(terminal, &self.0.target.environment, command).await?;
         Ok(channel)
     }
 
-    async fn session(&self, what: String) -> Result<Channel> {
-        let life = self.living().await?;
-        let opened = self.open(&life, &what, life.handle.channel_open_session()).await?;
+    async fn session(&self, life: &Life, what: String) -> Result<Channel> {
+        let opened = self.open(life, &what, life.handle.channel_open_session()).await?;
         let opened = opened.map_err(|refusal| {
             self.failure(format!("sshd opens no channel for {what}"))
                 .caused_by(format!("{refusal:?}"))
@@ -278,7 +319,11 @@ impl Connection {
     /// [`Kind::Connection`] when the link is lost, the host allows no forwarding, or nothing answers there.
     pub async fn direct_tcpip(&self, host: &str, port: u16) -> Result<Tunnel> {
         let what = format!("the tunnel to {host} port {port}");
-        let life = self.living().await?;
+        let (life, again) = match &self.0.way {
+            Way::Ours { life, again } => (life, again.as_ref()),
+            Way::Openssh(openssh) => return openssh.stream(what, host, port),
+        };
+        let life = self.living(life, again).await?;
         let opening = life.handle.channel_open_direct_tcpip(host, u32::from(port), "127.0.0.1", 0);
         let opened = self.open(&life, &what, opening).await?.map_err(|refusal| match refusal {
             ChannelOpenFailure::AdministrativelyProhibited => self
@@ -293,14 +338,22 @@ impl Connection {
         Ok(Tunnel::new(reader, writer))
     }
 
-    /// Whether the connection has ended.
-    pub fn is_closed(&self) -> bool {
-        self.life().handle.is_closed()
+    /// Whether all commands of this connection are children of one sshd on the host, as those of a later command are.
+    pub fn finds_its_commands(&self) -> bool {
+        matches!(self.0.way, Way::Ours { .. })
     }
 
-    /// Resolves when the connection has ended, with the failure to report for whatever was under way.
+    /// Whether the connection has ended.
+    pub fn is_closed(&self) -> bool {
+        match self.life() {
+            Some(life) => life.handle.is_closed(),
+            None => self.0.closing.load(Ordering::Acquire),
+        }
+    }
+
+    /// Resolves when the connection has ended (one by the user's own ssh never does), with the failure to report for whatever was under way.
     pub async fn closed(&self) -> Failure {
-        let life = self.life();
+        let Some(life) = self.life() else { return std::future::pending().await };
         let reason = lost(&life.lost).await;
         self.lost_failure(&reason.0)
     }
@@ -308,7 +361,7 @@ impl Connection {
     /// Ends the connection and all its channels; waits two seconds at most.
     pub async fn close(&self) {
         self.0.closing.store(true, Ordering::Release);
-        let life = self.life();
+        let Some(life) = self.life() else { return };
         let goodbye = async {
             let _ = life.handle.disconnect(Disconnect::ByApplication, "", "").await;
             lost(&life.lost).await

@@ -9,7 +9,7 @@
 //!   login       keys, agent, password in a fixed order                (identity: key files; signer)
 //! scan          the keys that a host shows, for a person to compare
 //! Connection    exec, run, terminal, direct_tcpip, closed
-//!   Channel     Writer and Reader of one command; Tunnel for one TCP stream
+//!   Channel     Writer and Reader of one command; Tunnel for one TCP stream     (half; openssh: the user's own ssh instead)
 //! ```
 //!
 //! Every wait has a limit and ends at once when the link is lost: a [`Failure`](crate::failure::Failure) says in which
@@ -25,12 +25,15 @@ mod configuration;
 mod connection;
 mod deadline;
 mod dial;
+mod half;
 mod host_key;
 mod identity;
 mod known_hosts;
 mod link;
 mod local;
 mod login;
+mod openssh;
+mod output;
 mod proposal;
 mod remember;
 mod scan;
@@ -46,9 +49,10 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use channel::{Channel, Chunk, Exit, Output, Reader, Writer};
+pub use channel::{Channel, Reader, Writer};
 pub use configuration::Configuration;
-pub use connection::{Connection, connect, connect_lasting};
+pub use connection::{Connection, by_openssh, connect, connect_lasting};
+pub use output::{Chunk, Exit, Output};
 pub use scan::{Known, Shown, pin, scan};
 pub use target::{Family, Prompt, Target};
 pub use terminal::Terminal;

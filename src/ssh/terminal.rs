@@ -32,7 +32,7 @@ impl Channel {
         command: Option<&str>,
     ) -> Result<()> {
         let Terminal { kind, columns, rows } = terminal;
-        let half = &self.writer.shared.half;
+        let Some(half) = self.writer.shared.half.ours() else { return Ok(()) };
         // Modes are the host's own defaults: ours belong to a terminal that is set to pass everything on.
         self.writer.hand_over(half.request_pty(true, kind, *columns, *rows, 0, 0, &[])).await?;
         for (name, value) in environment {
@@ -73,6 +73,10 @@ impl Writer {
     /// # Errors
     /// As [`Writer::finish`].
     pub async fn resize(&self, columns: u32, rows: u32) -> Result<()> {
-        self.hand_over(self.shared.half.window_change(columns, rows, 0, 0)).await
+        match self.shared.half.ours() {
+            Some(half) => self.hand_over(half.window_change(columns, rows, 0, 0)).await,
+            // The user's own ssh looks at its own terminal, and has none.
+            None => Ok(()),
+        }
     }
 }

@@ -3,50 +3,53 @@
 //!
 //! | fault | test |
 //! |---|---|
-//! | the host does not know the key | `tests::a_refused_login_says_what_was_tried` |
-//! | the passphrase is wrong, or none is given | `tests::a_passphrase_is_asked_only_for_a_key_that_is_accepted` |
-//! | ssh-agent is gone | `tests::an_agent_signs` |
-//! | the agent holds more keys than sshd takes | `tests::an_agent_signs`, [`sshd_loses_patience_with_a_login`] |
-//! | the password is wrong | `tests::a_password_logs_in` |
-//! | the host key is unknown | `tests::an_unknown_host_is_refused_or_remembered` |
-//! | the host key has changed, or is revoked | `tests::a_changed_or_revoked_host_key_is_refused_always` |
-//! | another host answers after the link broke | [`another_host_at_the_end_of_a_new_link_is_refused`] |
-//! | the bastion is down | `tests::bastions` |
-//! | the bastion forbids forwarding | `tests::bastions` |
-//! | the ProxyCommand fails | `tests::bastions` |
-//! | the port is closed | `tests::a_wrong_address_is_explained` |
-//! | the name is not found | `tests::a_wrong_address_is_explained` |
-//! | a host never answers | integration `bad_input::hosts_that_cannot_be_reached...` |
-//! | sshd accepts and says nothing | `tests::a_false_greeting_is_explained` (silence) |
-//! | sshd stops in the middle of its greeting | `tests::a_false_greeting_is_explained` (half_a_greeting) |
-//! | a web server answers | `tests::a_false_greeting_is_explained` (not_ssh) |
-//! | garbage answers | `tests::a_false_greeting_is_explained` (garbage) |
-//! | 10 MB without a line end answer | [`ten_megabytes_of_greeting_are_not_read`] |
-//! | a banner of 10 MB before the login | [`a_banner_of_ten_megabytes_is_no_login`] |
-//! | sshd is too busy (MaxStartups) | `tests::a_busy_server_is_tried_again_within_the_limit` |
-//! | many logins at once | `tests::many_get_through_a_small_max_startups` |
-//! | sshd opens no channel (MaxSessions) | [`a_refused_channel_is_explained`] |
-//! | sshd starts no command | `tests::a_command_that_may_not_start_is_a_failure` |
-//! | forwarding is forbidden | `tests::a_tunnel_reaches_what_the_host_sees` |
-//! | the host hangs: half-open connection | [`a_host_that_hangs_is_given_up`] |
-//! | the link drops at 1 %, 50 %, 99 % of a transfer | [`a_link_that_drops_is_made_again`] |
-//! | sshd drops the connection in a transfer | `tests::a_link_that_breaks_in_a_transfer_is_a_failure_everywhere` |
-//! | sshd's process for the connection is killed | [`a_killed_connection_is_made_again`] |
-//! | the keys are changed again and again in a transfer | [`a_transfer_outlives_new_keys`] |
-//! | an endless line, terminal escapes | `ui::outputs::tests`, integration `fleet` |
-//! | output without end that nobody reads | `tests::channels_do_not_wait_for_each_other` |
-//! | a login shell that prints without end | integration `privileges::login_shells_of_every_kind...` |
-//! | the agent says something that is no message | `remote::agent` |
-//! | a host sends an archive that leaves its folder | `cluster::copy::tests::a_hostile_archive_stays_in_its_folder` |
-//! | a file is cut on its way | `cluster::copy::tests::a_file_that_is_cut_is_not_there` |
-//! | the disk fills up at 50 % | integration `fleet`, `bad_input::a_disk_that_fills_up...` |
-//! | a blob is changed on its way | integration `bad_input::a_corrupt_blob_is_noticed...` |
-//! | the agent is killed in a run | integration `interruption` |
-//! | the link of a host is cut in an `up` | integration `interruption::a_lost_link_is_made_again...` |
-//! | sudo: wrong password, no password, no right | integration `privileges` |
-//! | sudo wants a terminal; doas with a password | integration `privileges` |
-//! | no Linux, or an unknown architecture | integration `bad_input` |
+//! | the host does not know the key | `a_refused_login_says_what_was_tried` |
+//! | the passphrase is wrong, or none is given | `a_passphrase_is_asked_only_for_a_key_that_is_accepted` |
+//! | ssh-agent is gone | `an_agent_signs` |
+//! | the agent holds more keys than sshd takes | `an_agent_signs`, `sshd_loses_patience_with_a_login` |
+//! | the password is wrong | `a_password_logs_in` |
+//! | the host key is unknown | `an_unknown_host_is_refused_or_remembered` |
+//! | the host key has changed, or is revoked | `a_changed_or_revoked_host_key_is_refused_always` |
+//! | another host answers after the link broke | `another_host_at_the_end_of_a_new_link_is_refused` |
+//! | the bastion is down, refuses the login, forbids forwarding | `what_is_wrong_with_a_bastion_is_said_of_the_bastion` |
+//! | the bastion says nothing | `a_bastion_that_is_silent_is_waited_for_once` |
+//! | the bastion leads to itself | `a_bastion_that_leads_to_itself_is_refused` |
+//! | the ProxyCommand fails | `a_command_leads_to_a_host` |
+//! | the port is closed, the name is not found | `a_wrong_address_is_explained` |
+//! | the host never answers | `hosts_that_cannot_be_reached_are_all_named_and_the_others_left_alone` |
+//! | sshd accepts and says nothing | `a_false_greeting_is_explained` |
+//! | sshd stops in the middle of its greeting | `a_false_greeting_is_explained` |
+//! | a web server answers, garbage answers | `a_false_greeting_is_explained` |
+//! | 10 MB without a line end answer | `ten_megabytes_of_greeting_are_not_read` |
+//! | a banner of 10 MB before the login | `a_banner_of_ten_megabytes_is_no_login` |
+//! | sshd is too busy (MaxStartups) | `a_busy_server_is_tried_again_within_the_limit` |
+//! | many logins at once | `many_get_through_a_small_max_startups` |
+//! | sshd opens no channel (MaxSessions) | `a_refused_channel_is_explained` |
+//! | sshd starts no command | `a_command_that_may_not_start_is_a_failure` |
+//! | forwarding is forbidden | `a_tunnel_reaches_what_the_host_sees` |
+//! | the host hangs: a half-open connection | `a_host_that_hangs_is_given_up` |
+//! | the link drops at 1 %, 50 %, 99 % of a transfer | `a_link_that_drops_is_made_again` |
+//! | sshd drops the connection in a transfer | `a_link_that_breaks_in_a_transfer_is_a_failure_everywhere` |
+//! | sshd's process for the connection is killed | `a_killed_connection_is_made_again` |
+//! | the keys are changed again and again in a transfer | `a_transfer_outlives_new_keys` |
+//! | terminal escapes from a host | `pieces_become_harmless_lines`, `commands_and_files_reach_many_hosts` |
+//! | an endless line | `a_line_without_end_is_shown_in_pieces_and_not_kept` |
+//! | output without end that nobody reads | `channels_do_not_wait_for_each_other` |
+//! | a login shell that prints without end | `login_shells_of_every_kind_and_homes_of_every_state` |
+//! | a home that is full or read-only, a /tmp that runs nothing | `login_shells_of_every_kind_and_homes_of_every_state` |
+//! | an archive that leaves its folder | `a_hostile_archive_stays_in_its_folder` |
+//! | a file is cut on its way | `a_file_that_is_cut_is_not_there` |
+//! | the disk fills up at 50 % | `commands_and_files_reach_many_hosts`, `a_disk_that_fills_up_while_bytes_arrive_is_a_sentence_and_the_next_run_goes_on` |
+//! | a blob is changed on its way | `a_corrupt_blob_is_noticed_on_the_host_before_it_is_used` |
+//! | the agent is killed in a run | `whatever_ends_a_run_the_same_command_finishes` |
+//! | the links of hosts are cut in an `up` | `a_lost_link_is_made_again_and_the_run_goes_on` |
+//! | the lost agent still holds the lock | `the_lost_connection_goes_with_all_that_came_of_it` |
+//! | sudo: wrong password, no password, no right | `a_wrong_sudo_password_a_missing_one_and_a_missing_right_are_told_apart` |
+//! | sudo wants a terminal; doas asks for a password | `sudo_that_wants_a_terminal_and_doas` |
+//! | no Linux, or an unknown architecture | `a_host_that_runs_no_linux_or_an_unknown_architecture_is_refused` |
+//! | the clock of the host is wrong | `certificates_out_of_place_or_time_are_told` |
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -207,4 +210,31 @@ async fn version_six_of_ip_works() {
     assert!(output.stdout.starts_with(b"::1 "), "{output:?}");
     let failure = refused(&Target { port: 1, ..target }).await;
     assert!(failure.sentence.contains("::1 port 1 refuses connections"), "{failure}");
+}
+
+#[test]
+fn every_row_of_the_table_names_a_test() {
+    fn sources(folder: &Path, text: &mut String) {
+        for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
+            match entry.path() {
+                path if path.is_dir() => sources(&path, text),
+                path if path.extension().is_some_and(|extension| extension == "rs") => {
+                    text.push_str(&std::fs::read_to_string(path).expect("a source"));
+                }
+                _ => {}
+            }
+        }
+    }
+    let mut all = String::new();
+    ["src", "tests"].iter().for_each(|folder| sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder), &mut all));
+    let rows: Vec<&str> = include_str!("faults.rs").lines().filter_map(|line| line.strip_prefix("//! | ")).collect();
+    assert!(rows.len() > 40, "{} rows", rows.len());
+    for row in rows.iter().skip(1) {
+        let tests: Vec<&str> =
+            row.rsplit_once("| `").map(|(_, tests)| tests.split('`').step_by(2).collect()).unwrap_or_default();
+        assert!(!tests.is_empty(), "{row}");
+        for test in tests.iter().filter(|test| !test.contains('|')) {
+            assert!(all.contains(&format!("fn {test}(")), "there is no test {test}: {row}");
+        }
+    }
 }
