@@ -99,10 +99,10 @@ pub async fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode> {
     if !is_json {
         context.screen.failures(&ended.iter().filter_map(|end| end.result.clone().err()).collect::<Vec<_>>());
     }
-    if let Some(sentence) = failed(hosts, &ended) {
-        if !is_json {
-            context.screen.warn(&sentence);
-        }
+    if let Some(sentence) = failed(hosts, &ended)
+        && !is_json
+    {
+        context.screen.warn(&sentence);
     }
     Ok(code(&ended, context.cancel.requested()))
 }

@@ -152,10 +152,12 @@ impl Privilege {
             );
         }
         let asked = said.matches(PROMPT).count();
+        // Without a terminal doas says the same of a password that it could not ask for.
+        let failed_on_terminal = has("doas: Authentication failed") && self.by_terminal.load(Ordering::Acquire);
         if asked > 0 && self.password.is_none() {
             return Some(self.nothing_to_answer());
         }
-        if asked > 1 || has("Sorry, try again") || has("incorrect password") || has("doas: Authentication failed") {
+        if asked > 1 || has("Sorry, try again") || has("incorrect password") || failed_on_terminal {
             return Some(
                 Failure::new(Kind::Privilege, format!("{name} does not accept the password"))
                     .advise("check `ssh.become_password`; nothing was changed on the host"),
@@ -181,7 +183,9 @@ impl Privilege {
         match self.way {
             Become::None => false,
             Become::Sudo => said.contains("you must have a tty"),
-            Become::Doas => said.contains("a tty is required") || said.contains("Authentication required"),
+            Become::Doas => ["a tty is required", "Authentication required", "Authentication failed"]
+                .iter()
+                .any(|words| said.contains(words)),
         }
     }
 
