@@ -104,11 +104,11 @@ pub(super) async fn credentials(host: &dyn Host, plan: &Plan, events: &Events) -
 /// As [`init`].
 pub async fn complete(host: &dyn Host, facts: &Facts, order: &InitOrder, events: &Events) -> Result<u32> {
     let plan = Plan::load(host, facts, order, events)?;
-    finish(host, &plan, events).await
+    finish(host, &plan, None, events).await
 }
 
-/// [`complete`] by a plan.
-async fn finish(host: &dyn Host, plan: &Plan, events: &Events) -> Result<u32> {
+/// [`complete`] by a plan, with the client that [`bring_up`] had if there was one.
+async fn finish(host: &dyn Host, plan: &Plan, client: Option<Client>, events: &Events) -> Result<u32> {
     let scheduler = async {
         if plan.phases.is_whole() && !control_plane::there(host, Part::Scheduler)? {
             // Whatever happens to it, the scheduler gets its rights, only later.
@@ -126,7 +126,13 @@ async fn finish(host: &dyn Host, plan: &Plan, events: &Events) -> Result<u32> {
         let path = if started { "control-plane/scheduler" } else { "wait-control-plane" };
         plan.phase(events, (path, "scheduler"), "Start the scheduler", scheduler).await
     };
-    let deploy = async { addons::deploy(&administrator(host, plan).await?, plan).await };
+    let deploy = async {
+        let client = match client {
+            Some(client) => client,
+            None => administrator(host, plan).await?,
+        };
+        addons::deploy(&client, plan).await
+    };
     let deploy = plan.phase(events, ("addon", "addons"), "Deploy CoreDNS and kube-proxy", deploy);
     let (deployed, healthy) = tokio::join!(deploy, scheduled);
     // The component that is not healthy explains the others.
@@ -147,7 +153,7 @@ async fn administrator(host: &dyn Host, plan: &Plan) -> Result<Client> {
 pub async fn init(host: &dyn Host, facts: &Facts, order: &InitOrder, events: &Events) -> Result<Initialised> {
     let plan = Plan::load(host, facts, order, events)?;
     check(host, &plan, events).await?;
-    bring_up(host, &plan, events).await
+    Ok(bring_up(host, &plan, events).await?.0)
 }
 
 /// What preflight finds of what host preparation brings.
@@ -172,8 +178,8 @@ async fn prepared(host: &dyn Host, plan: &Plan) -> Result<Vec<Finding>> {
     Ok(prepared)
 }
 
-/// [`init`] by a plan, after preflight.
-async fn bring_up(host: &dyn Host, plan: &Plan, events: &Events) -> Result<Initialised> {
+/// [`init`] by a plan, after preflight; and the client that wrote to the cluster, if one did.
+async fn bring_up(host: &dyn Host, plan: &Plan, events: &Events) -> Result<(Initialised, Option<Client>)> {
     let kubelet = kubelet_files::configuration(plan.kubelet.as_ref(), &plan.cluster);
     if plan.phases.wants("kubelet-start") || plan.phases.wants("upload-config/kubelet") {
         kubelet.warnings.iter().for_each(|warning| events.warn(warning));
@@ -209,7 +215,10 @@ async fn bring_up(host: &dyn Host, plan: &Plan, events: &Events) -> Result<Initi
             // Its node is Ready a few seconds earlier with a pod network; else the controller manager gives it one.
             let _ = head_start::pod_network(client, plan).await;
         }
-        let changes = control_plane::write(host, plan, Part::ControllerManager)?;
+        let mut changes = control_plane::write(host, plan, Part::ControllerManager)?;
+        if plan.images_there {
+            changes.extend(control_plane::write(host, plan, Part::Scheduler)?);
+        }
         if let Some(client) = client.as_ref().filter(|_| bound > 0) {
             // While the container is made; without it the controller manager gets its rights a little later.
             let _ = head_start::rights(client).await;
@@ -223,7 +232,8 @@ async fn bring_up(host: &dyn Host, plan: &Plan, events: &Events) -> Result<Initi
     let ((controllers, ()), (stored, Stored { token, certificate_key })) = (controllers?, stored?);
     let changes = [credentials, manifests, started, bound, controllers, stored].iter().sum();
     let ticket = token.map(|token| ticket(host, plan, &token, certificate_key.clone())).transpose()?;
-    Ok(Initialised { joined: Joined { node: plan.node_name().to_owned(), changes }, ticket, certificate_key })
+    let joined = Joined { node: plan.node_name().to_owned(), changes };
+    Ok((Initialised { joined, ticket, certificate_key }, client))
 }
 
 /// What hosts join with, of what was stored in the cluster.

@@ -75,6 +75,8 @@ fn load(host: &dyn Host, facts: &Facts, order: &InitOrder, only: Option<&str>, e
     let mut plan = Plan::load_phases(host, facts, order, only, events)?;
     // As kubeadm does: every run makes a token of its own.
     plan.tokens_given = true;
+    // Preflight has looked for them.
+    plan.images_there = true;
     Ok(plan)
 }
 
@@ -86,8 +88,8 @@ async fn run(host: &dyn Host, facts: &Facts, plan: &Plan, events: &Events) -> Re
     if whole {
         files::ensure(host, Path::new(UNDER_WAY), b"", 0o600)?;
     }
-    let mut done = bring_up(host, plan, events).await?;
-    done.joined.changes += finish(host, plan, events).await?;
+    let (mut done, client) = bring_up(host, plan, events).await?;
+    done.joined.changes += finish(host, plan, client, events).await?;
     if whole {
         host.remove(Path::new(UNDER_WAY))?;
         done.ticket = done.ticket.filter(|_| plan.phases.wants(SHOW));

@@ -44,6 +44,8 @@ pub(in crate::node) struct Plan {
     pub(in crate::node) kube_proxy: Option<Value>,
     /// Whether a person gave bootstrap tokens; else one that is there may serve.
     pub(in crate::node) tokens_given: bool,
+    /// Whether all images are on the host, so that the scheduler starts beside the controller manager.
+    pub(in crate::node) images_there: bool,
     /// Whether hosts are waiting to join.
     pub(in crate::node) issue_ticket: bool,
     /// What a person lays over what is made.
@@ -135,6 +137,7 @@ impl Plan {
             kubelet: documents.kubelet,
             kube_proxy: documents.kube_proxy,
             tokens_given,
+            images_there: false,
             issue_ticket: order.issue_ticket,
             patches,
             door: Door::Real,
@@ -172,6 +175,7 @@ impl Plan {
             kubelet: None,
             kube_proxy: None,
             tokens_given: false,
+            images_there: false,
             issue_ticket: false,
             upload_certificates: false,
             joining: true,
