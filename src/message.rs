@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::change::Change;
 use crate::event::What;
 use crate::fact::Facts;
 use crate::failure::Failure;
@@ -59,6 +60,10 @@ pub enum Request {
     Complete(InitOrder),
     /// Join this host: [`Joined`].
     Join(JoinOrder),
+    /// Bring a node to what the cluster's configuration says now: `u32`, the number of changes.
+    Refresh(RefreshOrder),
+    /// Say what these requests would alter, one after the other, and alter nothing: `Vec<Foreseen>`, one for each.
+    Rehearse(RehearseOrder),
     /// Put the balancer on this host that leads to all API servers: `u32`, the number of changes.
     Balancer(BalancerOrder),
     /// Set up the pod network on this host: `u32`, the number of changes.
@@ -177,6 +182,33 @@ pub struct Ticket {
 pub struct JoinOrder {
     /// kubeadm documents: JoinConfiguration (with the ticket filled in). The kubelet's configuration is the cluster's.
     pub configuration: Secret,
+}
+
+/// What a member, or a host that will become one, gets of the cluster's configuration.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RefreshOrder {
+    /// kubeadm documents: the JoinConfiguration of the host. What it says of discovery is not used.
+    pub node: Secret,
+    /// kubeadm documents: ClusterConfiguration and, if wanted, KubeletConfiguration.
+    pub cluster: Secret,
+}
+
+/// Requests that are only rehearsed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RehearseOrder {
+    /// The cluster's name.
+    pub cluster: String,
+    /// What would be asked, in order: of those that alter a host.
+    pub requests: Vec<Request>,
+}
+
+/// What a request would alter.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Foreseen {
+    /// Its changes, in order.
+    pub changes: Vec<Change>,
+    /// What is not known before it is done; sentences without a full stop.
+    pub unknown: Vec<String>,
 }
 
 /// The node a host became.

@@ -6,6 +6,7 @@
 
 mod lock;
 mod receive;
+mod rehearse;
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
@@ -203,6 +204,10 @@ impl Agent {
             Request::Join(order) => {
                 document(&node::join(&self.machine, self.facts().await?, &order, &self.events).await?)
             }
+            Request::Refresh(order) => {
+                document(&node::refresh(&self.machine, self.facts().await?, &order, &self.events).await?)
+            }
+            Request::Rehearse(order) => document(&self.rehearse(&order).await?),
             Request::Network(order) => {
                 document(&node::network(&self.machine, self.facts().await?, &order, &self.events).await?)
             }

@@ -124,7 +124,9 @@ impl Client {
         let inner = match &self.inner {
             Inner::Real(inner) => inner,
             Inner::Rehearsed(rehearsal) => {
-                let answer = rehearsal.answer(method.as_str(), path, body.map(|(_, value)| value))?;
+                let body = body.map(|(_, value)| value);
+                rehearsal.look(&method, path, body).await?;
+                let answer = rehearsal.answer(method.as_str(), path, body)?;
                 return Ok(answer.to_string());
             }
         };

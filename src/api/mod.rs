@@ -23,5 +23,5 @@ pub use self::nodes::{NodeStatus, delete_node, label_node, nodes};
 pub use self::pods::{PodStatus, pods};
 pub use self::probe::Probes;
 pub use self::problem::Problem;
-pub use self::rehearsal::Rehearsal;
+pub use self::rehearsal::{Rehearsal, Written};
 pub use self::write::{Outcome, create_or_update, create_or_update_all};

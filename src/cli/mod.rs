@@ -23,6 +23,7 @@ pub mod inventory;
 pub mod kubectl;
 mod login;
 pub mod node;
+pub mod plan;
 pub mod run;
 pub mod status;
 mod supervise;
@@ -81,6 +82,8 @@ pub struct Global {
 pub enum Verb {
     /// Make the cluster, finish it, or find that nothing is to do
     Up(up::Arguments),
+    /// Say what `up` would do, on every host, and do nothing
+    Plan(plan::Arguments),
     /// Take the cluster away and give the machines back as they were
     Down(down::Arguments),
     /// Show hosts and nodes side by side
@@ -126,6 +129,7 @@ pub struct Context {
 async fn dispatch(verb: Verb, context: &Context) -> Result<ExitCode> {
     match verb {
         Verb::Up(arguments) => up::run(&arguments, context).await,
+        Verb::Plan(arguments) => plan::run(&arguments, context).await,
         Verb::Down(arguments) => down::run(&arguments, context).await,
         Verb::Status(arguments) => status::run(&arguments, context).await,
         Verb::Kubectl(arguments) => kubectl::run(&arguments, context).await,

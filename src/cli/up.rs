@@ -4,20 +4,26 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use super::{Context, login};
+use futures::future::BoxFuture;
+
+use super::{Context, login, plan};
 use crate::bundle::Bundle;
+use crate::change::Preview;
 use crate::cluster;
 use crate::event::Events;
 use crate::failure::{Failure, Kind, Result};
 use crate::inventory::Inventory;
-use crate::ui::Summary;
+use crate::ui::{self, Look, Summary};
 
 /// Arguments of `up`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Arguments {
-    /// Go on without asking
+    /// Go on without asking, also where something that runs is interrupted
     #[arg(short, long)]
     pub yes: bool,
+    /// Say what would be done and do nothing, as `plan` does
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
     /// The bundle with the Kubernetes version to install; instead of the one the inventory names
     #[arg(short, long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     pub bundle: Option<PathBuf>,
@@ -46,11 +52,17 @@ pub struct Login {
 
 /// Makes the cluster.
 pub async fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode> {
+    if arguments.dry_run {
+        let arguments = arguments.clone();
+        return plan::run(&plan::Arguments { bundle: arguments.bundle, login: arguments.login }, context).await;
+    }
     let inventory = login::inventory(context, &arguments.login).await?;
-    let bundle = Arc::new(Bundle::open(&bundle_path(arguments, &inventory)?)?);
+    let bundle = Arc::new(Bundle::open(&bundle_path(arguments.bundle.as_ref(), &inventory)?)?);
     let (events, happened) = Events::channel();
     let display = context.screen.start(happened);
-    let result = cluster::up(&inventory, bundle, &login::settings(context, &arguments.login, &events)).await;
+    let approve = |preview: Preview| -> BoxFuture<'_, bool> { Box::pin(approve(context, preview)) };
+    let options = cluster::Options { approve: if arguments.yes { None } else { Some(&approve) } };
+    let result = cluster::up(&inventory, bundle, options, &login::settings(context, &arguments.login, &events)).await;
     drop(events);
     let run = display.finish().await;
     let mut summary = Summary::of(&run, &inventory);
@@ -73,6 +85,13 @@ pub async fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode> {
     Ok(summary.exit_code())
 }
 
+/// Shows what would be done and asks; without a terminal nobody is asked.
+async fn approve(context: &Context, preview: Preview) -> bool {
+    let look = Look { color: false, ..context.screen.look() };
+    context.screen.block(&ui::plan(&preview, look, context.screen.settings().verbose));
+    context.prompts.confirm("Apply?").await.unwrap_or_else(|| context.cancel.check().is_ok())
+}
+
 fn headline(inventory: &Inventory, outcome: &cluster::Outcome) -> String {
     let name = &inventory.cluster.name;
     match (outcome.failures.is_empty(), outcome.changes()) {
@@ -83,8 +102,8 @@ fn headline(inventory: &Inventory, outcome: &cluster::Outcome) -> String {
 }
 
 /// The bundle that was typed, else the inventory's.
-fn bundle_path(arguments: &Arguments, inventory: &Inventory) -> Result<PathBuf> {
-    arguments.bundle.clone().or_else(|| inventory.cluster.bundle.clone()).ok_or_else(|| {
+pub(super) fn bundle_path(typed: Option<&PathBuf>, inventory: &Inventory) -> Result<PathBuf> {
+    typed.cloned().or_else(|| inventory.cluster.bundle.clone()).ok_or_else(|| {
         Failure::new(Kind::Bundle, "no bundle was named")
             .advise("name one with --bundle FILE or `cluster.bundle`, or make one with `clusterctl bundle create`")
     })

@@ -9,7 +9,7 @@ use super::board::{Board, Promise};
 use super::connect::Session;
 use super::documents::Documents;
 use super::plan::{HostPlan, Way, is_file};
-use crate::api;
+use crate::api::{self, NodeStatus};
 use crate::bundle::{Blob, Bundle};
 use crate::cancel::Cancel;
 use crate::event::Unit;
@@ -20,7 +20,7 @@ use crate::playbook;
 use crate::remote::{send, wanted};
 
 /// The playbooks that prepare a host before kubeadm's part, in order.
-const PREPARATION: &[(&str, &str)] = &[("prepare", "prepare host"), ("runtime", "start runtime")];
+pub(super) const PREPARATION: &[(&str, &str)] = &[("prepare", "prepare host"), ("runtime", "start runtime")];
 
 /// Blobs that the first control plane needs only when its API server runs already: add-ons and the person's tool.
 const COMPLETES: &[&str] = &["images/kube-proxy", "images/coredns", "bin/kubectl"];
@@ -34,8 +34,29 @@ fn is_fast(bytes: u64, elapsed: Duration) -> bool {
 }
 
 /// Files and images.
-fn split(blobs: Vec<Blob>) -> (Vec<Blob>, Vec<Blob>) {
+pub(super) fn split(blobs: Vec<Blob>) -> (Vec<Blob>, Vec<Blob>) {
     blobs.into_iter().partition(is_file)
+}
+
+/// The order for one of [`PREPARATION`].
+pub(super) fn preparation(name: &str, plan: &HostPlan) -> Result<PlayOrder> {
+    let builtin = playbook::builtin(name)?;
+    Ok(PlayOrder { play: builtin.play, variables: plan.variables.clone(), files: builtin.files, dry_run: false })
+}
+
+/// The ways from a node to the pods of every other node the cluster knows, also of those whose lane failed in this run;
+/// `told` are pod networks that lanes know already.
+pub(super) fn peers(nodes: Vec<NodeStatus>, own: &str, told: &BTreeMap<String, ipnet::IpNet>) -> Vec<Peer> {
+    let others = nodes.into_iter().filter(|node| node.name != own);
+    let mut peers: Vec<Peer> = others
+        .filter_map(|node| {
+            let pod_network = told.get(&node.name).copied().or_else(|| node.pod_network())?;
+            let address = node.addresses.first().copied()?;
+            Some(Peer { address, pod_network })
+        })
+        .collect();
+    peers.sort();
+    peers
 }
 
 /// One host's way through `up`.
@@ -216,9 +237,7 @@ impl Lane<'_> {
         self.proceed()?;
         let mut step = self.session.events.step(name, title);
         let work = async {
-            let builtin = playbook::builtin(name)?;
-            let variables = self.plan.variables.clone();
-            let order = PlayOrder { play: builtin.play, variables, files: builtin.files, dry_run: false };
+            let order = preparation(name, self.plan)?;
             self.session.agent.ask::<PlayReport>(Request::Play(order)).await
         };
         let result = work.await;
@@ -281,25 +300,9 @@ impl Lane<'_> {
         }
         self.board.tell_pod_network(&self.plan.name, Some(own));
         let all = self.board.pod_networks(self.hosts).await;
-        let peers = self.peers(&api, &all).await?;
+        let peers = peers(api::nodes(&api).await?, &self.plan.name, &all);
         changes += self.ask::<u32>(Request::Network(order(peers))).await?;
         Ok(changes)
-    }
-
-    /// Every other node the cluster knows, also those whose lane failed in this run.
-    async fn peers(&self, api: &Api, told: &BTreeMap<String, ipnet::IpNet>) -> Result<Vec<Peer>> {
-        let mut peers: Vec<Peer> = api::nodes(api)
-            .await?
-            .into_iter()
-            .filter(|node| node.name != self.plan.name)
-            .filter_map(|node| {
-                let pod_network = told.get(&node.name).copied().or_else(|| node.pod_network())?;
-                let address = node.addresses.first().copied()?;
-                Some(Peer { address, pod_network })
-            })
-            .collect();
-        peers.sort();
-        Ok(peers)
     }
 }
 

@@ -9,6 +9,7 @@ mod high_availability;
 mod interruption;
 mod lifecycle;
 mod minors;
+mod plan;
 mod playbooks;
 mod privileges;
 mod program;

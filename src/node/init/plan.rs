@@ -195,6 +195,12 @@ impl Plan {
         self
     }
 
+    /// The plan without waiting for what a dry run does not start.
+    pub(in crate::node) fn waiting_for_nothing(mut self) -> Self {
+        self.phases = self.phases.without(&["preflight", "wait-control-plane"]);
+        self
+    }
+
     /// A phase that is left out unless any of `path` is wanted; `id` is that of the step a person sees.
     pub(super) async fn phase<T: Default>(
         &self,
