@@ -14,6 +14,8 @@ use crate::change::Change;
 use crate::event::What;
 use crate::fact::Facts;
 use crate::failure::Failure;
+use crate::host::measure::Measure;
+use crate::host::reach::{Dial, Listen};
 use crate::secret::Secret;
 
 /// The line after which messages begin.
@@ -72,6 +74,16 @@ pub enum Request {
     Reset(ResetOrder),
     /// Put back what the journal recorded and remove everything of ours: `u32`, the number of changes.
     Restore,
+    /// Measure what facts do not tell: [`Measured`](crate::host::measure::Measured).
+    Measure(Measure),
+    /// Listen on ports until the next such request or the end of the connection; no ports end it: `Vec<(Transport, u16)>`,
+    /// those that could be taken.
+    Listen(Listen),
+    /// Dial ports of other hosts: `Vec<Dialled>`, in their order.
+    Dial {
+        /// The ports.
+        targets: Vec<Dial>,
+    },
     /// Run a program and return what it printed: [`Ran`].
     Run(RunOrder),
     /// The text of a file of the cluster that the laptop may keep: the admin kubeconfig: [`Secret`].

@@ -43,11 +43,14 @@ pub fn unmet(sentence: impl Into<String>) -> Failure {
     Failure::new(Kind::Preflight, sentence)
 }
 
-/// Turns errors of these checks into warnings; `all` is every check.
+/// Checks that nobody can turn down: what they find would break this cluster or another.
+const FIRM: &[&str] = &["Architecture", "Bundle", "Connection", "Endpoint", "Membership", "NodeAddress", "Systemd"];
+
+/// Turns errors of these checks into warnings; `all` is every check that can be turned down.
 pub fn turn_down(findings: &mut [Finding], ignore: &[String]) {
     for finding in findings {
         let named = |name: &String| name.eq_ignore_ascii_case("all") || name.eq_ignore_ascii_case(&finding.check);
-        if ignore.iter().any(named) {
+        if ignore.iter().any(named) && !FIRM.contains(&finding.check.as_str()) {
             finding.severity = Severity::Warning;
         }
     }
@@ -78,7 +81,8 @@ mod tests {
         let (errors, warnings) = divide(findings.clone());
         assert_eq!(errors.iter().map(ToString::to_string).collect::<Vec<_>>(), ["w1: [MachineID] twice"]);
         assert_eq!(warnings, ["w1: [ClockSkew] its clock is wrong"]);
-        turn_down(&mut findings, &["all".to_owned()]);
-        assert!(divide(findings).0.is_empty());
+        findings.push(Finding::error("Membership", unmet("it is another cluster's")));
+        turn_down(&mut findings, &["all".to_owned(), "Membership".to_owned()]);
+        assert_eq!(divide(findings).0.len(), 1);
     }
 }

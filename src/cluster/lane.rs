@@ -9,13 +9,17 @@ use super::board::{Board, Promise};
 use super::connect::Session;
 use super::documents::Documents;
 use super::plan::{HostPlan, Way, is_file};
+use super::rollout::Rollout;
 use crate::api::{self, NodeStatus};
 use crate::bundle::{Blob, Bundle};
 use crate::cancel::Cancel;
 use crate::event::Unit;
 use crate::failure::{Failure, Kind, Result};
 use crate::inventory::{Inventory, NetworkPlugin};
-use crate::message::{InitOrder, Initialised, JoinOrder, Joined, NetworkOrder, Peer, PlayOrder, PlayReport, Request};
+use crate::message::{
+    Foreseen, InitOrder, Initialised, JoinOrder, Joined, NetworkOrder, Peer, PlayOrder, PlayReport, RehearseOrder,
+    Request,
+};
 use crate::playbook;
 use crate::remote::{send, wanted};
 
@@ -73,6 +77,8 @@ pub struct Lane<'a> {
     pub bundle: &'a Arc<Bundle>,
     /// What lanes tell each other.
     pub board: &'a Board,
+    /// Whose turn it is to change.
+    pub rollout: &'a Rollout,
     /// Asked to stop by a person.
     pub cancel: &'a Cancel,
     /// How many hosts there are.
@@ -97,6 +103,7 @@ impl Lane<'_> {
     async fn source(&self) -> Result<u32> {
         let result = self.initialise().await;
         if let Err(failure) = &result {
+            self.rollout.failed(&self.plan.name);
             let why = self.because_of(failure);
             self.board.uplink.keep(Err(why.clone()));
             self.board.ticket.keep(Err(why.clone()));
@@ -130,7 +137,9 @@ impl Lane<'_> {
         // What only the add-ons need arrives while the control plane starts.
         let (started, late) = futures::try_join!(self.init(order.clone()), self.send_late(late))?;
         self.board.uplink.keep(Ok(()));
-        Ok(started + late + self.ask::<u32>(Request::Complete(order)).await?)
+        let completed: u32 = self.ask(Request::Complete(order)).await?;
+        self.rollout.done(&self.plan.name);
+        Ok(started + late + completed)
     }
 
     async fn send_late(&self, late: Vec<Blob>) -> Result<u32> {
@@ -143,6 +152,12 @@ impl Lane<'_> {
     /// network. Nobody waits for a further control plane.
     async fn joining(&self) -> Result<u32> {
         let result = self.join_when_possible().await;
+        match &result {
+            Ok(_) => self.rollout.done(&self.plan.name),
+            // Who is no node yet holds up nobody who is.
+            Err(_) if self.plan.member => self.rollout.failed(&self.plan.name),
+            Err(_) => {}
+        }
         self.board.tell_pod_network(&self.plan.name, None);
         result
     }
@@ -266,7 +281,9 @@ impl Lane<'_> {
 
     async fn join(&self) -> Result<u32> {
         if self.plan.member {
-            return Ok(0);
+            let changes = self.refresh().await?;
+            self.rollout.done(&self.plan.name);
+            return Ok(changes);
         }
         let ticket = self.waiting(&self.board.ticket).await?;
         let ticket = ticket.ok_or_else(|| Failure::new(Kind::Internal, "there is no ticket to join with"))?;
@@ -277,6 +294,26 @@ impl Lane<'_> {
         };
         let joined: Joined = self.ask(Request::Join(JoinOrder { configuration })).await?;
         Ok(joined.changes)
+    }
+
+    /// A member is brought to the configuration as it is now, if it differs: in its turn, and until it works again.
+    async fn refresh(&self) -> Result<u32> {
+        let order = self.documents.for_refresh(self.inventory, &self.session.host, &self.plan.node)?;
+        let rehearsal = RehearseOrder {
+            cluster: self.inventory.cluster.name.clone(),
+            requests: vec![Request::Refresh(order.clone())],
+        };
+        let foreseen: Vec<Foreseen> = self.ask(Request::Rehearse(rehearsal)).await?;
+        if foreseen.iter().all(|foreseen| foreseen.changes.is_empty()) {
+            return Ok(0);
+        }
+        let named = |failure: Failure| failure.on(&self.plan.name);
+        let step = self.session.events.step("turn", "wait for its turn to change");
+        let _turn = step.end(self.rollout.turn(self.session.host.role).await.map_err(named))?;
+        let changes = self.ask(Request::Refresh(order)).await?;
+        let api = self.board.api.wait().await.map_err(named)?;
+        api.ready(&self.plan.name, super::finish::NODE_LIMIT).await.map_err(named)?;
+        Ok(changes)
     }
 
     /// The pod network: first the node's own part, so that it gets Ready, then the ways to all others.

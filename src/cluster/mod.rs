@@ -1,10 +1,13 @@
 //! Many hosts: `up`, `down` and what belongs to them, as literal tables of steps.
 
 mod access;
+mod adopt;
 mod board;
+mod check;
 mod connect;
 mod documents;
 mod down;
+mod findings;
 mod finish;
 mod kubectl;
 mod lane;
@@ -12,11 +15,15 @@ mod plan;
 mod play;
 mod preview;
 mod remove;
+mod rollout;
 mod status;
 mod up;
 
+pub use self::adopt::from_cluster;
+pub use self::check::{Report, check};
 pub use self::connect::{Session, Settings};
 pub use self::down::{Down, down};
+pub use self::findings::Finding;
 pub use self::kubectl::kubectl;
 pub use self::play::run;
 pub use self::preview::preview;

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::access::Api;
+use super::adopt::facts_of;
 use super::connect::{Access, Session, Settings, connect};
 use super::documents::Documents;
 use super::finish;
@@ -60,8 +61,7 @@ async fn look(
 ) -> Result<Preview, Vec<Failure>> {
     let documents = Documents::read(inventory).map_err(|failure| vec![failure])?;
     let (sessions, unreachable) = connect(inventory, settings, Access::Look).await.map_err(|failure| vec![failure])?;
-    let facts: BTreeMap<_, _> =
-        sessions.iter().map(|session| (session.host.name.clone(), session.facts.clone())).collect();
+    let facts = facts_of(inventory, &sessions);
     match plan(inventory, &documents, &facts, bundle.manifest()) {
         Ok(plan) if unreachable.is_empty() => {
             Sight { inventory, documents: &documents, sessions: &sessions, plan: &plan, prune }.preview().await

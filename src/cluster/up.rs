@@ -1,12 +1,13 @@
 //! `up`: from bare hosts, or from whatever a former run left, to a cluster.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
 use futures::future::BoxFuture;
 
+use super::adopt::facts_of;
 use super::board::Board;
 use super::connect::{Access, Session, Settings, connect};
 use super::documents::Documents;
@@ -14,6 +15,7 @@ use super::finish;
 use super::lane::Lane;
 use super::plan::{Plan, plan};
 use super::preview::Sight;
+use super::rollout::Rollout;
 use crate::bundle::Bundle;
 use crate::change::Preview;
 use crate::event::{What, elapsed_milliseconds};
@@ -111,6 +113,7 @@ pub async fn up(
     plan.warnings.iter().for_each(|warning| events.warn(warning));
     let (joins, control_planes_join) = (plan.joins(), plan.control_planes_join());
     let board = Board::new();
+    let rollout = Rollout::of(&plan);
     let lanes = sessions.iter().zip(&plan.hosts).map(|(session, plan)| {
         let lane = Lane {
             inventory,
@@ -119,6 +122,7 @@ pub async fn up(
             plan,
             bundle: &bundle,
             board: &board,
+            rollout: &rollout,
             cancel: &settings.cancel,
             hosts: sessions.len(),
             joins,
@@ -164,8 +168,7 @@ async fn begin(
     let documents = Documents::read(inventory).map_err(|failure| vec![failure])?;
     let (sessions, unreachable) =
         connect(inventory, settings, Access::Alter("up")).await.map_err(|failure| vec![failure])?;
-    let facts: BTreeMap<_, _> =
-        sessions.iter().map(|session| (session.host.name.clone(), session.facts.clone())).collect();
+    let facts = facts_of(inventory, &sessions);
     match plan(inventory, &documents, &facts, bundle.manifest()) {
         Ok(plan) if unreachable.is_empty() => {
             let sight = Sight { inventory, documents: &documents, sessions: &sessions, plan: &plan, prune: false };

@@ -92,7 +92,10 @@ pub async fn measure(host: &dyn Host, order: &Measure) -> Result<Measured> {
 /// The servers a resolv.conf names.
 fn name_servers(text: &str) -> Vec<String> {
     let lines = text.lines().map(str::split_whitespace);
-    lines.filter_map(|mut words| if words.next() == Some("nameserver") { words.next() } else { None }).map(str::to_owned).collect()
+    lines
+        .filter_map(|mut words| if words.next() == Some("nameserver") { words.next() } else { None })
+        .map(str::to_owned)
+        .collect()
 }
 
 /// A directory, or the nearest one above it that is there: they are on the same filesystem.

@@ -100,7 +100,7 @@ pub async fn rehearse(host: &Overlay<'_>, facts: &Facts, request: &Request, even
     }
     let phases: Vec<(String, String)> = match request {
         Request::Refresh(order) if fresh => refresh::phases_of_joining(host, facts, order)?,
-        Request::Init(_) if fresh => whole_init(),
+        Request::Init(order) if fresh => whole_init(order.upload_certificates),
         Request::Network(_) => Vec::new(),
         _ => {
             titles.into_iter().filter(|(step, _)| changed.contains(step)).map(|(step, title)| (step.0, title)).collect()
@@ -112,8 +112,9 @@ pub async fn rehearse(host: &Overlay<'_>, facts: &Facts, request: &Request, even
 }
 
 /// All phases of an `init` that ends with nodes that can join.
-fn whole_init() -> Vec<(String, String)> {
-    let done = phases::INIT.phases.iter().filter(|phase| phase.name != "show-join-command");
+fn whole_init(upload_certificates: bool) -> Vec<(String, String)> {
+    let left_out = |name: &str| name == "show-join-command" || (name == "upload-certs" && !upload_certificates);
+    let done = phases::INIT.phases.iter().filter(|phase| !left_out(phase.name));
     done.map(|phase| (phase.name.to_owned(), phase.does.to_owned())).collect()
 }
 

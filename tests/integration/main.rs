@@ -4,6 +4,8 @@ mod bad_input;
 mod bed;
 mod both_ways;
 mod certificates;
+mod check;
+mod converge;
 mod golden;
 mod high_availability;
 mod interruption;

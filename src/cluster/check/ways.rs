@@ -137,7 +137,9 @@ pub fn judge(need: &Need, places: &[Place], dialled: Dialled) -> Option<Finding>
             format!("it gets no answer from {target}"),
             "open the port in the firewall of that host, or of the network in between",
         ),
-        Dialled::NoRoute => (format!("it has no way to {target}"), "correct its routes, or the addresses in the inventory"),
+        Dialled::NoRoute => {
+            (format!("it has no way to {target}"), "correct its routes, or the addresses in the inventory")
+        }
     };
     Some(Finding::error(format!("Reachable-{}", need.port), unmet(sentence).advise(advice)).on(&from.name))
 }
@@ -169,16 +171,26 @@ mod tests {
 
     #[test]
     fn every_way_by_roles_and_subnets() {
-        let places = [
-            place("a", "10.0.0.1/24", true),
-            place("b", "10.0.0.2/24", true),
-            place("w", "10.9.0.1/24", false),
-        ];
+        let places =
+            [place("a", "10.0.0.1/24", true), place("b", "10.0.0.2/24", true), place("w", "10.9.0.1/24", false)];
         assert_eq!(
             shown(&needs(&places, settings()), &places),
             [
-                "a>b 6443", "a>b 10250", "a>b 2379", "a>b 2380", "a>w 10250", "a>w 4789/udp", "b>a 6443", "b>a 10250",
-                "b>a 2379", "b>a 2380", "b>w 10250", "b>w 4789/udp", "w>a 6443", "w>a 4789/udp", "w>b 6443",
+                "a>b 6443",
+                "a>b 10250",
+                "a>b 2379",
+                "a>b 2380",
+                "a>w 10250",
+                "a>w 4789/udp",
+                "b>a 6443",
+                "b>a 10250",
+                "b>a 2379",
+                "b>a 2380",
+                "b>w 10250",
+                "b>w 4789/udp",
+                "w>a 6443",
+                "w>a 4789/udp",
+                "w>b 6443",
                 "w>b 4789/udp",
             ]
         );
@@ -195,7 +207,10 @@ mod tests {
         assert_eq!(listened(&needs, &places, 1), [(Transport::Tcp, 10250)]);
         let of_worker = dials(&needs, &places, 1, "word", |_, _, _| false);
         assert_eq!(of_worker.len(), 1);
-        assert_eq!((of_worker[0].1.address.to_string().as_str(), of_worker[0].1.word.as_deref()), ("10.0.0.1:6443", None));
+        assert_eq!(
+            (of_worker[0].1.address.to_string().as_str(), of_worker[0].1.word.as_deref()),
+            ("10.0.0.1:6443", None)
+        );
         let of_control_plane = dials(&needs, &places, 0, "word", |host, _, port| (host, port) == (1, 10250));
         assert_eq!(of_control_plane[0].1.word.as_deref(), Some("word"));
         // It could not be taken, and nobody listens: nothing to learn.
