@@ -8,6 +8,7 @@ mod down;
 mod finish;
 mod kubectl;
 mod lane;
+mod lost;
 mod plan;
 mod play;
 mod remove;
