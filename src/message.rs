@@ -72,6 +72,8 @@ pub enum Request {
     Network(NetworkOrder),
     /// Undo kubeadm's part: `u32`, the number of changes.
     Reset(ResetOrder),
+    /// On a control plane that stays: take the etcd member of a host that is lost out: `u32`, the number of changes.
+    RemoveLostMember(LostMember),
     /// Put back what the journal recorded and remove everything of ours: `u32`, the number of changes.
     Restore,
     /// Measure what facts do not tell: [`Measured`](crate::host::measure::Measured).
@@ -289,6 +291,19 @@ pub struct ResetOrder {
     pub certificates: Option<String>,
     /// Keep what others put into /etc/kubernetes/tmp.
     pub keep_temporary: bool,
+    /// The kubeconfig to ask the cluster where its etcd is with; admin.conf of the host when absent.
+    pub kubeconfig: Option<String>,
+    /// The socket of the container runtime, `unix:///run/containerd/containerd.sock`; the usual one when absent.
+    pub cri_socket: Option<String>,
+}
+
+/// The etcd member of a host that cannot be reached any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LostMember {
+    /// The lost node's name.
+    pub node: String,
+    /// Its addresses, as far as they are known.
+    pub addresses: Vec<std::net::IpAddr>,
 }
 
 /// A program to run on the host, without a shell.

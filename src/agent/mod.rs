@@ -227,6 +227,9 @@ impl Agent {
                 document(&balancer::install(&self.machine, &journal, &order, &program, &self.events).await?)
             }
             Request::Reset(order) => document(&node::reset(&self.machine, &order, &self.events).await?),
+            Request::RemoveLostMember(lost) => {
+                document(&node::remove_lost_member(&self.machine, &lost, &self.events).await?)
+            }
             Request::Restore => {
                 self.journal.lock().await.take();
                 let changes = host::journal::restore(&self.machine, &self.events).await?;

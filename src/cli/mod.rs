@@ -151,7 +151,7 @@ async fn dispatch(verb: Verb, context: &Context) -> Result<ExitCode> {
 
 /// The program: parses what was typed, runs the verb, shows the failure, returns the exit code.
 pub fn main() -> ExitCode {
-    let typed = match CommandLine::try_parse() {
+    let typed = match CommandLine::try_parse_from(node::understood(std::env::args_os())) {
         Ok(typed) => typed,
         // Help and version are among these; clap knows the stream and the code. A reader that has gone is fine.
         Err(error) => {

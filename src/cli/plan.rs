@@ -23,6 +23,9 @@ pub struct Arguments {
     /// The bundle with the Kubernetes version to install; instead of the one the inventory names
     #[arg(short, long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     pub bundle: Option<PathBuf>,
+    /// Count nodes that the inventory does not name as to be taken out, as `up --prune` does
+    #[arg(long)]
+    pub prune: bool,
     /// How to log in to the hosts.
     #[command(flatten)]
     pub login: Login,
@@ -37,7 +40,8 @@ pub async fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode> {
     // For programs there is one document on standard output and nothing else.
     let display = human.then(|| context.screen.start(happened));
     let result =
-        cluster::preview(&inventory, &bundle, false, &login::settings(context, &arguments.login, &events)).await;
+        cluster::preview(&inventory, &bundle, arguments.prune, &login::settings(context, &arguments.login, &events))
+            .await;
     drop(events);
     if let Some(display) = display {
         display.finish().await;

@@ -13,6 +13,7 @@ use crate::cluster;
 use crate::event::Events;
 use crate::failure::{Failure, Kind, Result};
 use crate::inventory::Inventory;
+use crate::kubernetes::configuration::Duration;
 use crate::ui::{self, Look, Summary};
 
 /// Arguments of `up`.
@@ -24,6 +25,12 @@ pub struct Arguments {
     /// Say what would be done and do nothing, as `plan` does
     #[arg(short = 'n', long)]
     pub dry_run: bool,
+    /// Take nodes out of the cluster that the inventory does not name (any more)
+    #[arg(long)]
+    pub prune: bool,
+    /// With --prune: how long pods may take to leave a node, as far as their disruption budgets let them
+    #[arg(long, value_name = "DURATION", value_parser = str::parse::<Duration>, default_value = "5m0s", requires = "prune")]
+    pub drain_limit: Duration,
     /// The bundle with the Kubernetes version to install; instead of the one the inventory names
     #[arg(short, long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     pub bundle: Option<PathBuf>,
@@ -54,14 +61,16 @@ pub struct Login {
 pub async fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode> {
     if arguments.dry_run {
         let arguments = arguments.clone();
-        return plan::run(&plan::Arguments { bundle: arguments.bundle, login: arguments.login }, context).await;
+        let Arguments { bundle, prune, login, .. } = arguments;
+        return plan::run(&plan::Arguments { bundle, prune, login }, context).await;
     }
     let inventory = login::inventory(context, &arguments.login).await?;
     let bundle = Arc::new(Bundle::open(&bundle_path(arguments.bundle.as_ref(), &inventory)?)?);
     let (events, happened) = Events::channel();
     let display = context.screen.start(happened);
     let approve = |preview: Preview| -> BoxFuture<'_, bool> { Box::pin(approve(context, preview)) };
-    let options = cluster::Options { approve: if arguments.yes { None } else { Some(&approve) } };
+    let options =
+        cluster::Options { approve: if arguments.yes { None } else { Some(&approve) }, prune: arguments.prune };
     let result = cluster::up(&inventory, bundle, options, &login::settings(context, &arguments.login, &events)).await;
     drop(events);
     let run = display.finish().await;
@@ -81,6 +90,30 @@ pub async fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode> {
             summary.failed = failures;
         }
     }
+    context.screen.summary(&summary);
+    if !arguments.prune || !summary.failed.is_empty() {
+        return Ok(summary.exit_code());
+    }
+    prune(arguments, context, &inventory).await
+}
+
+/// Takes nodes out that have no line in the inventory, when everything else is as it should be.
+async fn prune(arguments: &Arguments, context: &Context, inventory: &Inventory) -> Result<ExitCode> {
+    let (events, happened) = Events::channel();
+    let display = context.screen.start(happened);
+    let settings = login::settings(context, &arguments.login, &events);
+    let result = cluster::prune(inventory, Some(arguments.drain_limit.0), &settings).await;
+    drop((events, settings));
+    let run = display.finish().await;
+    let Some(pruned) = result? else { return Ok(ExitCode::SUCCESS) };
+    let mut summary = Summary::of(&run, inventory);
+    let names: Vec<&str> = pruned.done.iter().map(|(name, _)| name.as_str()).collect();
+    let name = &inventory.cluster.name;
+    summary.headline = match pruned.failures.is_empty() {
+        true => format!("Cluster {name} goes on without {}", names.join(", ")),
+        false => format!("Cluster {name} still has nodes that are not in the inventory"),
+    };
+    summary.failed = pruned.failures;
     context.screen.summary(&summary);
     Ok(summary.exit_code())
 }

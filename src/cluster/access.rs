@@ -45,24 +45,6 @@ impl Api {
         open.await.map_err(|failure: Failure| failure.on(&session.host.name))
     }
 
-    /// Waits until a node is Ready.
-    pub async fn ready(&self, node: &str, limit: Duration) -> Result<()> {
-        let wait = Wait::new(format!("the node {node}"), "become Ready again", limit);
-        wait.until(async || {
-            let nodes = match api::nodes(self).await {
-                Ok(nodes) => nodes,
-                Err(failure) => return Ok(Look::NotYet(failure.to_string())),
-            };
-            Ok(match nodes.into_iter().find(|found| found.name == node) {
-                Some(found) if found.ready => Look::There(()),
-                Some(found) => Look::NotYet(found.reason),
-                None => Look::NotYet("there is no such node".to_owned()),
-            })
-        })
-        .await
-        .map_err(|failure| Failure { kind: Kind::Cluster, ..failure })
-    }
-
     /// Waits until the controller manager has given a node its pod network.
     pub async fn pod_network(&self, node: &str, limit: Duration) -> Result<IpNet> {
         let wait = Wait::new(format!("the node {node}"), "get a pod network", limit);

@@ -111,6 +111,15 @@ impl Documents {
         port.and_then(|port| u16::try_from(port).ok()).unwrap_or(6443)
     }
 
+    /// Where the control planes' own etcd keeps its data; `None` where etcd is elsewhere.
+    pub fn etcd_data(&self) -> Option<&str> {
+        let etcd = |path: &[&str]| self.field("ClusterConfiguration", path);
+        match etcd(&["etcd", "external"]) {
+            Some(_) => None,
+            None => Some(etcd(&["etcd", "local", "dataDir"]).and_then(Value::as_str).unwrap_or("/var/lib/etcd")),
+        }
+    }
+
     /// Where images come from.
     pub fn image_repository(&self) -> &str {
         self.field("ClusterConfiguration", &["imageRepository"]).and_then(Value::as_str).unwrap_or("registry.k8s.io")

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::board::Board;
 use super::connect::Session;
 use super::plan::Plan;
+use super::prune::strangers;
 use crate::api;
 use crate::cancel::Cancel;
 use crate::event::{Events, Unit};
@@ -29,9 +30,18 @@ const POLL: Duration = Duration::from_millis(150);
 /// How often it is looked for pods to probe.
 const PROBE_POLL: Duration = Duration::from_millis(300);
 
-/// Sets the labels of the inventory on nodes that lack them; returns how many nodes were altered.
-pub async fn label(api: &api::Client, inventory: &Inventory, joined: &BTreeSet<String>) -> Result<u32> {
+/// Sets the labels of the inventory on nodes that lack them; returns how many nodes were altered. Nodes that the inventory
+/// does not name are named in a warning.
+pub async fn label(
+    api: &api::Client,
+    inventory: &Inventory,
+    joined: &BTreeSet<String>,
+    events: &Events,
+) -> Result<u32> {
     let nodes = api::nodes(api).await?;
+    for node in strangers(inventory, &nodes) {
+        events.warn(format!("the node {} is not in the inventory; `clusterctl up --prune` takes it out", node.name));
+    }
     let mut changes = 0;
     for host in inventory.hosts.iter().filter(|host| joined.contains(&host.name)) {
         let Some(node) = nodes.iter().find(|node| node.name == host.name) else { continue };

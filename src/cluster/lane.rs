@@ -310,10 +310,8 @@ impl Lane<'_> {
         let named = |failure: Failure| failure.on(&self.plan.name);
         let step = self.session.events.step("turn", "wait for its turn to change");
         let _turn = step.end(self.rollout.turn(self.session.host.role).await.map_err(named))?;
-        let changes = self.ask(Request::Refresh(order)).await?;
-        let api = self.board.api.wait().await.map_err(named)?;
-        api.ready(&self.plan.name, super::finish::NODE_LIMIT).await.map_err(named)?;
-        Ok(changes)
+        // It ends when what was changed is healthy. That the node is Ready may want the pod network, which comes later.
+        self.ask(Request::Refresh(order)).await
     }
 
     /// The pod network: first the node's own part, so that it gets Ready, then the ways to all others.

@@ -240,7 +240,7 @@ fn checks(inventory: &Inventory, way: Way, documents: &Documents, facts: &Facts)
         cluster: &inventory.cluster.name,
         kubernetes: &inventory.cluster.kubernetes,
         bind_port: documents.bind_port(),
-        local_etcd: documents.field("ClusterConfiguration", &["etcd", "external"]).is_none(),
+        etcd_data: documents.etcd_data(),
         ignore: &ignore,
     };
     let finding = |found: node::Finding| {

@@ -10,6 +10,7 @@ use super::documents::Documents;
 use super::finish;
 use super::lane::{PREPARATION, peers, preparation, split};
 use super::plan::{HostPlan, Plan, Way, plan};
+use super::prune::strangers;
 use crate::api::{self, NodeStatus};
 use crate::bundle::{Blob, Bundle};
 use crate::change::{Action, Change, HostPreview, Kind, Preview, Section};
@@ -242,7 +243,7 @@ fn of_nodes(inventory: &Inventory, plan: &Plan, nodes: &[NodeStatus], prune: boo
             section.changes.push(change.detailed(format!("label {}", labels.join(" "))));
         }
     }
-    for node in nodes.iter().filter(|node| inventory.hosts.iter().all(|host| host.name != node.name)) {
+    for node in strangers(inventory, nodes) {
         if prune {
             let change = Change::new(Kind::Node, Action::Remove, &node.name);
             section.changes.push(change.detailed("not in the inventory").disrupting(true));

@@ -78,6 +78,8 @@ pub type Approve<'a> = dyn Fn(Preview) -> BoxFuture<'a, bool> + Send + Sync + 'a
 pub struct Options<'a> {
     /// Whom to ask; without it nobody is asked.
     pub approve: Option<&'a Approve<'a>>,
+    /// Whether nodes that the inventory does not name will be taken out afterwards: what is asked names them.
+    pub prune: bool,
 }
 
 /// Makes the cluster of an inventory, or finishes it, or finds that nothing is to do.
@@ -171,7 +173,8 @@ async fn begin(
     let facts = facts_of(inventory, &sessions);
     match plan(inventory, &documents, &facts, bundle.manifest()) {
         Ok(plan) if unreachable.is_empty() => {
-            let sight = Sight { inventory, documents: &documents, sessions: &sessions, plan: &plan, prune: false };
+            let sight =
+                Sight { inventory, documents: &documents, sessions: &sessions, plan: &plan, prune: options.prune };
             approved(sight, options).await?;
             Ok((documents, sessions, plan))
         }
@@ -229,7 +232,7 @@ async fn conclude(
     let api = board.api.wait().await?;
     let server = finish::server_for_laptop(inventory, plan, &joined, port);
     let kubeconfig_changed = finish::write_kubeconfig(inventory, session, server.as_deref()).await?;
-    let labelled = finish::label(&api, inventory, &joined).await?;
+    let labelled = finish::label(&api, inventory, &joined, &settings.events).await?;
     if let Some(host) = hosts.iter_mut().find(|host| host.name == session.host.name) {
         host.changes += labelled + u32::from(kubeconfig_changed);
     }

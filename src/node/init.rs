@@ -17,7 +17,7 @@ mod upload_certs;
 mod upload_config;
 pub(super) mod wait_control_plane;
 
-pub use self::by_hand::{init_by_hand, rehearse_init};
+pub use self::by_hand::{ByHand, addon_manifests, init_by_hand, rehearse_init};
 use self::control_plane::Part;
 pub(super) use self::mark_control_plane::SOCKET_ANNOTATION;
 use self::plan::Plan;
@@ -137,8 +137,13 @@ async fn finish(host: &dyn Host, plan: &Plan, events: &Events) -> Result<u32> {
     Ok(started + deployed)
 }
 
-/// A client with admin.conf, to this host's own API server.
+/// A client with admin.conf, to this host's own API server; or with the kubeconfig a person named, as it stands.
 async fn administrator(host: &dyn Host, plan: &Plan) -> Result<Client> {
+    if let Some(path) = &plan.administrator {
+        let missing = || Failure::new(Kind::Configuration, format!("there is no {}", path.display()));
+        let text = files::text(host, path)?.map(Secret::new).ok_or_else(missing)?;
+        return plan.door.client(&text).await;
+    }
     plan.door.client(&kubeconfigs::local(host, plan, &ADMIN)?).await
 }
 
@@ -172,6 +177,7 @@ async fn prepared(host: &dyn Host, plan: &Plan) -> Result<Vec<Finding>> {
     let (mut prepared, around) =
         tokio::try_join!(of_preparation(host, plan), preflight::surroundings(host, &around, ignore))?;
     prepared.extend(around);
+    prepared.extend(preflight::chosen_etcd_data(host, plan.etcd_data(), ignore)?);
     Ok(prepared)
 }
 

@@ -28,13 +28,13 @@ mod user_kubeconfig;
 
 pub use self::defaults::completed;
 pub use self::images::fetch as fetch_images;
-pub use self::init::{begin, complete, init, init_by_hand, rehearse_init};
+pub use self::init::{ByHand, addon_manifests, begin, complete, init, init_by_hand, rehearse_init};
 pub use self::join::{join, join_by_hand, rehearse_join};
 pub use self::network::network;
 pub(crate) use self::preflight::kernel_options;
 pub use self::preflight::{Finding, Plan, Purpose, Severity, preflight};
 pub use self::refresh::refresh;
 pub use self::rehearse::{Rehearsed, rehearse};
-pub use self::reset::{rehearse as rehearse_reset, reset};
+pub use self::reset::{rehearse as rehearse_reset, remove_lost_member, reset};
 pub use self::serves::serves;
 pub use self::user_kubeconfig::{UserKubeconfig, user_kubeconfig};

@@ -7,6 +7,7 @@ use semver::Version;
 use serde_json::Value;
 
 use super::control_plane::joined_members;
+use super::kubeconfigs;
 use crate::event::Events;
 use crate::fact::Facts;
 use crate::failure::{Failure, Kind, Result};
@@ -50,6 +51,10 @@ pub(in crate::node) struct Plan {
     pub(in crate::node) patches: Patches,
     /// How the API server is reached.
     pub(in crate::node) door: Door,
+    /// Where kubeconfigs are written.
+    pub(in crate::node) kubeconfigs: PathBuf,
+    /// The kubeconfig of the administrator, where it is another than the one that is written here.
+    pub(in crate::node) administrator: Option<PathBuf>,
     /// Whether control planes are waiting to join.
     pub(in crate::node) upload_certificates: bool,
     /// Whether the host joins a cluster that is there: what all control planes share is never made then.
@@ -138,6 +143,8 @@ impl Plan {
             issue_ticket: order.issue_ticket,
             patches,
             door: Door::Real,
+            kubeconfigs: PathBuf::from(kubeconfigs::DIRECTORY),
+            administrator: None,
             upload_certificates: order.upload_certificates,
             joining: false,
             joined_before: !joined_members(host)?.is_empty(),
@@ -179,6 +186,8 @@ impl Plan {
             etcd_members: Vec::new(),
             patches: Patches::default(),
             door: Door::Real,
+            kubeconfigs: PathBuf::from(kubeconfigs::DIRECTORY),
+            administrator: None,
             phases: Selection::whole(&phases::INIT),
             hostname: hostname.to_owned(),
             version,
@@ -218,6 +227,11 @@ impl Plan {
     /// Name of the Node.
     pub(in crate::node) fn node_name(&self) -> &str {
         &self.init.node_registration.name
+    }
+
+    /// Where the etcd on this host keeps its data; `None` where etcd is elsewhere.
+    pub(in crate::node) fn etcd_data(&self) -> Option<&str> {
+        self.cluster.etcd.local.as_ref().map(|local| local.data_dir.as_str())
     }
 
     /// A path below certificatesDir.
