@@ -69,8 +69,10 @@ pub async fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode> {
     let (events, happened) = Events::channel();
     let display = context.screen.start(happened);
     let approve = |preview: Preview| -> BoxFuture<'_, bool> { Box::pin(approve(context, preview)) };
-    let options =
-        cluster::Options { approve: if arguments.yes { None } else { Some(&approve) }, prune: arguments.prune };
+    let approve: &cluster::Approve<'_> = &approve;
+    // Scripts, which have no terminal, are not stopped.
+    let asks = !arguments.yes && context.prompts.has_terminal();
+    let options = cluster::Options { approve: asks.then_some(approve), prune: arguments.prune };
     let result = cluster::up(&inventory, bundle, options, &login::settings(context, &arguments.login, &events)).await;
     drop(events);
     let run = display.finish().await;
@@ -118,11 +120,11 @@ async fn prune(arguments: &Arguments, context: &Context, inventory: &Inventory) 
     Ok(summary.exit_code())
 }
 
-/// Shows what would be done and asks; without a terminal nobody is asked.
+/// Shows what would be done and asks.
 async fn approve(context: &Context, preview: Preview) -> bool {
     let look = Look { color: false, ..context.screen.look() };
     context.screen.block(&ui::plan(&preview, look, context.screen.settings().verbose));
-    context.prompts.confirm("Apply?").await.unwrap_or_else(|| context.cancel.check().is_ok())
+    context.prompts.confirm("Apply?").await.unwrap_or(false)
 }
 
 fn headline(inventory: &Inventory, outcome: &cluster::Outcome) -> String {

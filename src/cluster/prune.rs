@@ -19,7 +19,8 @@ use crate::inventory::{Host, Inventory, Role};
 pub async fn prune(inventory: &Inventory, drain: Option<Duration>, settings: &Settings) -> Result<Option<Down>> {
     let nodes = {
         let session = connect_to_control_plane(inventory, settings).await?;
-        api::nodes(&*Api::open(&session).await?).await?
+        let api = Api::open(&session).await?;
+        api::nodes(&api).await?
     };
     let leaving: Vec<Host> = strangers(inventory, &nodes).filter_map(|node| host(inventory, node)).collect();
     if leaving.is_empty() {

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::bed::{Bed, difference};
-use crate::program::{Finished, bundle, kubectl, run, up};
+use crate::program::{Finished, bundle, call, clusterctl, kubectl, run, up};
 
 /// The exit code for something to do.
 const SOMETHING_TO_DO: i32 = 20;
@@ -58,11 +58,25 @@ fn what_up_would_do_is_said_and_not_done() {
     bed.sh(control_plane, "ctr -n k8s.io images rm $(ctr -n k8s.io images ls -q | grep coredns:)");
     kubectl(&inventory, &["-n", "kube-system", "delete", "daemonset", "kube-proxy"]);
     drifted(&bed, &inventory);
-    // Two kubelets restart by what is asked for: without a terminal nobody is asked.
+    asked_on_a_terminal(&bed, &inventory);
+    // Without a terminal nobody is asked.
     succeeds(up(&inventory));
     a_finished_cluster(&inventory);
     assert_eq!(bed.sh(worker, "systemctl is-active kubelet; sysctl -n net.ipv4.ip_forward"), "active\n1\n");
     assert_eq!(bed.sh(control_plane, "ip route | grep -c '^10.244.*via'").trim(), "1");
+}
+
+/// What runs would be interrupted: a person is asked, and no means no.
+fn asked_on_a_terminal(bed: &Bed, inventory: &Path) {
+    let (program, bundle) = (clusterctl(), bundle());
+    let typed = format!("{} up -i {} --bundle {}", program.display(), inventory.display(), bundle.display());
+    // What is typed before the question is not the answer to it.
+    let asked = format!("(while echo n; do sleep 0.3; done) 2>/dev/null | script -qec '{typed}' /dev/null");
+    let finished = call(Path::new("sh"), &["-c", &asked], &[("TERM", "xterm")]);
+    assert_eq!(finished.code, 130, "{}", finished.stdout);
+    assert!(finished.stdout.contains("Apply? [y/N]"), "{}", finished.stdout);
+    let kubelet = bed.sh(&bed.hosts[1].name, "grep -c '# mine' /var/lib/kubelet/config.yaml");
+    assert_eq!(kubelet.trim(), "1");
 }
 
 fn bare_hosts(bed: &Bed, inventory: &Path) {
