@@ -124,7 +124,7 @@ fn drifted(bed: &Bed, inventory: &Path) {
     assert_eq!(document["disrupts"], true);
     has(&one, "image create images/coredns");
     has(&one, "object create DaemonSet kube-system/kube-proxy");
-    has(&other, "package update /usr/local/bin/kubelet");
+    has(&other, "file update /usr/local/bin/kubelet mode 0700 to 0755");
     has(&other, "file create /etc/sysctl.d/99-clusterctl.conf");
     has(&other, "sysctl update net.ipv4.ip_forward from 0 to 1");
     has(&other, "file update /var/lib/kubelet/config.yaml");
