@@ -6,6 +6,7 @@
 
 mod lock;
 mod receive;
+mod rehearse;
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
@@ -23,6 +24,7 @@ use crate::fact::Facts;
 use crate::failure::{Failure, Kind, Result};
 use crate::host::journal::Journal;
 use crate::host::machine::Machine;
+use crate::host::reach::Listeners;
 use crate::host::{Command, Host};
 use crate::message::{Envelope, MAXIMUM_LINE_BYTES, Ran, Reply, Request, RunOrder};
 use crate::secret::Secret;
@@ -37,6 +39,7 @@ struct Agent {
     facts: OnceCell<Facts>,
     lock: Mutex<Option<Held>>,
     journal: Mutex<Option<Journal>>,
+    listeners: Mutex<Listeners>,
     events: Events,
 }
 
@@ -63,8 +66,14 @@ pub async fn serve(
             let _ = forward.send(Reply::Event(event.what));
         }
     });
-    let agent =
-        Agent { machine: Machine, facts: OnceCell::new(), lock: Mutex::new(None), journal: Mutex::new(None), events };
+    let agent = Agent {
+        machine: Machine,
+        facts: OnceCell::new(),
+        lock: Mutex::new(None),
+        journal: Mutex::new(None),
+        listeners: Mutex::default(),
+        events,
+    };
     let _ = replies.send(Reply::Ready);
     let mut lines = read_ahead(input);
     // Requests are worked on side by side in this one task; commands and API calls are what they wait for.
@@ -203,6 +212,10 @@ impl Agent {
             Request::Join(order) => {
                 document(&node::join(&self.machine, self.facts().await?, &order, &self.events).await?)
             }
+            Request::Refresh(order) => {
+                document(&node::refresh(&self.machine, self.facts().await?, &order, &self.events).await?)
+            }
+            Request::Rehearse(order) => document(&self.rehearse(&order).await?),
             Request::Network(order) => {
                 document(&node::network(&self.machine, self.facts().await?, &order, &self.events).await?)
             }
@@ -214,12 +227,25 @@ impl Agent {
                 document(&balancer::install(&self.machine, &journal, &order, &program, &self.events).await?)
             }
             Request::Reset(order) => document(&node::reset(&self.machine, &order, &self.events).await?),
+            Request::RemoveLostMember(lost) => {
+                document(&node::remove_lost_member(&self.machine, &lost, &self.events).await?)
+            }
             Request::Restore => {
                 self.journal.lock().await.take();
                 let changes = host::journal::restore(&self.machine, &self.events).await?;
                 self.machine.remove_tree(std::path::Path::new(DIRECTORY))?;
                 document(&changes)
             }
+            Request::Measure(order) => document(&host::measure::measure(&self.machine, &order).await?),
+            Request::Listen(order) => {
+                let mut listeners = self.listeners.lock().await;
+                // Those of before are gone first: the same ports may be wanted again.
+                *listeners = Listeners::default();
+                let (new, taken) = host::reach::listen(&order).await;
+                *listeners = new;
+                document(&taken)
+            }
+            Request::Dial { targets } => document(&host::reach::dial(&targets).await),
             Request::Run(order) => document(&self.run(order).await?),
             Request::AdminKubeconfig => document(&self.admin_kubeconfig()?),
         }

@@ -7,6 +7,7 @@ use super::{Context, login};
 use crate::cluster;
 use crate::event::Events;
 use crate::failure::{Failure, Kind, Result};
+use crate::kubernetes::configuration::Duration;
 use crate::ui::Summary;
 
 /// Arguments of `down`.
@@ -18,9 +19,22 @@ pub struct Arguments {
     /// Take only this host out, of a cluster that goes on; may be given several times
     #[arg(long = "host", value_name = "NAME")]
     pub hosts: Vec<String>,
+    /// With --host: how long pods may take to leave the host, as far as their disruption budgets let them
+    #[arg(long, value_name = "DURATION", value_parser = str::parse::<Duration>, default_value = "5m0s", requires = "hosts")]
+    pub drain_limit: Duration,
+    /// With --host: let the host's pods end with it, instead of having them leave first
+    #[arg(long, conflicts_with = "drain_limit", requires = "hosts")]
+    pub no_drain: bool,
     /// How to log in to the hosts.
     #[command(flatten)]
     pub login: Login,
+}
+
+impl Arguments {
+    /// How long pods may take to leave; `None` when they need not.
+    fn drain(&self) -> Option<std::time::Duration> {
+        (!self.no_drain).then_some(self.drain_limit.0)
+    }
 }
 
 /// Asks whether the cluster shall really go; returns if so.
@@ -55,7 +69,7 @@ pub async fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode> {
     let settings = login::settings(context, &arguments.login, &events);
     let result = match arguments.hosts.as_slice() {
         [] => cluster::down(&inventory, &settings).await,
-        some => cluster::remove(&inventory, some, &settings).await,
+        some => cluster::remove(&inventory, some, arguments.drain(), &settings).await,
     };
     drop((events, settings));
     let run = display.finish().await;

@@ -31,7 +31,11 @@ impl ssh::Prompt for Prompts {
 
 /// Loads the inventory, lays the options over it and finds out every password it names.
 pub async fn inventory(context: &Context, login: &Login) -> Result<Inventory> {
-    let mut inventory = load(context)?;
+    settle(context, login, load(context)?).await
+}
+
+/// Lays the options over an inventory and finds out every password it names.
+pub async fn settle(context: &Context, login: &Login, mut inventory: Inventory) -> Result<Inventory> {
     let configuration = ssh::Configuration::of_this_machine()?;
     let mut said = BTreeSet::new();
     for host in &mut inventory.hosts {

@@ -16,6 +16,7 @@ use crate::ui::{Color, Output, Prompts, Screen, Settings};
 pub mod agent;
 pub mod balancer;
 pub mod bundle;
+pub mod check;
 pub mod completion;
 pub mod down;
 pub mod hosts;
@@ -23,6 +24,7 @@ pub mod inventory;
 pub mod kubectl;
 mod login;
 pub mod node;
+pub mod plan;
 pub mod run;
 pub mod status;
 mod supervise;
@@ -81,6 +83,10 @@ pub struct Global {
 pub enum Verb {
     /// Make the cluster, finish it, or find that nothing is to do
     Up(up::Arguments),
+    /// Say what `up` would do, on every host, and do nothing
+    Plan(plan::Arguments),
+    /// Say whether the machines fit: all conditions on all of them, before anything is changed
+    Check(check::Arguments),
     /// Take the cluster away and give the machines back as they were
     Down(down::Arguments),
     /// Show hosts and nodes side by side
@@ -126,6 +132,8 @@ pub struct Context {
 async fn dispatch(verb: Verb, context: &Context) -> Result<ExitCode> {
     match verb {
         Verb::Up(arguments) => up::run(&arguments, context).await,
+        Verb::Plan(arguments) => plan::run(&arguments, context).await,
+        Verb::Check(arguments) => check::run(&arguments, context).await,
         Verb::Down(arguments) => down::run(&arguments, context).await,
         Verb::Status(arguments) => status::run(&arguments, context).await,
         Verb::Kubectl(arguments) => kubectl::run(&arguments, context).await,
@@ -135,7 +143,7 @@ async fn dispatch(verb: Verb, context: &Context) -> Result<ExitCode> {
         Verb::Node(arguments) => node::run(&arguments, context).await,
         Verb::Agent(arguments) => agent::run(&arguments).await,
         Verb::Balancer(arguments) => balancer::run(&arguments, context).await,
-        Verb::Inventory(arguments) => inventory::run(&arguments, context),
+        Verb::Inventory(arguments) => inventory::run(&arguments, context).await,
         Verb::Completion(arguments) => completion::run(&arguments, context),
         Verb::Version => version::run(context),
     }
@@ -143,7 +151,7 @@ async fn dispatch(verb: Verb, context: &Context) -> Result<ExitCode> {
 
 /// The program: parses what was typed, runs the verb, shows the failure, returns the exit code.
 pub fn main() -> ExitCode {
-    let typed = match CommandLine::try_parse() {
+    let typed = match CommandLine::try_parse_from(node::understood(std::env::args_os())) {
         Ok(typed) => typed,
         // Help and version are among these; clap knows the stream and the code. A reader that has gone is fine.
         Err(error) => {

@@ -4,20 +4,33 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use super::{Context, login};
+use futures::future::BoxFuture;
+
+use super::{Context, login, plan};
 use crate::bundle::Bundle;
+use crate::change::Preview;
 use crate::cluster;
 use crate::event::Events;
 use crate::failure::{Failure, Kind, Result};
 use crate::inventory::Inventory;
-use crate::ui::Summary;
+use crate::kubernetes::configuration::Duration;
+use crate::ui::{self, Look, Summary};
 
 /// Arguments of `up`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Arguments {
-    /// Go on without asking
+    /// Go on without asking, also where something that runs is interrupted
     #[arg(short, long)]
     pub yes: bool,
+    /// Say what would be done and do nothing, as `plan` does
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
+    /// Take nodes out of the cluster that the inventory does not name (any more)
+    #[arg(long)]
+    pub prune: bool,
+    /// With --prune: how long pods may take to leave a node, as far as their disruption budgets let them
+    #[arg(long, value_name = "DURATION", value_parser = str::parse::<Duration>, default_value = "5m0s", requires = "prune")]
+    pub drain_limit: Duration,
     /// The bundle with the Kubernetes version to install; instead of the one the inventory names
     #[arg(short, long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     pub bundle: Option<PathBuf>,
@@ -46,11 +59,21 @@ pub struct Login {
 
 /// Makes the cluster.
 pub async fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode> {
+    if arguments.dry_run {
+        let arguments = arguments.clone();
+        let Arguments { bundle, prune, login, .. } = arguments;
+        return plan::run(&plan::Arguments { bundle, prune, login }, context).await;
+    }
     let inventory = login::inventory(context, &arguments.login).await?;
-    let bundle = Arc::new(Bundle::open(&bundle_path(arguments, &inventory)?)?);
+    let bundle = Arc::new(Bundle::open(&bundle_path(arguments.bundle.as_ref(), &inventory)?)?);
     let (events, happened) = Events::channel();
     let display = context.screen.start(happened);
-    let result = cluster::up(&inventory, bundle, &login::settings(context, &arguments.login, &events)).await;
+    let approve = |preview: Preview| -> BoxFuture<'_, bool> { Box::pin(approve(context, preview)) };
+    let approve: &cluster::Approve<'_> = &approve;
+    // Scripts, which have no terminal, are not stopped.
+    let asks = !arguments.yes && context.prompts.has_terminal();
+    let options = cluster::Options { approve: asks.then_some(approve), prune: arguments.prune };
+    let result = cluster::up(&inventory, bundle, options, &login::settings(context, &arguments.login, &events)).await;
     drop(events);
     let run = display.finish().await;
     let mut summary = Summary::of(&run, &inventory);
@@ -70,7 +93,38 @@ pub async fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode> {
         }
     }
     context.screen.summary(&summary);
+    if !arguments.prune || !summary.failed.is_empty() {
+        return Ok(summary.exit_code());
+    }
+    prune(arguments, context, &inventory).await
+}
+
+/// Takes nodes out that have no line in the inventory, when everything else is as it should be.
+async fn prune(arguments: &Arguments, context: &Context, inventory: &Inventory) -> Result<ExitCode> {
+    let (events, happened) = Events::channel();
+    let display = context.screen.start(happened);
+    let settings = login::settings(context, &arguments.login, &events);
+    let result = cluster::prune(inventory, Some(arguments.drain_limit.0), &settings).await;
+    drop((events, settings));
+    let run = display.finish().await;
+    let Some(pruned) = result? else { return Ok(ExitCode::SUCCESS) };
+    let mut summary = Summary::of(&run, inventory);
+    let names: Vec<&str> = pruned.done.iter().map(|(name, _)| name.as_str()).collect();
+    let name = &inventory.cluster.name;
+    summary.headline = match pruned.failures.is_empty() {
+        true => format!("Cluster {name} goes on without {}", names.join(", ")),
+        false => format!("Cluster {name} still has nodes that are not in the inventory"),
+    };
+    summary.failed = pruned.failures;
+    context.screen.summary(&summary);
     Ok(summary.exit_code())
+}
+
+/// Shows what would be done and asks.
+async fn approve(context: &Context, preview: Preview) -> bool {
+    let look = Look { color: false, ..context.screen.look() };
+    context.screen.block(&ui::plan(&preview, look, context.screen.settings().verbose));
+    context.prompts.confirm("Apply?").await.unwrap_or(false)
 }
 
 fn headline(inventory: &Inventory, outcome: &cluster::Outcome) -> String {
@@ -83,8 +137,8 @@ fn headline(inventory: &Inventory, outcome: &cluster::Outcome) -> String {
 }
 
 /// The bundle that was typed, else the inventory's.
-fn bundle_path(arguments: &Arguments, inventory: &Inventory) -> Result<PathBuf> {
-    arguments.bundle.clone().or_else(|| inventory.cluster.bundle.clone()).ok_or_else(|| {
+pub(super) fn bundle_path(typed: Option<&PathBuf>, inventory: &Inventory) -> Result<PathBuf> {
+    typed.cloned().or_else(|| inventory.cluster.bundle.clone()).ok_or_else(|| {
         Failure::new(Kind::Bundle, "no bundle was named")
             .advise("name one with --bundle FILE or `cluster.bundle`, or make one with `clusterctl bundle create`")
     })

@@ -1,19 +1,25 @@
 //! `up`: from bare hosts, or from whatever a former run left, to a cluster.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use futures::future::BoxFuture;
+
+use super::adopt::facts_of;
 use super::board::Board;
 use super::connect::{Access, Session, Settings, connect};
 use super::documents::Documents;
 use super::finish;
 use super::lane::Lane;
 use super::plan::{Plan, plan};
+use super::preview::Sight;
+use super::rollout::Rollout;
 use crate::bundle::Bundle;
+use crate::change::Preview;
 use crate::event::{What, elapsed_milliseconds};
-use crate::failure::{Failure, Result};
+use crate::failure::{Failure, Kind, Result};
 use crate::inventory::{Inventory, Role};
 
 /// How a host came out of a run.
@@ -64,12 +70,29 @@ impl Outcome {
     }
 }
 
+/// Asked before something that runs is interrupted, with all that would be done: whether to go on.
+pub type Approve<'a> = dyn Fn(Preview) -> BoxFuture<'a, bool> + Send + Sync + 'a;
+
+/// How `up` goes about it.
+#[derive(Clone, Copy, Default)]
+pub struct Options<'a> {
+    /// Whom to ask; without it nobody is asked.
+    pub approve: Option<&'a Approve<'a>>,
+    /// Whether nodes that the inventory does not name will be taken out afterwards: what is asked names them.
+    pub prune: bool,
+}
+
 /// Makes the cluster of an inventory, or finishes it, or finds that nothing is to do.
 ///
 /// # Errors
 /// All failures found before anything was touched (a host that cannot be reached, a failed preflight). What fails later
 /// is part of the [`Outcome`].
-pub async fn up(inventory: &Inventory, bundle: Arc<Bundle>, settings: &Settings) -> Result<Outcome, Vec<Failure>> {
+pub async fn up(
+    inventory: &Inventory,
+    bundle: Arc<Bundle>,
+    options: Options<'_>,
+    settings: &Settings,
+) -> Result<Outcome, Vec<Failure>> {
     let started = Instant::now();
     let events = &settings.events;
     events.send(What::RunStarted {
@@ -77,7 +100,7 @@ pub async fn up(inventory: &Inventory, bundle: Arc<Bundle>, settings: &Settings)
         cluster: inventory.cluster.name.clone(),
         hosts: inventory.hosts.iter().map(|host| host.name.clone()).collect(),
     });
-    let (documents, sessions, plan) = match begin(inventory, &bundle, settings).await {
+    let (documents, sessions, plan) = match begin(inventory, &bundle, options, settings).await {
         Ok(begun) => begun,
         Err(failures) => {
             let failed = |name: &str| failures.iter().any(|failure| failure.host.as_deref() == Some(name));
@@ -92,6 +115,7 @@ pub async fn up(inventory: &Inventory, bundle: Arc<Bundle>, settings: &Settings)
     plan.warnings.iter().for_each(|warning| events.warn(warning));
     let (joins, control_planes_join) = (plan.joins(), plan.control_planes_join());
     let board = Board::new();
+    let rollout = Rollout::of(&plan);
     let lanes = sessions.iter().zip(&plan.hosts).map(|(session, plan)| {
         let lane = Lane {
             inventory,
@@ -100,6 +124,7 @@ pub async fn up(inventory: &Inventory, bundle: Arc<Bundle>, settings: &Settings)
             plan,
             bundle: &bundle,
             board: &board,
+            rollout: &rollout,
             cancel: &settings.cancel,
             hosts: sessions.len(),
             joins,
@@ -139,18 +164,35 @@ pub async fn up(inventory: &Inventory, bundle: Arc<Bundle>, settings: &Settings)
 async fn begin(
     inventory: &Inventory,
     bundle: &Bundle,
+    options: Options<'_>,
     settings: &Settings,
 ) -> Result<(Documents, Vec<Session>, Plan), Vec<Failure>> {
     let documents = Documents::read(inventory).map_err(|failure| vec![failure])?;
     let (sessions, unreachable) =
         connect(inventory, settings, Access::Alter("up")).await.map_err(|failure| vec![failure])?;
-    let facts: BTreeMap<_, _> =
-        sessions.iter().map(|session| (session.host.name.clone(), session.facts.clone())).collect();
+    let facts = facts_of(inventory, &sessions);
     match plan(inventory, &documents, &facts, bundle.manifest()) {
-        Ok(plan) if unreachable.is_empty() => Ok((documents, sessions, plan)),
+        Ok(plan) if unreachable.is_empty() => {
+            let sight =
+                Sight { inventory, documents: &documents, sessions: &sessions, plan: &plan, prune: options.prune };
+            approved(sight, options).await?;
+            Ok((documents, sessions, plan))
+        }
         Ok(_) => Err(unreachable),
         Err(findings) => Err(unreachable.into_iter().chain(findings).collect()),
     }
+}
+
+/// Asks, where something that runs would be interrupted; on hosts that are no nodes nothing of a cluster runs.
+async fn approved(sight: Sight<'_>, options: Options<'_>) -> Result<(), Vec<Failure>> {
+    let Some(approve) = options.approve.filter(|_| sight.plan.hosts.iter().any(|host| host.member)) else {
+        return Ok(());
+    };
+    let preview = sight.preview().await?;
+    if !preview.disrupts() || approve(preview).await {
+        return Ok(());
+    }
+    Err(vec![Failure::new(Kind::Interrupted, "nothing was altered, as you said")])
 }
 
 fn outcome(session: &Session, result: Result<u32>, began: Instant) -> HostOutcome {
@@ -190,7 +232,7 @@ async fn conclude(
     let api = board.api.wait().await?;
     let server = finish::server_for_laptop(inventory, plan, &joined, port);
     let kubeconfig_changed = finish::write_kubeconfig(inventory, session, server.as_deref()).await?;
-    let labelled = finish::label(&api, inventory, &joined).await?;
+    let labelled = finish::label(&api, inventory, &joined, &settings.events).await?;
     if let Some(host) = hosts.iter_mut().find(|host| host.name == session.host.name) {
         host.changes += labelled + u32::from(kubeconfig_changed);
     }

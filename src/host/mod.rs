@@ -16,9 +16,11 @@ pub mod containerd;
 pub mod fake;
 pub mod journal;
 pub mod machine;
+pub mod measure;
 pub mod observe;
 pub mod overlay;
 mod process;
+pub mod reach;
 pub mod systemd;
 mod tree;
 

@@ -12,17 +12,20 @@ mod head_start;
 pub(super) mod kubeconfigs;
 pub(super) mod mark_control_plane;
 pub(super) mod plan;
+mod planned;
 mod upload_certs;
 mod upload_config;
 pub(super) mod wait_control_plane;
 
-pub use self::by_hand::{init_by_hand, rehearse_init};
+pub use self::by_hand::{ByHand, addon_manifests, init_by_hand, rehearse_init};
 use self::control_plane::Part;
 pub(super) use self::mark_control_plane::SOCKET_ANNOTATION;
 use self::plan::Plan;
+pub(super) use self::planned::rehearse_up;
 use super::phase::{Changes, phase};
 use super::preflight::{Finding, Surroundings};
-use super::{files, kubelet, preflight};
+use super::static_pods::{self, Generation};
+use super::{files, kubelet, preflight, refresh};
 use crate::api::Client;
 use crate::event::Events;
 use crate::fact::Facts;
@@ -140,8 +143,13 @@ async fn finish(host: &dyn Host, plan: &Plan, client: Option<Client>, events: &E
     Ok(started + deployed)
 }
 
-/// A client with admin.conf, to this host's own API server.
+/// A client with admin.conf, to this host's own API server; or with the kubeconfig a person named, as it stands.
 async fn administrator(host: &dyn Host, plan: &Plan) -> Result<Client> {
+    if let Some(path) = &plan.administrator {
+        let missing = || Failure::new(Kind::Configuration, format!("there is no {}", path.display()));
+        let text = files::text(host, path)?.map(Secret::new).ok_or_else(missing)?;
+        return plan.door.client(&text).await;
+    }
     plan.door.client(&kubeconfigs::local(host, plan, &ADMIN)?).await
 }
 
@@ -175,6 +183,7 @@ async fn prepared(host: &dyn Host, plan: &Plan) -> Result<Vec<Finding>> {
     let (mut prepared, around) =
         tokio::try_join!(of_preparation(host, plan), preflight::surroundings(host, &around, ignore))?;
     prepared.extend(around);
+    prepared.extend(preflight::chosen_etcd_data(host, plan.etcd_data(), ignore)?);
     Ok(prepared)
 }
 
@@ -186,13 +195,27 @@ async fn bring_up(host: &dyn Host, plan: &Plan, events: &Events) -> Result<(Init
     }
 
     let credentials = credentials(host, plan, events).await?;
-    let manifests = async { Ok((control_plane::write(host, plan, Part::Server)?, ())) };
+    let waits = plan.phases.wants("wait-control-plane");
+    // A pod that runs by an older manifest answers until the kubelet replaces it.
+    let runs = waits && control_plane::there(host, Part::ApiServer)?;
+    let before = if runs { refresh::generation(host, plan).await } else { Generation::default() };
+    let manifests = async {
+        let changes = control_plane::write(host, plan, Part::Server)?;
+        let written = static_pods::written(&changes);
+        Ok((changes, written))
+    };
     let title = "Write static pods of etcd and the API server";
     let path = if plan.phases.wants("etcd") { "etcd" } else { "control-plane/apiserver" };
-    let (manifests, ()) = plan.phase(events, (path, "control-plane"), title, manifests).await?;
+    let (manifests, replaced) = plan.phase(events, (path, "control-plane"), title, manifests).await?;
+    let replaced: Vec<String> = replaced.into_iter().filter(|name| before.contains_key(name)).collect();
     let started = kubelet_start(host, plan, events).await?;
 
     let api_server = async {
+        if !replaced.is_empty() {
+            let limit = plan.init.timeouts.control_plane_component_health_check.0;
+            let client = administrator(host, plan).await?;
+            static_pods::replaced(&client, plan.node_name(), &replaced, &before, limit).await?;
+        }
         let own = plan.patches.apply(Target::KubeletConfiguration, kubelet.document.clone())?;
         let healthy = kubelet::wait(host, &own, plan.init.timeouts.kubelet_health_check.0);
         tokio::try_join!(wait_control_plane::api_server(host, plan), healthy)

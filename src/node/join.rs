@@ -152,7 +152,7 @@ async fn run(
     Ok(Joined { node: node.name.clone(), changes: started + registered })
 }
 
-fn load(host: &dyn Host, facts: &Facts, order: &JoinOrder, events: &Events) -> Result<JoinConfiguration> {
+pub(super) fn load(host: &dyn Host, facts: &Facts, order: &JoinOrder, events: &Events) -> Result<JoinConfiguration> {
     let documents = configuration::load(order.configuration.expose())?;
     for warning in &documents.warnings {
         events.warn(warning.clone());

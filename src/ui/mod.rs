@@ -10,6 +10,7 @@ pub mod json;
 pub mod lines;
 pub mod look;
 pub mod plain;
+pub mod plan;
 pub mod prompt;
 #[cfg(test)]
 mod rehearsal;
@@ -22,6 +23,7 @@ pub mod text;
 pub use display::Display;
 pub use failure::{failure, failures};
 pub use look::Look;
+pub use plan::plan;
 pub use prompt::Prompts;
 pub use run::Run;
 pub use screen::Screen;

@@ -97,6 +97,11 @@ impl Screen {
         }
     }
 
+    /// How things are shown on standard output, where they are for a person.
+    pub fn look_of_data(&self) -> Look {
+        Look { color: self.look().color && self.stdout_is_terminal(), live: false, ..self.look() }
+    }
+
     /// Passes on what another program wrote, byte by byte, to the stream it wrote it to.
     ///
     /// # Errors

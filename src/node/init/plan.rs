@@ -7,6 +7,7 @@ use semver::Version;
 use serde_json::Value;
 
 use super::control_plane::joined_members;
+use super::kubeconfigs;
 use crate::event::Events;
 use crate::fact::Facts;
 use crate::failure::{Failure, Kind, Result};
@@ -52,6 +53,10 @@ pub(in crate::node) struct Plan {
     pub(in crate::node) patches: Patches,
     /// How the API server is reached.
     pub(in crate::node) door: Door,
+    /// Where kubeconfigs are written.
+    pub(in crate::node) kubeconfigs: PathBuf,
+    /// The kubeconfig of the administrator, where it is another than the one that is written here.
+    pub(in crate::node) administrator: Option<PathBuf>,
     /// Whether control planes are waiting to join.
     pub(in crate::node) upload_certificates: bool,
     /// Whether the host joins a cluster that is there: what all control planes share is never made then.
@@ -141,6 +146,8 @@ impl Plan {
             issue_ticket: order.issue_ticket,
             patches,
             door: Door::Real,
+            kubeconfigs: PathBuf::from(kubeconfigs::DIRECTORY),
+            administrator: None,
             upload_certificates: order.upload_certificates,
             joining: false,
             joined_before: !joined_members(host)?.is_empty(),
@@ -183,6 +190,8 @@ impl Plan {
             etcd_members: Vec::new(),
             patches: Patches::default(),
             door: Door::Real,
+            kubeconfigs: PathBuf::from(kubeconfigs::DIRECTORY),
+            administrator: None,
             phases: Selection::whole(&phases::INIT),
             hostname: hostname.to_owned(),
             version,
@@ -196,6 +205,12 @@ impl Plan {
             JOINING.iter().filter(|(phase, _)| !joining.wants(phase)).map(|(_, path)| *path).collect();
         self.phases = self.phases.without(&left_out);
         self.patches = patches.clone();
+        self
+    }
+
+    /// The plan without waiting for what a dry run does not start.
+    pub(in crate::node) fn waiting_for_nothing(mut self) -> Self {
+        self.phases = self.phases.without(&["preflight", "wait-control-plane"]);
         self
     }
 
@@ -216,6 +231,11 @@ impl Plan {
     /// Name of the Node.
     pub(in crate::node) fn node_name(&self) -> &str {
         &self.init.node_registration.name
+    }
+
+    /// Where the etcd on this host keeps its data; `None` where etcd is elsewhere.
+    pub(in crate::node) fn etcd_data(&self) -> Option<&str> {
+        self.cluster.etcd.local.as_ref().map(|local| local.data_dir.as_str())
     }
 
     /// A path below certificatesDir.
