@@ -9,6 +9,7 @@ use super::board::{Board, Promise};
 use super::connect::Session;
 use super::documents::Documents;
 use super::plan::{HostPlan, Way, is_file};
+use super::tolerance::Casualties;
 use crate::api;
 use crate::bundle::{Blob, Bundle};
 use crate::cancel::Cancel;
@@ -54,6 +55,8 @@ pub struct Lane<'a> {
     pub board: &'a Board,
     /// Asked to stop by a person.
     pub cancel: &'a Cancel,
+    /// The hosts that failed so far: with too many, all stop.
+    pub casualties: &'a Casualties<'a>,
     /// How many hosts there are.
     pub hosts: usize,
     /// Whether any host will join.
@@ -159,7 +162,8 @@ impl Lane<'_> {
     }
 
     fn proceed(&self) -> Result<()> {
-        self.cancel.check().map_err(|failure| failure.on(&self.plan.name))
+        let both = self.cancel.check().and_then(|()| self.casualties.check());
+        both.map_err(|failure| failure.on(&self.plan.name))
     }
 
     /// The blobs that the host lacks, in sending order.

@@ -12,6 +12,7 @@ mod plan;
 mod play;
 mod remove;
 mod status;
+mod tolerance;
 mod up;
 
 pub use self::connect::{Session, Settings};
@@ -20,4 +21,5 @@ pub use self::kubectl::kubectl;
 pub use self::play::run;
 pub use self::remove::remove;
 pub use self::status::{HostStatus, Status, status};
+pub use self::tolerance::Tolerance;
 pub use self::up::{HostOutcome, Outcome, State, up};

@@ -11,6 +11,7 @@ use super::documents::Documents;
 use super::finish;
 use super::lane::Lane;
 use super::plan::{Plan, plan};
+use super::tolerance::{Casualties, Tolerance, may_begin};
 use crate::bundle::Bundle;
 use crate::event::{What, elapsed_milliseconds};
 use crate::failure::{Failure, Result};
@@ -64,12 +65,18 @@ impl Outcome {
     }
 }
 
-/// Makes the cluster of an inventory, or finishes it, or finds that nothing is to do.
+/// Makes the cluster of an inventory, or finishes it, or finds that nothing is to do. Hosts that cannot be reached or fail
+/// do not keep the others from it, as far as `tolerance` goes.
 ///
 /// # Errors
-/// All failures found before anything was touched (a host that cannot be reached, a failed preflight). What fails later
-/// is part of the [`Outcome`].
-pub async fn up(inventory: &Inventory, bundle: Arc<Bundle>, settings: &Settings) -> Result<Outcome, Vec<Failure>> {
+/// All failures found before anything was touched (more hosts that cannot be reached than are borne, a failed preflight).
+/// What fails later is part of the [`Outcome`].
+pub async fn up(
+    inventory: &Inventory,
+    bundle: Arc<Bundle>,
+    tolerance: Tolerance,
+    settings: &Settings,
+) -> Result<Outcome, Vec<Failure>> {
     let started = Instant::now();
     let events = &settings.events;
     events.send(What::RunStarted {
@@ -77,7 +84,7 @@ pub async fn up(inventory: &Inventory, bundle: Arc<Bundle>, settings: &Settings)
         cluster: inventory.cluster.name.clone(),
         hosts: inventory.hosts.iter().map(|host| host.name.clone()).collect(),
     });
-    let (documents, sessions, plan) = match begin(inventory, &bundle, settings).await {
+    let Begun { documents, sessions, plan, unreachable } = match begin(inventory, &bundle, tolerance, settings).await {
         Ok(begun) => begun,
         Err(failures) => {
             let failed = |name: &str| failures.iter().any(|failure| failure.host.as_deref() == Some(name));
@@ -92,6 +99,7 @@ pub async fn up(inventory: &Inventory, bundle: Arc<Bundle>, settings: &Settings)
     plan.warnings.iter().for_each(|warning| events.warn(warning));
     let (joins, control_planes_join) = (plan.joins(), plan.control_planes_join());
     let board = Board::new();
+    let casualties = Casualties::new(tolerance, inventory, &unreachable);
     let lanes = sessions.iter().zip(&plan.hosts).map(|(session, plan)| {
         let lane = Lane {
             inventory,
@@ -101,13 +109,19 @@ pub async fn up(inventory: &Inventory, bundle: Arc<Bundle>, settings: &Settings)
             bundle: &bundle,
             board: &board,
             cancel: &settings.cancel,
+            casualties: &casualties,
             hosts: sessions.len(),
             joins,
             control_planes_join,
         };
+        let casualties = &casualties;
         async move {
             let began = Instant::now();
-            outcome(session, lane.go().await, began)
+            let result = lane.go().await;
+            if result.is_err() {
+                casualties.add(&session.host.name);
+            }
+            outcome(session, result, began)
         }
     });
     let work = async {
@@ -117,6 +131,7 @@ pub async fn up(inventory: &Inventory, bundle: Arc<Bundle>, settings: &Settings)
         (hosts, concluded)
     };
     let (hosts, concluded) = finish::while_probing(&board, work).await;
+    let hosts = with_unreachable(inventory, hosts, unreachable);
     let mut failures: Vec<Failure> = hosts
         .iter()
         .filter_map(|host| match &host.state {
@@ -134,23 +149,57 @@ pub async fn up(inventory: &Inventory, bundle: Arc<Bundle>, settings: &Settings)
     Ok(outcome)
 }
 
+/// What an `up` begins with.
+struct Begun {
+    documents: Documents,
+    sessions: Vec<Session>,
+    plan: Plan,
+    /// Hosts that the run goes on without.
+    unreachable: Vec<Failure>,
+}
+
 /// Reaches all hosts and judges them. What is wrong with those that were reached is said together with those that were
 /// not.
 async fn begin(
     inventory: &Inventory,
     bundle: &Bundle,
+    tolerance: Tolerance,
     settings: &Settings,
-) -> Result<(Documents, Vec<Session>, Plan), Vec<Failure>> {
+) -> Result<Begun, Vec<Failure>> {
     let documents = Documents::read(inventory).map_err(|failure| vec![failure])?;
-    let (sessions, unreachable) =
+    let (sessions, mut unreachable) =
         connect(inventory, settings, Access::Alter("up")).await.map_err(|failure| vec![failure])?;
     let facts: BTreeMap<_, _> =
         sessions.iter().map(|session| (session.host.name.clone(), session.facts.clone())).collect();
+    let serving = inventory.control_planes().map(|host| host.name.as_str());
+    let serving = serving.into_iter().find(|name| facts.get(*name).is_some_and(|facts| facts.kubernetes.serves));
+    let may_begin = may_begin(tolerance, inventory, &unreachable, serving).unwrap_or_else(|failure| {
+        unreachable.push(failure);
+        false
+    });
     match plan(inventory, &documents, &facts, bundle.manifest()) {
-        Ok(plan) if unreachable.is_empty() => Ok((documents, sessions, plan)),
+        Ok(plan) if may_begin => Ok(Begun { documents, sessions, plan, unreachable }),
         Ok(_) => Err(unreachable),
         Err(findings) => Err(unreachable.into_iter().chain(findings).collect()),
     }
+}
+
+/// All hosts in inventory order, those too that the run went on without.
+fn with_unreachable(inventory: &Inventory, done: Vec<HostOutcome>, unreachable: Vec<Failure>) -> Vec<HostOutcome> {
+    let missing = unreachable.into_iter().filter_map(|failure| {
+        let host = inventory.hosts.iter().find(|host| Some(&host.name) == failure.host.as_ref())?;
+        Some(HostOutcome {
+            name: host.name.clone(),
+            address: host.address.clone(),
+            role: host.role,
+            state: State::Failed(failure),
+            changes: 0,
+            milliseconds: 0,
+        })
+    });
+    let mut hosts: Vec<HostOutcome> = done.into_iter().chain(missing).collect();
+    hosts.sort_by_key(|outcome| inventory.hosts.iter().position(|host| host.name == outcome.name));
+    hosts
 }
 
 fn outcome(session: &Session, result: Result<u32>, began: Instant) -> HostOutcome {
