@@ -4,6 +4,7 @@ mod bad_input;
 mod bed;
 mod both_ways;
 mod certificates;
+mod faults;
 mod golden;
 mod high_availability;
 mod interruption;
