@@ -10,7 +10,7 @@ BUNDLE := target/kubernetes-$(KUBERNETES).bundle
 NEWEST := 1.37.2
 BINARY := target/release/clusterctl
 
-.PHONY: demo demo-down test test-all test-unit test-hosts test-faults lint format bench hosts hosts-down binary bundle bundle-newest bed clean deny
+.PHONY: demo demo-down test test-all test-unit test-hosts test-faults lint format bench bench-converge hosts hosts-down binary bundle bundle-newest bed clean deny
 
 ## demo: test bed, bundle, `up` on three hosts; leaves the cluster up
 demo: binary bundle
@@ -85,6 +85,10 @@ bundle-newest: binary bed
 bench: binary bundle
 	@benches/up.sh $(BINARY) $(BUNDLE)
 	@benches/certificates.sh $(BINARY)
+
+## bench-converge: what a second `up`, one more worker and latency cost
+bench-converge: binary bundle
+	@benches/converge.sh $(BINARY) $(BUNDLE)
 
 ## packages: what the unit tests call besides cargo
 packages:

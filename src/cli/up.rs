@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use super::login::Patience;
 use super::{Context, login};
 use crate::bundle::Bundle;
 use crate::cluster;
@@ -28,6 +29,9 @@ pub struct Arguments {
     /// control plane
     #[arg(long, value_name = "N")]
     pub max_failures: Option<usize>,
+    /// What to do while another run holds the hosts.
+    #[command(flatten)]
+    pub patience: Patience,
     /// How to log in to the hosts.
     #[command(flatten)]
     pub login: Login,
@@ -58,7 +62,8 @@ pub async fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode> {
     let (events, happened) = Events::channel();
     let display = context.screen.start(happened);
     let tolerance = cluster::Tolerance { most: arguments.max_failures };
-    let settings = login::settings(context, &arguments.login, &events);
+    let mut settings = login::settings(context, &arguments.login, &events);
+    settings.patience = arguments.patience.duration();
     let result = cluster::up(&inventory, bundle, tolerance, &settings).await;
     drop((events, settings));
     let run = display.finish().await;

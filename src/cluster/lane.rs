@@ -177,7 +177,9 @@ impl Lane<'_> {
     /// this one.
     async fn send_files(&self, files: &[Blob], uplink: Option<&Promise<()>>) -> Result<u32> {
         let began = Instant::now();
-        let changes = self.transfer("files", "send files", files).await?;
+        // What the host is before the first change, for the comparison after `down`: looked at while bytes arrive.
+        let remembering = self.ask::<bool>(Request::Remember);
+        let (changes, _) = futures::try_join!(self.transfer("files", "send files", files), remembering)?;
         if let Some(uplink) = uplink {
             let bytes: u64 = files.iter().map(|blob| blob.stored_size).sum();
             if is_fast(bytes, began.elapsed()) {

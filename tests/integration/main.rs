@@ -10,6 +10,7 @@ mod high_availability;
 mod interruption;
 mod lifecycle;
 mod minors;
+mod operations;
 mod playbooks;
 mod privileges;
 mod program;

@@ -85,8 +85,8 @@ const MEND: Steps = (
 
 /// `down` of a whole cluster.
 const DOWN: Steps = (
-    &["connect", "kubelet-stop", "pods", "mounts", "pod-network", "sysctls", "files", "restore"],
-    &["connect", "kubelet-stop", "pods", "mounts", "pod-network", "sysctls", "files", "restore"],
+    &["connect", "kubelet-stop", "pods", "mounts", "pod-network", "sysctls", "files", "restore", "compare"],
+    &["connect", "kubelet-stop", "pods", "mounts", "pod-network", "sysctls", "files", "restore", "compare"],
     &[],
 );
 

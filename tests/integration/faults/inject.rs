@@ -81,16 +81,16 @@ pub fn inject(fault: Fault, bed_of: &Bed, host: &str, run: &Running) {
         Fault::KillAgent => signal("KILL", "-f 'bin/clusterctl-[0-9a-f]* agent'"),
         Fault::PauseHost => drop(bed(&["host", "pause", host])),
         Fault::KillHost => drop(bed(&["host", "kill", host])),
-        Fault::CutShortly | Fault::Cut => lose(bed_of, host, "iifname eth0 drop", "oifname eth0 drop"),
-        Fault::CutInwards => lose(bed_of, host, "iifname eth0 drop", ""),
-        Fault::CutOutwards => lose(bed_of, host, "", "oifname eth0 drop"),
+        Fault::CutShortly | Fault::Cut => lose(bed_of, host, "iifname eth0 drop;", "oifname eth0 drop;"),
+        Fault::CutInwards => lose(bed_of, host, "iifname eth0 drop;", ""),
+        Fault::CutOutwards => lose(bed_of, host, "", "oifname eth0 drop;"),
         Fault::LaptopVanishes => {
             // Only what belongs to connections with sshd: the cluster's own traffic goes on.
-            lose(bed_of, host, "iifname eth0 tcp dport 22 drop", "oifname eth0 tcp sport 22 drop");
+            lose(bed_of, host, "iifname eth0 tcp dport 22 drop;", "oifname eth0 tcp sport 22 drop;");
             kill_controller();
         }
         Fault::Loss => {
-            let tenth = |way: &str| format!("{way} eth0 numgen random mod 10 0 drop");
+            let tenth = |way: &str| format!("{way} eth0 numgen random mod 10 0 drop;");
             lose(bed_of, host, &tenth("iifname"), &tenth("oifname"));
         }
         Fault::DiskFull => drop(bed_of.try_sh(host, FILL)),
