@@ -84,6 +84,7 @@ bundle-newest: binary bed
 ## bench: `up` beside the scripted upstream way, on fresh hosts
 bench: binary bundle
 	@benches/up.sh $(BINARY) $(BUNDLE)
+	@benches/init.sh $(BINARY)
 	@benches/certificates.sh $(BINARY)
 
 ## bench-converge: what a second `up`, one more worker and latency cost
