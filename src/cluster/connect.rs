@@ -246,3 +246,18 @@ fn holder(verb: &str, cluster: &str) -> Holder {
         std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
     Holder { who: format!("{user}@{machine}"), verb: verb.to_owned(), since_seconds, cluster: cluster.to_owned() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Gate;
+
+    #[tokio::test]
+    async fn the_first_host_is_waited_for_and_only_its_first_word_counts() {
+        let gate = Gate::new();
+        let waits = gate.busy();
+        gate.open(true);
+        gate.open(false);
+        assert!(waits.await);
+        assert!(gate.busy().await);
+    }
+}
