@@ -40,6 +40,6 @@ pub(in crate::node) async fn rehearse_up(
     };
     plan.door = Door::Rehearsed(server.clone());
     bring_up(host, &plan, events).await?;
-    finish(host, &plan, events).await?;
+    finish(host, &plan, None, events).await?;
     Ok((server.changes(), unknown))
 }
