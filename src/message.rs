@@ -39,8 +39,16 @@ pub struct Envelope {
 pub enum Request {
     /// Observe everything: [`Facts`].
     Facts,
-    /// Take the host's lock for this run, or say who holds it: `()`.
-    Lock(Holder),
+    /// Take the host's lock for this run, or say who holds it: [`Locked`].
+    Lock(LockOrder),
+    /// A sign of life of the laptop, while it holds the lock: `()`.
+    Alive,
+    /// Keep a listing of the host beside the journal, before anything is altered; where that was done, or it is too late,
+    /// nothing happens: `bool`, whether it was kept.
+    Remember,
+    /// After [`Request::Restore`]: what is on the host that was not there before the first change, and what is missing:
+    /// `Option<Vec<String>>`, nothing where no listing was kept.
+    Residue,
     /// Which of these blobs the host lacks: `Vec<String>` of their sha256.
     Lacking {
         /// What is wanted on the host.
@@ -103,6 +111,22 @@ pub struct Holder {
     pub since_seconds: u64,
     /// The cluster's name; it goes into the journal.
     pub cluster: String,
+}
+
+/// The lock of a host for a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockOrder {
+    /// Who takes it.
+    pub holder: Holder,
+    /// How long to wait for another run's end, in milliseconds.
+    pub patience_milliseconds: u64,
+}
+
+/// The lock is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Locked {
+    /// Another run ended only now: what was observed before may be different.
+    pub waited: bool,
 }
 
 /// A blob that should be on the host.

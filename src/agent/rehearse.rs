@@ -26,7 +26,7 @@ impl Agent {
                     Foreseen::default()
                 }
                 Request::Play(play) => {
-                    playbook::run(&overlay, facts, play, &journal, &self.events).await?;
+                    playbook::run(&overlay, &facts, play, &journal, &self.events).await?;
                     Foreseen::default()
                 }
                 Request::Balancer(balancer) => {
@@ -36,7 +36,7 @@ impl Agent {
                     balancer::install(&overlay, &journal, balancer, &program, &crate::event::Events::nowhere()).await?;
                     Foreseen::default()
                 }
-                request => node::rehearse(&overlay, facts, request, &self.events).await?,
+                request => node::rehearse(&overlay, &facts, request, &self.events).await?,
             };
             // A path that two requests touch is told with the first of them, as it is in the end.
             let now = overlay.changes()?;

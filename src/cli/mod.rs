@@ -25,6 +25,7 @@ pub mod kubectl;
 mod login;
 pub mod node;
 pub mod plan;
+pub mod report;
 pub mod run;
 pub mod status;
 mod supervise;
@@ -76,6 +77,9 @@ pub struct Global {
     /// Say every change
     #[arg(short, long, global = true)]
     pub verbose: bool,
+    /// Add everything that happens to a file, as JSON lines, whatever the screen shows
+    #[arg(long, global = true, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    pub log: Option<PathBuf>,
 }
 
 /// The verbs.
@@ -91,6 +95,8 @@ pub enum Verb {
     Down(down::Arguments),
     /// Show hosts and nodes side by side
     Status(status::Arguments),
+    /// Gather everything for a bug report into one archive, without secrets
+    Report(report::Arguments),
     /// Run kubectl on a control plane, through the connection
     Kubectl(kubectl::Arguments),
     /// Run a playbook of your own on the hosts
@@ -136,6 +142,7 @@ async fn dispatch(verb: Verb, context: &Context) -> Result<ExitCode> {
         Verb::Check(arguments) => check::run(&arguments, context).await,
         Verb::Down(arguments) => down::run(&arguments, context).await,
         Verb::Status(arguments) => status::run(&arguments, context).await,
+        Verb::Report(arguments) => report::run(&arguments, context).await,
         Verb::Kubectl(arguments) => kubectl::run(&arguments, context).await,
         Verb::Run(arguments) => run::run(&arguments, context).await,
         Verb::Hosts(arguments) => hosts::run(&arguments, context).await,
@@ -159,9 +166,15 @@ pub fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Kind::Usage.exit_code()));
         }
     };
-    let Global { inventory, output, color, quiet, verbose } = typed.global;
+    let Global { inventory, output, color, quiet, verbose, log } = typed.global;
     let screen = Screen::new(Settings { output, color, quiet, verbose });
     report_defects(&screen);
+    if let Some(log) = log
+        && let Err(failure) = screen.log_to(&log)
+    {
+        screen.failure(&failure);
+        return ExitCode::from(failure.kind.exit_code());
+    }
     let code = with_runtime(&screen, |cancel| {
         let prompts = Prompts::new(&screen, &cancel);
         let context = Context { inventory, screen: screen.clone(), cancel, prompts };

@@ -10,6 +10,7 @@ use super::connect::Session;
 use super::documents::Documents;
 use super::plan::{HostPlan, Way, is_file};
 use super::rollout::Rollout;
+use super::tolerance::Casualties;
 use crate::api::{self, NodeStatus};
 use crate::bundle::{Blob, Bundle};
 use crate::cancel::Cancel;
@@ -81,6 +82,8 @@ pub struct Lane<'a> {
     pub rollout: &'a Rollout,
     /// Asked to stop by a person.
     pub cancel: &'a Cancel,
+    /// The hosts that failed so far: with too many, all stop.
+    pub casualties: &'a Casualties<'a>,
     /// How many hosts there are.
     pub hosts: usize,
     /// Whether any host will join.
@@ -195,7 +198,8 @@ impl Lane<'_> {
     }
 
     fn proceed(&self) -> Result<()> {
-        self.cancel.check().map_err(|failure| failure.on(&self.plan.name))
+        let both = self.cancel.check().and_then(|()| self.casualties.check());
+        both.map_err(|failure| failure.on(&self.plan.name))
     }
 
     /// The blobs that the host lacks, in sending order.
@@ -209,7 +213,9 @@ impl Lane<'_> {
     /// this one.
     async fn send_files(&self, files: &[Blob], uplink: Option<&Promise<()>>) -> Result<u32> {
         let began = Instant::now();
-        let changes = self.transfer("files", "send files", files).await?;
+        // What the host is before the first change, for the comparison after `down`: looked at while bytes arrive.
+        let remembering = self.ask::<bool>(Request::Remember);
+        let (changes, _) = futures::try_join!(self.transfer("files", "send files", files), remembering)?;
         if let Some(uplink) = uplink {
             let bytes: u64 = files.iter().map(|blob| blob.stored_size).sum();
             if is_fast(bytes, began.elapsed()) {

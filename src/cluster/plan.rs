@@ -122,7 +122,14 @@ pub fn assess(
     let nodes: BTreeMap<String, NodeAddress> = inventory
         .hosts
         .iter()
-        .filter_map(|host| Some((host.name.clone(), node_address(host, facts.get(&host.name)?).ok()?)))
+        .filter_map(|host| {
+            let address = match facts.get(&host.name) {
+                Some(facts) => node_address(host, facts).ok()?,
+                // It was not reached: balancers keep what the inventory says of it.
+                None => NodeAddress { address: host.node_address?, must_be_told: false },
+            };
+            Some((host.name.clone(), address))
+        })
         .collect();
     for host in &inventory.hosts {
         let Some(own) = facts.get(&host.name) else { continue };

@@ -75,7 +75,7 @@ pub async fn remove(
     let milliseconds = elapsed_milliseconds(started.elapsed());
     let changes = done.iter().map(|(_, changes)| changes).sum();
     settings.events.send(What::RunFinished { milliseconds, changes, failed: failures.clone() });
-    Ok(Down { done, failures, milliseconds })
+    Ok(Down { done, residue: 0, failures, milliseconds })
 }
 
 /// The inventory of what stays.

@@ -16,6 +16,7 @@ use super::lane::Lane;
 use super::plan::{Plan, plan};
 use super::preview::Sight;
 use super::rollout::Rollout;
+use super::tolerance::{Casualties, Tolerance, may_begin};
 use crate::bundle::Bundle;
 use crate::change::Preview;
 use crate::event::{What, elapsed_milliseconds};
@@ -74,19 +75,22 @@ impl Outcome {
 pub type Approve<'a> = dyn Fn(Preview) -> BoxFuture<'a, bool> + Send + Sync + 'a;
 
 /// How `up` goes about it.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub struct Options<'a> {
+    /// How many hosts may fail.
+    pub tolerance: Tolerance,
     /// Whom to ask; without it nobody is asked.
     pub approve: Option<&'a Approve<'a>>,
     /// Whether nodes that the inventory does not name will be taken out afterwards: what is asked names them.
     pub prune: bool,
 }
 
-/// Makes the cluster of an inventory, or finishes it, or finds that nothing is to do.
+/// Makes the cluster of an inventory, or finishes it, or finds that nothing is to do. Hosts that cannot be reached or fail
+/// do not keep the others from it, as far as the tolerance goes.
 ///
 /// # Errors
-/// All failures found before anything was touched (a host that cannot be reached, a failed preflight). What fails later
-/// is part of the [`Outcome`].
+/// All failures found before anything was touched (more hosts that cannot be reached than are borne, a failed preflight).
+/// What fails later is part of the [`Outcome`].
 pub async fn up(
     inventory: &Inventory,
     bundle: Arc<Bundle>,
@@ -100,7 +104,7 @@ pub async fn up(
         cluster: inventory.cluster.name.clone(),
         hosts: inventory.hosts.iter().map(|host| host.name.clone()).collect(),
     });
-    let (documents, sessions, plan) = match begin(inventory, &bundle, options, settings).await {
+    let Begun { documents, sessions, plan, unreachable } = match begin(inventory, &bundle, options, settings).await {
         Ok(begun) => begun,
         Err(failures) => {
             let failed = |name: &str| failures.iter().any(|failure| failure.host.as_deref() == Some(name));
@@ -116,6 +120,7 @@ pub async fn up(
     let (joins, control_planes_join) = (plan.joins(), plan.control_planes_join());
     let board = Board::new();
     let rollout = Rollout::of(&plan);
+    let casualties = Casualties::new(options.tolerance, inventory, &unreachable);
     let lanes = sessions.iter().zip(&plan.hosts).map(|(session, plan)| {
         let lane = Lane {
             inventory,
@@ -126,13 +131,19 @@ pub async fn up(
             board: &board,
             rollout: &rollout,
             cancel: &settings.cancel,
+            casualties: &casualties,
             hosts: sessions.len(),
             joins,
             control_planes_join,
         };
+        let casualties = &casualties;
         async move {
             let began = Instant::now();
-            outcome(session, lane.go().await, began)
+            let result = lane.go().await;
+            if result.is_err() {
+                casualties.add(&session.host.name);
+            }
+            outcome(session, result, began)
         }
     });
     let work = async {
@@ -142,6 +153,7 @@ pub async fn up(
         (hosts, concluded)
     };
     let (hosts, concluded) = finish::while_probing(&board, work).await;
+    let hosts = with_unreachable(inventory, hosts, unreachable);
     let mut failures: Vec<Failure> = hosts
         .iter()
         .filter_map(|host| match &host.state {
@@ -159,6 +171,15 @@ pub async fn up(
     Ok(outcome)
 }
 
+/// What an `up` begins with.
+struct Begun {
+    documents: Documents,
+    sessions: Vec<Session>,
+    plan: Plan,
+    /// Hosts that the run goes on without.
+    unreachable: Vec<Failure>,
+}
+
 /// Reaches all hosts and judges them. What is wrong with those that were reached is said together with those that were
 /// not.
 async fn begin(
@@ -166,17 +187,23 @@ async fn begin(
     bundle: &Bundle,
     options: Options<'_>,
     settings: &Settings,
-) -> Result<(Documents, Vec<Session>, Plan), Vec<Failure>> {
+) -> Result<Begun, Vec<Failure>> {
     let documents = Documents::read(inventory).map_err(|failure| vec![failure])?;
-    let (sessions, unreachable) =
+    let (sessions, mut unreachable) =
         connect(inventory, settings, Access::Alter("up")).await.map_err(|failure| vec![failure])?;
     let facts = facts_of(inventory, &sessions);
+    let serving = inventory.control_planes().map(|host| host.name.as_str());
+    let serving = serving.into_iter().find(|name| facts.get(*name).is_some_and(|facts| facts.kubernetes.serves));
+    let may_begin = may_begin(options.tolerance, inventory, &unreachable, serving).unwrap_or_else(|failure| {
+        unreachable.push(failure);
+        false
+    });
     match plan(inventory, &documents, &facts, bundle.manifest()) {
-        Ok(plan) if unreachable.is_empty() => {
+        Ok(plan) if may_begin => {
             let sight =
                 Sight { inventory, documents: &documents, sessions: &sessions, plan: &plan, prune: options.prune };
             approved(sight, options).await?;
-            Ok((documents, sessions, plan))
+            Ok(Begun { documents, sessions, plan, unreachable })
         }
         Ok(_) => Err(unreachable),
         Err(findings) => Err(unreachable.into_iter().chain(findings).collect()),
@@ -193,6 +220,24 @@ async fn approved(sight: Sight<'_>, options: Options<'_>) -> Result<(), Vec<Fail
         return Ok(());
     }
     Err(vec![Failure::new(Kind::Interrupted, "nothing was altered, as you said")])
+}
+
+/// All hosts in inventory order, those too that the run went on without.
+fn with_unreachable(inventory: &Inventory, done: Vec<HostOutcome>, unreachable: Vec<Failure>) -> Vec<HostOutcome> {
+    let missing = unreachable.into_iter().filter_map(|failure| {
+        let host = inventory.hosts.iter().find(|host| Some(&host.name) == failure.host.as_ref())?;
+        Some(HostOutcome {
+            name: host.name.clone(),
+            address: host.address.clone(),
+            role: host.role,
+            state: State::Failed(failure),
+            changes: 0,
+            milliseconds: 0,
+        })
+    });
+    let mut hosts: Vec<HostOutcome> = done.into_iter().chain(missing).collect();
+    hosts.sort_by_key(|outcome| inventory.hosts.iter().position(|host| host.name == outcome.name));
+    hosts
 }
 
 fn outcome(session: &Session, result: Result<u32>, began: Instant) -> HostOutcome {

@@ -15,6 +15,7 @@ pub mod blobs;
 pub mod containerd;
 pub mod fake;
 pub mod journal;
+pub mod listing;
 pub mod machine;
 pub mod measure;
 pub mod observe;

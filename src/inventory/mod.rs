@@ -8,6 +8,7 @@ mod cluster;
 mod grammar;
 mod hosts;
 mod mask;
+pub use self::mask::mask as masked;
 mod model;
 mod schema;
 mod ssh;

@@ -5,6 +5,7 @@
 //! function of [`Run`], the state gathered from the events. Texts of hosts are untrusted and pass [`text::clean`].
 
 pub mod display;
+pub mod experience;
 pub mod failure;
 pub mod json;
 pub mod lines;
@@ -15,6 +16,7 @@ pub mod prompt;
 #[cfg(test)]
 mod rehearsal;
 pub mod run;
+pub mod schema;
 pub mod screen;
 pub mod summary;
 pub mod table;

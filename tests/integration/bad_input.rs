@@ -53,12 +53,38 @@ fn hosts_that_cannot_be_reached_are_all_named_and_the_others_left_alone() {
     let text = replaced(&text, "ssh: {", "ssh: {connect_limit_seconds: 4, ");
     // Whoever knocks there hears nothing at all: neither an answer nor a refusal.
     crate::bed::bed(&["host", "cut", &bed.hosts[3].name]);
-    let finished = up(&bed.write_inventory(&text));
+    let bundle = bundle();
+    let strict = ["--yes", "--max-failures", "1", "--bundle", bundle.to_str().unwrap()];
+    let finished = run("up", &bed.write_inventory(&text), &strict);
     refused(&finished, 4, &[&bed.hosts[1].name, "172.29.251.251", &bed.hosts[2].name, "refuses connections"]);
     let silent = finished.stderr.lines().find(|line| line.contains(&bed.hosts[3].name)).unwrap_or_default();
     assert!(silent.contains("4 s") || silent.contains("4 seconds"), "{}", finished.stderr);
     assert!(finished.elapsed < Duration::from_secs(15), "it took {:?}", finished.elapsed);
     untouched(&bed);
+}
+
+/// A control plane that cannot be reached: nothing is begun. Workers: the others get their cluster, the summary names who
+/// did not, and the next run finishes.
+#[test]
+fn workers_that_are_missing_do_not_keep_the_others_from_their_cluster() {
+    let bed = Bed::bare(3);
+    let text = replaced(&bed.inventory_text("root"), "ssh: {", "ssh: {connect_limit_seconds: 4, ");
+    let inventory = bed.write_inventory(&text);
+    crate::bed::bed(&["host", "kill", &bed.hosts[0].name]);
+    refused(&up(&inventory), 4, &[&bed.hosts[0].name, "not begun"]);
+    assert_eq!(bed.try_sh(&bed.hosts[1].name, "test -e /var/lib/clusterctl/journal").code, 1);
+    crate::bed::bed(&["host", "start", &bed.hosts[0].name]);
+    let missing = &bed.hosts[2].name;
+    crate::bed::bed(&["host", "kill", missing]);
+    let finished = up(&inventory);
+    refused(&finished, 4, &[&format!("ready on 2 of 3 hosts; not done: {missing}"), "not reached"]);
+    let nodes = kubectl(&inventory, &["get", "nodes", "--no-headers"]);
+    assert_eq!(nodes.matches(" Ready ").count(), 2, "{nodes}");
+    crate::bed::bed(&["host", "start", missing]);
+    let finished = up(&inventory);
+    assert_eq!(finished.code, 0, "{}\n{}", finished.stdout, finished.stderr);
+    let nodes = kubectl(&inventory, &["get", "nodes", "--no-headers"]);
+    assert_eq!(nodes.matches(" Ready ").count(), 3, "{nodes}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Clusters that become what the inventory says now: a changed configuration, a deleted line, a cluster of kubeadm's.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use crate::bed::{Bed, bed};
 use crate::program::{Finished, bundle, call, clusterctl, kubectl, run, up};
@@ -8,6 +9,14 @@ use crate::program::{Finished, bundle, call, clusterctl, kubectl, run, up};
 fn succeeds(finished: Finished) -> Finished {
     assert_eq!(finished.code, 0, "{}\n{}", finished.stdout, finished.stderr);
     finished
+}
+
+fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !holds() {
+        assert!(started.elapsed() < Duration::from_secs(60), "{what} did not come");
+        std::thread::park_timeout(Duration::from_millis(300));
+    }
 }
 
 fn nothing_is_to_do(inventory: &Path) {
@@ -38,7 +47,10 @@ fn a_changed_configuration_is_rolled_out_and_a_deleted_line_is_pruned() {
     let inventory = made.write_inventory(&changed);
     succeeds(up(&inventory));
     let pods = "jsonpath={range .items[*]}{.status.allocatable.pods} {end}";
-    assert_eq!(kubectl(&inventory, &["get", "nodes", "-o", pods]).trim(), "77 77 77 77");
+    // A kubelet tells of it a moment after it has started.
+    wait_for("what the new kubelets allow", || {
+        kubectl(&inventory, &["get", "nodes", "-o", pods]).trim() == "77 77 77 77"
+    });
     for name in &names[..2] {
         let running = "jsonpath={.spec.containers[0].command} {.status.phase}";
         let pod = format!("kube-apiserver-{name}");

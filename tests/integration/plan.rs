@@ -54,12 +54,13 @@ fn what_up_would_do_is_said_and_not_done() {
 
     bed.sh(worker, "rm /etc/sysctl.d/99-clusterctl.conf; sysctl -q -w net.ipv4.ip_forward=0; systemctl stop kubelet");
     bed.sh(worker, "echo '# mine' >> /var/lib/kubelet/config.yaml; chmod 0700 /usr/local/bin/kubelet");
+    // A kubelet that runs will have to be restarted.
+    bed.sh(control_plane, "echo '# mine' >> /var/lib/kubelet/config.yaml");
     bed.sh(control_plane, "ip route del $(ip route | grep '^10.244.*via' | cut -d' ' -f1)");
     bed.sh(control_plane, "ctr -n k8s.io images rm $(ctr -n k8s.io images ls -q | grep coredns:)");
     kubectl(&inventory, &["-n", "kube-system", "delete", "daemonset", "kube-proxy"]);
     drifted(&bed, &inventory);
     asked_on_a_terminal(&bed, &inventory);
-    // Without a terminal nobody is asked.
     succeeds(up(&inventory));
     a_finished_cluster(&inventory);
     assert_eq!(bed.sh(worker, "systemctl is-active kubelet; sysctl -n net.ipv4.ip_forward"), "active\n1\n");
@@ -119,9 +120,11 @@ fn drifted(bed: &Bed, inventory: &Path) {
     let document = document(inventory, SOMETHING_TO_DO);
     let (one, other) = (changes(&document, control_plane), changes(&document, worker));
     has(&one, "command run ip route replace 10.244.");
+    has(&one, "unit update kubelet.service restart");
+    assert_eq!(document["disrupts"], true);
     has(&one, "image create images/coredns");
     has(&one, "object create DaemonSet kube-system/kube-proxy");
-    has(&other, "package update /usr/local/bin/kubelet");
+    has(&other, "file update /usr/local/bin/kubelet mode 0700 to 0755");
     has(&other, "file create /etc/sysctl.d/99-clusterctl.conf");
     has(&other, "sysctl update net.ipv4.ip_forward from 0 to 1");
     has(&other, "file update /var/lib/kubelet/config.yaml");

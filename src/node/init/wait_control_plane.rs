@@ -31,9 +31,16 @@ pub(in crate::node) async fn api_server(host: &dyn Host, plan: &Plan) -> Result<
         Err(_) => None,
     };
     let limit = plan.init.timeouts.control_plane_component_health_check.0;
-    let administrators = match plan.joining {
-        true => joined_administrators(&admin, limit).await.map(|()| false),
-        false => administrators(&admin, super_admin.as_ref(), limit).await,
+    let administrators = async {
+        match plan.joining {
+            true => joined_administrators(&admin, limit).await.map(|()| false),
+            false => administrators(&admin, super_admin.as_ref(), limit).await,
+        }
+    };
+    // What ends again and again will not come up by being waited for.
+    let administrators = tokio::select! {
+        done = administrators => done,
+        failure = diagnosis::crash_loop(host, &["kube-apiserver", "etcd"]) => Err(failure),
     };
     match administrators {
         Ok(created) => {
