@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::access::Api;
 use super::connect::{Access, Session, Settings, connect_to, connect_to_control_plane};
-use super::down::{Down, is_ours};
+use super::down::{Down, compare, is_ours};
 use super::lost::forget;
 use crate::api;
 use crate::event::{What, elapsed_milliseconds};
@@ -109,6 +109,7 @@ async fn leave(session: &Session, api: &Api, drain: Option<Duration>, settings: 
         let reset = session.agent.ask::<u32>(Request::Reset(ResetOrder::default())).await?;
         let deleted = api::delete_node(api, name).await?;
         let restored = session.agent.ask::<u32>(Request::Restore).await?;
+        compare(session, false).await?;
         session.events.send(What::HostFinished { state: "given back".to_owned() });
         Ok((name.clone(), drained + reset + u32::from(deleted) + restored))
     };

@@ -89,6 +89,13 @@ pub struct Running {
     stderr: Option<std::thread::JoinHandle<String>>,
 }
 
+/// A test that fails leaves no run behind. (A program that was awaited is not signalled.)
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+    }
+}
+
 fn collect(mut pipe: impl std::io::Read + Send + 'static) -> std::thread::JoinHandle<String> {
     std::thread::spawn(move || {
         let mut bytes = Vec::new();

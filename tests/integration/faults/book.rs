@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::faults::case::{Case, cases};
+
 /// What came of one case.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
@@ -47,9 +49,10 @@ impl Book {
         Self { lines, table: root.join("tests/faults.md"), entries }
     }
 
-    /// Whether a case was survived already.
-    pub fn has(&self, seed: u64, number: usize) -> bool {
-        self.entries.get(&(seed, number)).is_some_and(|entry| entry.failure.is_none())
+    /// Whether a case was survived already. Another case of that number is one of an earlier list.
+    pub fn has(&self, seed: u64, case: &Case) -> bool {
+        let same = |entry: &Entry| entry.failure.is_none() && entry.case == case.to_string();
+        self.entries.get(&(seed, case.number)).is_some_and(same)
     }
 
     /// Keeps an entry.
@@ -63,7 +66,9 @@ impl Book {
 
     /// Writes the table of one seed.
     pub fn write_table(&self, seed: u64) -> std::io::Result<()> {
-        let entries: Vec<&Entry> = self.entries.values().filter(|entry| entry.seed == seed).collect();
+        let list: BTreeMap<usize, String> = cases(seed).iter().map(|case| (case.number, case.to_string())).collect();
+        let of_list = |entry: &&Entry| entry.seed == seed && list.get(&entry.number) == Some(&entry.case);
+        let entries: Vec<&Entry> = self.entries.values().filter(of_list).collect();
         std::fs::write(&self.table, table(seed, &entries))
     }
 }

@@ -64,7 +64,7 @@ fn faults_are_survived() {
     let mut ground = None;
     let mut failures = Vec::new();
     let todo = cases(seed).into_iter().filter(chosen);
-    let todo = todo.filter(|case| !whole || only.is_some() || !book.has(seed, case.number)).take(count);
+    let todo = todo.filter(|case| !whole || only.is_some() || !book.has(seed, case)).take(count);
     for case in todo.collect::<Vec<_>>() {
         if seconds.is_some_and(|seconds| began.elapsed() > Duration::from_secs(seconds)) {
             break;
