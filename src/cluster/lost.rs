@@ -1,6 +1,7 @@
 //! A host that is to leave and cannot be reached: the cluster forgets it, from a control plane that stays.
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::access::Api;
@@ -29,7 +30,7 @@ pub async fn forget(host: &Host, unreachable: Failure, staying: &Session, api: &
     }
     let events = staying.events.of_host(&host.name);
     let step = events.step("lost", "See whether the cluster has lost the node, too");
-    let node = step.end(until_lost(host, unreachable, api).await)?;
+    let node = step.end(until_lost(host, unreachable, api, LOST_LIMIT).await)?;
     let mut changes = 0;
     if host.role == Role::ControlPlane {
         let addresses = addresses(host, node.as_ref());
@@ -46,12 +47,15 @@ pub async fn forget(host: &Host, unreachable: Failure, staying: &Session, api: &
 
 /// The Node when it is not ready any more; `None` where there is none. A kubelet that renews its lease meanwhile lives, and
 /// that is known within seconds.
-async fn until_lost(host: &Host, unreachable: Failure, api: &Client) -> Result<Option<NodeStatus>> {
+async fn until_lost(host: &Host, unreachable: Failure, api: &Client, limit: Duration) -> Result<Option<NodeStatus>> {
     let first_lease = OnceLock::new();
-    let wait = Wait::new(format!("Node {}", host.name), "be lost to the cluster", LOST_LIMIT).every(EVERY);
+    let answers = AtomicBool::new(false);
+    let wait = Wait::new(format!("Node {}", host.name), "be lost to the cluster", limit).every(EVERY);
     let waited = wait
         .until(async || {
-            let nodes = match api::nodes(api).await {
+            let nodes = api::nodes(api).await;
+            answers.store(nodes.is_ok(), Ordering::Relaxed);
+            let nodes = match nodes {
                 Ok(nodes) => nodes,
                 Err(failure) => return Ok(Look::NotYet(failure.to_string())),
             };
@@ -70,6 +74,13 @@ async fn until_lost(host: &Host, unreachable: Failure, api: &Client) -> Result<O
         })
         .await;
     waited.map_err(|seen| {
+        if !answers.into_inner() {
+            let sentence = "the cluster does not say whether it has lost the node";
+            return Failure::new(Kind::Cluster, sentence).because(&seen).may_pass().advise(
+                "bring other control planes back first: without a majority of them etcd stands still, and nothing can be \
+                 taken out of the cluster",
+            );
+        }
         unreachable.because(&seen).advise(
             "make the host reachable again, or switch it off: a node that lives is not taken out behind its back",
         )
@@ -115,11 +126,22 @@ mod tests {
     #[tokio::test]
     async fn a_node_that_the_cluster_has_lost_tells_where_it_was() {
         let api = FakeApi::start().await;
-        assert_eq!(until_lost(&host(), unreachable(), &api.client().await).await, Ok(None));
+        assert_eq!(until_lost(&host(), unreachable(), &api.client().await, super::LOST_LIMIT).await, Ok(None));
         assert_eq!(addresses(&host(), None), ["10.0.0.11".parse::<std::net::IpAddr>().unwrap()]);
         api.put(node("Unknown"));
-        let lost = until_lost(&host(), unreachable(), &api.client().await).await.unwrap();
+        let lost = until_lost(&host(), unreachable(), &api.client().await, super::LOST_LIMIT).await.unwrap();
         assert_eq!(addresses(&host(), lost.as_ref()), ["172.16.0.11".parse::<std::net::IpAddr>().unwrap()]);
+    }
+
+    #[tokio::test]
+    async fn a_cluster_that_stands_still_says_so() {
+        let api = FakeApi::start().await;
+        api.refuse_next(9, 500, "etcdserver: request timed out");
+        let limit = std::time::Duration::from_millis(300);
+        let failure = until_lost(&host(), unreachable(), &api.client().await, limit).await.unwrap_err();
+        assert_eq!(failure.sentence, "the cluster does not say whether it has lost the node");
+        assert!(failure.to_string().contains("request timed out"), "{failure}");
+        assert!(failure.advice.unwrap().contains("majority"));
     }
 
     #[tokio::test]
@@ -135,7 +157,7 @@ mod tests {
                     "spec": {"renewTime": format!("2026-11-23T18:00:{second:02}.000000Z")}}));
             }
         });
-        let failure = until_lost(&host(), unreachable(), &client).await.unwrap_err();
+        let failure = until_lost(&host(), unreachable(), &client, super::LOST_LIMIT).await.unwrap_err();
         assert_eq!((failure.kind, failure.sentence.as_str()), (Kind::Connection, "10.0.0.11 does not answer"));
         assert_eq!(failure.causes, ["the kubelet of Node cp1 lives: it reports"]);
         assert!(failure.advice.unwrap().contains("switch it off"));

@@ -104,6 +104,9 @@ async fn run(
             preflight::surroundings(host, &around, ignore)
         )?;
         findings.extend(around);
+        if images == Images::Fetched {
+            findings.extend(preflight::runtime_serves(host, &node.cri_socket, ignore).await);
+        }
         preflight::judge(&findings, events)?;
     }
 

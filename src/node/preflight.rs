@@ -262,26 +262,31 @@ pub(super) async fn prepared(
         }
     }
     let path = socket.strip_prefix("unix://").unwrap_or(socket);
-    let there = host.entry(Path::new(path))?.is_some();
-    let runtime = async { if there { runtime(host, path).await } else { None } };
-    let (runtime, ()) = tokio::join!(runtime, kubelet_version(host, kubernetes, &mut found));
-    match (there, runtime) {
-        (false, _) => found.error("CRI", format!("there is no container runtime at {path}")),
-        (true, Some(message)) => found.error("CRI", message),
-        (true, None) => {}
+    if host.entry(Path::new(path))?.is_none() {
+        found.error("CRI", format!("there is no container runtime at {path}"));
     }
+    kubelet_version(host, kubernetes, &mut found).await;
     Ok(found.downgrade(ignore))
 }
 
 /// How long a runtime may take to say what it can do.
 const RUNTIME_LIMIT: Duration = Duration::from_secs(20);
 
-/// What keeps the runtime behind a socket from serving a kubelet, as far as its own client tells: containerd's. A socket
-/// stays where it was when the runtime behind it has died.
-async fn runtime(host: &dyn Host, path: &str) -> Option<String> {
-    if !path.ends_with("/containerd.sock") {
-        return None;
+/// kubeadm's check CRI beyond the socket, which stays where it was when the runtime behind it has died: whether
+/// containerd answers and serves kubelets. For hosts that somebody else prepared; what `up` prepares has just been used.
+pub(super) async fn runtime_serves(host: &dyn Host, socket: &str, ignore: &[String]) -> Vec<Finding> {
+    let mut found = Found::default();
+    let path = socket.strip_prefix("unix://").unwrap_or(socket);
+    // Another runtime has no client that could be asked; nor is a socket asked that is not there.
+    let there = path.ends_with("/containerd.sock") && host.entry(Path::new(path)).is_ok_and(|entry| entry.is_some());
+    if there && let Some(message) = containerd(host, path).await {
+        found.error("CRI", message);
     }
+    found.downgrade(ignore)
+}
+
+/// What keeps containerd from serving kubelets, as far as its own client tells.
+async fn containerd(host: &dyn Host, path: &str) -> Option<String> {
     let words = ["--address", path, "--connect-timeout", "10s", "plugins", "ls"];
     // Without its client nothing more can be told; the kubelet will.
     let listed = host.run(Command::new("ctr", &words).limit(RUNTIME_LIMIT)).await.ok()?;

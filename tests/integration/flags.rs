@@ -1,16 +1,18 @@
 //! Every command, phase and flag of upstream's kubeadm beside ours: `kubeadm X --help` of each command, read as a person
 //! reads it. What is missing here is a failure, or a row of [`INTENDED`] with its reason; a row that is not needed fails,
-//! too.
+//! too. And what both print without a cluster is compared.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use clap::{Arg, Command, CommandFactory as _};
 use clusterctl::cli::CommandLine;
+use clusterctl::kubernetes::configuration::documents;
 use clusterctl::node::phases::{self, Workflow};
+use serde_json::{Value, json};
 
 use crate::bed::bed;
-use crate::program::call;
+use crate::program::{call, clusterctl};
 
 /// What of kubeadm is not here: command (with everything below it), flag (or empty for the command), and why.
 const INTENDED: &[(&str, &str, &str)] = &[
@@ -156,4 +158,62 @@ fn no_command_phase_or_flag_of_kubeadm_is_missing() {
     let idle: Vec<_> = INTENDED.iter().filter(|(_, flag, _)| !flag.is_empty() && !needed.contains(*flag)).collect();
     assert!(idle.is_empty(), "not needed any more: {idle:?}");
     assert!(INTENDED.iter().all(|(_, _, reason)| !reason.is_empty()));
+}
+
+/// What a program prints; it must succeed.
+fn printed(program: &Path, words: &[&str]) -> String {
+    let finished = call(program, words, &[]);
+    assert_eq!(finished.code, 0, "{words:?}: {}", finished.stderr);
+    finished.stdout
+}
+
+#[test]
+fn defaults_are_printed_as_kubeadm_prints_them() {
+    let kubeadm = bed(&["kubeadm", "1.36.3"]);
+    // Which patch release is the default is each program's own.
+    let of_any_version = |text: String| -> Vec<String> {
+        text.lines().filter(|line| !line.starts_with("kubernetesVersion: ")).map(str::to_owned).collect()
+    };
+    for kind in ["init-defaults", "join-defaults", "reset-defaults", "upgrade-defaults"] {
+        let theirs = printed(Path::new(kubeadm.trim()), &["config", "print", kind]);
+        let ours = printed(&clusterctl(), &["node", "config", "print", kind]);
+        assert_eq!(of_any_version(ours), of_any_version(theirs), "{kind}");
+    }
+}
+
+/// The objects of a text by kind and name, without what only one side writes and means nothing: the first is an empty
+/// field, the second an API server fills in, the third tells a later upgrade that nobody wrote the configuration.
+fn objects(text: &str) -> BTreeMap<String, Value> {
+    let read = documents(text).unwrap_or_else(|failure| panic!("{failure}: {text}"));
+    let named = read.into_iter().map(|mut object| {
+        let name = format!("{} {}", object["kind"], object["metadata"]["name"]);
+        let metadata = object["metadata"].as_object_mut().unwrap();
+        metadata.retain(|key, value| key != "resourceVersion" || *value != json!("0"));
+        metadata.retain(|key, value| {
+            key != "annotations" || value.get("kubeadm.kubernetes.io/component-config.hash").is_none()
+        });
+        for subject in object.get_mut("subjects").and_then(Value::as_array_mut).into_iter().flatten() {
+            subject.as_object_mut().unwrap().remove("apiGroup");
+        }
+        (name, object)
+    });
+    named.collect()
+}
+
+#[test]
+fn add_ons_are_printed_as_kubeadm_prints_them() {
+    let kubeadm = bed(&["kubeadm", "1.36.3"]);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("kubeadm.yaml");
+    let text = "apiVersion: kubeadm.k8s.io/v1beta4\nkind: InitConfiguration\nlocalAPIEndpoint: {advertiseAddress: 10.0.0.11}\n\
+                nodeRegistration: {name: cp1, criSocket: unix:///run/containerd/containerd.sock}\n---\n\
+                apiVersion: kubeadm.k8s.io/v1beta4\nkind: ClusterConfiguration\nkubernetesVersion: v1.36.3\n\
+                networking: {podSubnet: 10.244.0.0/16}\n";
+    std::fs::write(&file, text).unwrap();
+    for part in ["coredns", "kube-proxy"] {
+        let words = ["init", "phase", "addon", part, "--print-manifest", "--config", file.to_str().unwrap()];
+        let theirs = printed(Path::new(kubeadm.trim()), &words);
+        let ours = printed(&clusterctl(), &[&["node"], &words[..]].concat());
+        assert_eq!(objects(&ours), objects(&theirs), "{part}");
+    }
 }

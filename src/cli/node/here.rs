@@ -23,7 +23,10 @@ pub(super) async fn work<T>(
     ignore: &[String],
     work: impl AsyncFnOnce(&dyn Host, &Facts, &Events) -> Result<T>,
 ) -> Result<T> {
-    must_be_root(ignore, context)?;
+    must_be_root(ignore)?;
+    if !rustix::process::geteuid().is_root() {
+        context.screen.warn(NOT_ROOT);
+    }
     let since_seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let holder = Holder {
         who: "root on this host".to_owned(),
@@ -59,17 +62,14 @@ fn interrupted(verb: &str) -> Failure {
         .may_pass()
 }
 
+const NOT_ROOT: &str = "IsPrivilegedUser: this must be run as root";
+
 /// kubeadm's check IsPrivilegedUser. Whoever has it ignored finds out at the first thing that only root may do.
-pub(super) fn must_be_root(ignore: &[String], context: &Context) -> Result<()> {
-    const SENTENCE: &str = "IsPrivilegedUser: this must be run as root";
-    match (rustix::process::geteuid().is_root(), is_ignored("IsPrivilegedUser", ignore)) {
-        (true, _) => Ok(()),
-        (false, true) => {
-            context.screen.warn(SENTENCE);
-            Ok(())
-        }
-        (false, false) => Err(Failure::new(Kind::Preflight, SENTENCE).advise("run it with sudo")),
+pub(super) fn must_be_root(ignore: &[String]) -> Result<()> {
+    if rustix::process::geteuid().is_root() || is_ignored("IsPrivilegedUser", ignore) {
+        return Ok(());
     }
+    Err(Failure::new(Kind::Preflight, NOT_ROOT).advise("run it with sudo"))
 }
 
 /// Whether a check is among those that a person has ignored.

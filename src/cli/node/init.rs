@@ -247,6 +247,9 @@ pub(super) async fn run(arguments: &Arguments, context: &Context) -> Result<Exit
     if arguments.print_manifest {
         return print_manifests(documents, only.unwrap_or_default(), context).await;
     }
+    if only == Some("upload-certs") && !arguments.upload_certs {
+        context.screen.warn("nothing is uploaded without --upload-certs");
+    }
     let ignore = documents.init.as_ref().map(|init| init.node_registration.ignore_preflight_errors.clone());
     let ignore = ignore.unwrap_or_default();
     let folder = match documents.init.as_ref().is_some_and(|init| init.dry_run) {

@@ -97,7 +97,7 @@ pub(super) async fn run(arguments: &Arguments, context: &Context) -> Result<Exit
     let words = words::read(&arguments.words, &phases::RESET, false)?;
     let reset = arguments.document(context)?;
     let ignore = reset.ignore_preflight_errors.clone();
-    here::must_be_root(&ignore, context)?;
+    here::must_be_root(&ignore)?;
     if !reset.force && !reset.dry_run {
         confirm(context).await?;
     }

@@ -149,7 +149,11 @@ async fn check(host: &dyn Host, facts: &Facts, plan: &Plan, events: &Events) -> 
     if unfinished {
         findings.retain(|finding| !left_behind(finding));
     }
-    findings.extend(prepared(host, plan).await?);
+    let ignore = &node.ignore_preflight_errors;
+    let (prepared, serves) =
+        tokio::join!(prepared(host, plan), preflight::runtime_serves(host, &node.cri_socket, ignore));
+    findings.extend(prepared?);
+    findings.extend(serves);
     preflight::judge(&findings, events)?;
     let wanted = version::images(&plan.cluster)?;
     images::fetch(host, node, &wanted.wanted(&plan.cluster, true), events).await.map(drop)
