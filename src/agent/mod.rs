@@ -59,6 +59,7 @@ struct Agent {
     lock: Mutex<Option<Held>>,
     pulse: Pulse,
     journal: Mutex<Option<Journal>>,
+    /// Listening for other hosts that try whether they reach this one.
     listeners: Mutex<Listeners>,
     /// The listing of before, kept in mind when the host's copy goes with everything else.
     before: Mutex<Option<Listing>>,

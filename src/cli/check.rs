@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::up::Login;
 use super::{Context, login};
 use crate::bundle::Bundle;
-use crate::cluster::{self, Checked, Finding};
+use crate::cluster::{self, Finding, Verdict};
 use crate::event::Events;
 use crate::failure::{Failure, Kind, Result};
 use crate::node::Severity;
@@ -69,7 +69,7 @@ fn word(severity: Severity) -> &'static str {
     }
 }
 
-fn table(report: &Checked) -> String {
+fn table(report: &Verdict) -> String {
     let rows: Vec<Vec<String>> = report
         .findings
         .iter()
@@ -95,7 +95,7 @@ fn table(report: &Checked) -> String {
 }
 
 /// One document on one line.
-fn json(report: &Checked) -> String {
+fn json(report: &Verdict) -> String {
     let findings: Vec<Value> = report
         .findings
         .iter()
@@ -124,12 +124,12 @@ mod tests {
     use insta::assert_snapshot;
 
     use super::{json, table};
-    use crate::cluster::{Checked, Finding};
+    use crate::cluster::{Finding, Verdict};
     use crate::failure::{Failure, Kind};
 
-    fn report() -> Checked {
+    fn report() -> Verdict {
         let failure = |sentence: &str| Failure::new(Kind::Preflight, sentence).advise("mend it");
-        Checked {
+        Verdict {
             hosts: vec!["cp1".into(), "w1".into()],
             findings: vec![
                 Finding::error("Reachable-6443", failure("it is refused TCP port 6443 of cp1 (10.0.0.11)")).on("w1"),
@@ -149,7 +149,7 @@ mod tests {
 
         2 hosts and 3 ways between them: 1 error, 1 warning
         ");
-        let fine = Checked { findings: Vec::new(), ..report() };
+        let fine = Verdict { findings: Vec::new(), ..report() };
         assert_eq!(table(&fine), "2 hosts and 3 ways between them: nothing is wrong\n");
     }
 

@@ -77,26 +77,45 @@ pub async fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode> {
     }
     let inventory = login::inventory(context, &arguments.login).await?;
     let bundle = Arc::new(Bundle::open(&bundle_path(arguments.bundle.as_ref(), &inventory)?)?);
+    // Scripts, which have no terminal, are not stopped.
+    let asks = !arguments.yes && context.prompts.has_terminal();
+    let made = make(arguments, context, &inventory, &bundle, asks).await;
+    if !arguments.prune || !made.failed.is_empty() {
+        return Ok(made.exit_code());
+    }
+    match prune(arguments, context, &inventory).await? {
+        // The others forget the ways to those that left; nothing else is to do.
+        Some(pruned) if pruned.failed.is_empty() => {
+            Ok(make(arguments, context, &inventory, &bundle, false).await.exit_code())
+        }
+        Some(pruned) => Ok(pruned.exit_code()),
+        None => Ok(made.exit_code()),
+    }
+}
+
+/// Makes the cluster and shows what became of it.
+async fn make(
+    arguments: &Arguments,
+    context: &Context,
+    inventory: &Inventory,
+    bundle: &Arc<Bundle>,
+    asks: bool,
+) -> Summary {
     let (events, happened) = Events::channel();
     let display = context.screen.start(happened);
     let approve = |preview: Preview| -> BoxFuture<'_, bool> { Box::pin(approve(context, preview)) };
     let approve: &cluster::Approve<'_> = &approve;
-    // Scripts, which have no terminal, are not stopped.
-    let asks = !arguments.yes && context.prompts.has_terminal();
-    let options = cluster::Options {
-        approve: asks.then_some(approve),
-        prune: arguments.prune,
-        tolerance: cluster::Tolerance { most: arguments.max_failures },
-    };
+    let tolerance = cluster::Tolerance { most: arguments.max_failures };
+    let options = cluster::Options { tolerance, approve: asks.then_some(approve), prune: arguments.prune };
     let mut settings = login::settings(context, &arguments.login, &events);
     settings.patience = arguments.patience.duration();
-    let result = cluster::up(&inventory, bundle, options, &settings).await;
+    let result = cluster::up(inventory, Arc::clone(bundle), options, &settings).await;
     drop((events, settings));
     let run = display.finish().await;
-    let mut summary = Summary::of(&run, &inventory);
+    let mut summary = Summary::of(&run, inventory);
     match result {
         Ok(outcome) => {
-            summary.headline = headline(&inventory, &outcome);
+            summary.headline = headline(inventory, &outcome);
             summary.next = outcome
                 .kubeconfig
                 .as_ref()
@@ -110,21 +129,19 @@ pub async fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode> {
         }
     }
     context.screen.summary(&summary);
-    if !arguments.prune || !summary.failed.is_empty() {
-        return Ok(summary.exit_code());
-    }
-    prune(arguments, context, &inventory).await
+    summary
 }
 
-/// Takes nodes out that have no line in the inventory, when everything else is as it should be.
-async fn prune(arguments: &Arguments, context: &Context, inventory: &Inventory) -> Result<ExitCode> {
+/// Takes nodes out that have no line in the inventory, when everything else is as it should be; `None` when there is none.
+async fn prune(arguments: &Arguments, context: &Context, inventory: &Inventory) -> Result<Option<Summary>> {
     let (events, happened) = Events::channel();
     let display = context.screen.start(happened);
-    let settings = login::settings(context, &arguments.login, &events);
+    let mut settings = login::settings(context, &arguments.login, &events);
+    settings.patience = arguments.patience.duration();
     let result = cluster::prune(inventory, Some(arguments.drain_limit.0), &settings).await;
     drop((events, settings));
     let run = display.finish().await;
-    let Some(pruned) = result? else { return Ok(ExitCode::SUCCESS) };
+    let Some(pruned) = result? else { return Ok(None) };
     let mut summary = Summary::of(&run, inventory);
     let names: Vec<&str> = pruned.done.iter().map(|(name, _)| name.as_str()).collect();
     let name = &inventory.cluster.name;
@@ -134,7 +151,7 @@ async fn prune(arguments: &Arguments, context: &Context, inventory: &Inventory) 
     };
     summary.failed = pruned.failures;
     context.screen.summary(&summary);
-    Ok(summary.exit_code())
+    Ok(Some(summary))
 }
 
 /// Shows what would be done and asks.

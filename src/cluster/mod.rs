@@ -24,7 +24,7 @@ mod tolerance;
 mod up;
 
 pub use self::adopt::from_cluster;
-pub use self::check::{Checked, check};
+pub use self::check::{Verdict, check};
 pub use self::connect::{Session, Settings};
 pub use self::down::{Down, down};
 pub use self::findings::Finding;

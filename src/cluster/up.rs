@@ -75,14 +75,14 @@ impl Outcome {
 pub type Approve<'a> = dyn Fn(Preview) -> BoxFuture<'a, bool> + Send + Sync + 'a;
 
 /// How `up` goes about it.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub struct Options<'a> {
+    /// How many hosts may fail.
+    pub tolerance: Tolerance,
     /// Whom to ask; without it nobody is asked.
     pub approve: Option<&'a Approve<'a>>,
     /// Whether nodes that the inventory does not name will be taken out afterwards: what is asked names them.
     pub prune: bool,
-    /// How many hosts may fail.
-    pub tolerance: Tolerance,
 }
 
 /// Makes the cluster of an inventory, or finishes it, or finds that nothing is to do. Hosts that cannot be reached or fail

@@ -29,7 +29,7 @@ const CONNECTION: &str = "Connection";
 
 /// What all checks came to.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Checked {
+pub struct Verdict {
     /// Names of all hosts, in inventory order.
     pub hosts: Vec<String>,
     /// What was found, errors first, then in inventory order.
@@ -40,7 +40,7 @@ pub struct Checked {
     pub milliseconds: u64,
 }
 
-impl Checked {
+impl Verdict {
     /// Failures that stop an `up`.
     pub fn errors(&self) -> impl Iterator<Item = &Finding> {
         self.findings.iter().filter(|finding| finding.severity == Severity::Error)
@@ -52,7 +52,7 @@ impl Checked {
 ///
 /// # Errors
 /// Only what prevents the attempt; a host that cannot be reached is a finding.
-pub async fn check(inventory: &Inventory, manifest: Option<&Manifest>, settings: &Settings) -> Result<Checked> {
+pub async fn check(inventory: &Inventory, manifest: Option<&Manifest>, settings: &Settings) -> Result<Verdict> {
     let started = std::time::Instant::now();
     settings.events.send(What::RunStarted {
         verb: "check".to_owned(),
@@ -84,7 +84,7 @@ pub async fn check(inventory: &Inventory, manifest: Option<&Manifest>, settings:
     let failed = failed.map(|finding| finding.failure.clone()).collect();
     settings.events.send(What::RunFinished { milliseconds, changes: 0, failed });
     let hosts = inventory.hosts.iter().map(|host| host.name.clone()).collect();
-    Ok(Checked { hosts, findings, ways, milliseconds })
+    Ok(Verdict { hosts, findings, ways, milliseconds })
 }
 
 fn state(findings: &[Finding], host: &str) -> &'static str {
