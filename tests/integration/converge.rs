@@ -69,6 +69,8 @@ fn a_changed_configuration_is_rolled_out_and_a_deleted_line_is_pruned() {
     let nodes = kubectl(&inventory, &["get", "nodes", "--no-headers"]);
     assert!(nodes.lines().count() == 3 && !nodes.contains(names[3]), "{nodes}");
     assert_eq!(made.try_sh(names[3], "test -e /etc/kubernetes || test -e /var/lib/clusterctl").code, 1);
+    // The others lose their routes to it.
+    succeeds(up(&inventory));
     nothing_is_to_do(&inventory);
 }
 
