@@ -10,7 +10,7 @@ use super::connect::{Access, Session, Settings, connect};
 use super::documents::Documents;
 use super::finish;
 use super::lane::Lane;
-use super::plan::{Plan, plan};
+use super::plan::{Plan, Way, plan};
 use super::tolerance::{Casualties, Tolerance, may_begin};
 use crate::bundle::Bundle;
 use crate::event::{What, elapsed_milliseconds};
@@ -98,6 +98,7 @@ pub async fn up(
     };
     plan.warnings.iter().for_each(|warning| events.warn(warning));
     let (joins, control_planes_join) = (plan.joins(), plan.control_planes_join());
+    let is_old = plan.hosts.iter().any(|host| host.way == Way::Source && host.member);
     let board = Board::new();
     let casualties = Casualties::new(tolerance, inventory, &unreachable);
     let lanes = sessions.iter().zip(&plan.hosts).map(|(session, plan)| {
@@ -111,6 +112,7 @@ pub async fn up(
             cancel: &settings.cancel,
             casualties: &casualties,
             hosts: sessions.len(),
+            is_old,
             joins,
             control_planes_join,
         };
