@@ -88,6 +88,8 @@ pub struct Lane<'a> {
     pub hosts: usize,
     /// Whether any host will join.
     pub joins: bool,
+    /// Whether the cluster was there before this run.
+    pub is_old: bool,
     /// Whether any control plane will join.
     pub control_planes_join: bool,
 }
@@ -293,13 +295,24 @@ impl Lane<'_> {
         }
         let ticket = self.waiting(&self.board.ticket).await?;
         let ticket = ticket.ok_or_else(|| Failure::new(Kind::Internal, "there is no ticket to join with"))?;
+        let forgotten = self.forget_former_node().await?;
         let (host, node) = (&self.session.host, &self.plan.node);
         let configuration = match self.plan.way {
             Way::ControlPlane => self.documents.for_control_plane(host, node, &ticket)?,
             Way::Source | Way::Worker => self.documents.for_worker(host, node, &ticket)?,
         };
         let joined: Joined = self.ask(Request::Join(JoinOrder { configuration })).await?;
-        Ok(joined.changes)
+        Ok(forgotten + joined.changes)
+    }
+
+    /// A Node of this host's name in a cluster that this host is no part of is what the machine was before it was given back
+    /// or replaced: it would count as ready until its life signs are missed.
+    async fn forget_former_node(&self) -> Result<u32> {
+        if !self.is_old || self.session.facts.kubernetes.kubelet_conf {
+            return Ok(0);
+        }
+        let api = self.board.api.wait().await.map_err(|failure| failure.on(&self.plan.name))?;
+        Ok(u32::from(api::delete_node(&api, &self.plan.name).await?))
     }
 
     /// A member is brought to the configuration as it is now, if it differs: in its turn, and until it works again.

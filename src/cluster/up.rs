@@ -13,7 +13,7 @@ use super::connect::{Access, Session, Settings, connect};
 use super::documents::Documents;
 use super::finish;
 use super::lane::Lane;
-use super::plan::{Plan, plan};
+use super::plan::{Plan, Way, plan};
 use super::preview::Sight;
 use super::rollout::Rollout;
 use super::tolerance::{Casualties, Tolerance, may_begin};
@@ -118,6 +118,7 @@ pub async fn up(
     };
     plan.warnings.iter().for_each(|warning| events.warn(warning));
     let (joins, control_planes_join) = (plan.joins(), plan.control_planes_join());
+    let is_old = plan.hosts.iter().any(|host| host.way == Way::Source && host.member);
     let board = Board::new();
     let rollout = Rollout::of(&plan);
     let casualties = Casualties::new(options.tolerance, inventory, &unreachable);
@@ -133,6 +134,7 @@ pub async fn up(
             cancel: &settings.cancel,
             casualties: &casualties,
             hosts: sessions.len(),
+            is_old,
             joins,
             control_planes_join,
         };

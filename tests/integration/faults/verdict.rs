@@ -1,6 +1,11 @@
 //! What must hold after any fault: the same command ends green, nothing is lost, nothing is doubled.
 
+use std::time::{Duration, Instant};
+
 use crate::faults::ground::{Ground, tail};
+
+/// How long the list of pods may take to be complete.
+const SETTLE: Duration = Duration::from_secs(30);
 
 /// What a cluster is known by: if one of these changes, something was lost and made again.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +46,15 @@ pub fn whole(ground: &Ground) -> Result<f64, String> {
     if nodes.lines().count() != 2 || nodes.matches(" Ready ").count() != 2 {
         return Err(format!("nodes:\n{nodes}"));
     }
-    every_pod_once(&ground.kubectl(&["get", "pods", "-A", "--no-headers"])?)?;
+    let began = Instant::now();
+    loop {
+        // The kubelet tells of static pods, which run already, a moment later.
+        match every_pod_once(&ground.kubectl(&["get", "pods", "-A", "--no-headers"])?) {
+            Ok(()) => break,
+            Err(pods) if began.elapsed() > SETTLE => return Err(pods),
+            Err(_) => std::thread::park_timeout(Duration::from_millis(500)),
+        }
+    }
     for host in 0..2 {
         let routes = ground.bed.try_sh(ground.host(host), "ip route | grep -c '^10.244.*via'").stdout;
         if routes.trim() != "1" {
