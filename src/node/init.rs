@@ -226,7 +226,7 @@ async fn bring_up(host: &dyn Host, plan: &Plan, events: &Events) -> Result<(Init
 
     if let Some(client) = client.clone().filter(|_| bound > 0) {
         // The API server is new. Nobody waits for this: what it does not get done, Kubernetes does by itself.
-        drop(tokio::spawn(async move { head_start::accounts(&client).await }));
+        drop(tokio::spawn(async move { tokio::join!(head_start::priorities(&client), head_start::accounts(&client)) }));
     }
     let client = match client {
         None if IN_CLUSTER.iter().any(|path| plan.phases.wants(path)) => Some(administrator(host, plan).await?),
@@ -236,14 +236,21 @@ async fn bring_up(host: &dyn Host, plan: &Plan, events: &Events) -> Result<(Init
     let controllers = async {
         if let Some(client) = client.as_ref().filter(|_| bound > 0) {
             // Its node is Ready a few seconds earlier with a pod network; else the controller manager gives it one.
-            let _ = head_start::pod_network(client, plan).await;
+            let network = head_start::pod_network(client, plan);
+            // With rights the controller manager leads at once; refused, it asks again seconds later.
+            let rights = async {
+                if !plan.images_there {
+                    let _ = tokio::join!(head_start::rights(client), head_start::own_roles(client));
+                }
+            };
+            let _ = tokio::join!(network, rights);
         }
         let mut changes = control_plane::write(host, plan, Part::ControllerManager)?;
         if plan.images_there {
             changes.extend(control_plane::write(host, plan, Part::Scheduler)?);
         }
-        if let Some(client) = client.as_ref().filter(|_| bound > 0) {
-            // While the container is made; without it the controller manager gets its rights a little later.
+        if let Some(client) = client.as_ref().filter(|_| bound > 0 && plan.images_there) {
+            // While the containers are made; without it they get their rights a little later.
             let _ = head_start::rights(client).await;
         }
         Ok((changes, ()))

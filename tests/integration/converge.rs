@@ -25,6 +25,7 @@ fn nothing_is_to_do(inventory: &Path) {
 }
 
 #[test]
+#[ignore = "takes minutes: make test-all"]
 fn a_changed_configuration_is_rolled_out_and_a_deleted_line_is_pruned() {
     let made = Bed::bare(4);
     let names: Vec<&str> = made.hosts.iter().map(|host| host.name.as_str()).collect();
@@ -79,6 +80,7 @@ const KUBEADM: &str = "apiVersion: kubeadm.k8s.io/v1beta4\nkind: ClusterConfigur
                        networking: {podSubnet: 10.244.0.0/16}\n---\n";
 
 #[test]
+#[ignore = "takes minutes: make test-all"]
 fn a_cluster_of_kubeadms_is_taken_over() {
     let made = Bed::prepared(2, "1.36.3");
     let (control_plane, worker) = (made.hosts[0].name.as_str(), made.hosts[1].name.as_str());
