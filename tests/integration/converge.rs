@@ -4,12 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::bed::{Bed, bed};
-use crate::program::{Finished, bundle, call, clusterctl, kubectl, run, up};
-
-fn succeeds(finished: Finished) -> Finished {
-    assert_eq!(finished.code, 0, "{}\n{}", finished.stdout, finished.stderr);
-    finished
-}
+use crate::program::{bundle, call, clusterctl, kubectl, run, succeeds, up};
 
 fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
     let started = Instant::now();

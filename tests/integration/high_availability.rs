@@ -2,10 +2,10 @@
 //! writes that comes through the balancer of another node.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::bed::{Bed, difference};
-use crate::program::{Finished, call, down, kubectl, run, up};
+use crate::program::{call, down, kubectl, run, succeeds, up, wait_for};
 
 /// Writes ConfigMaps one after the other, each until it is there, and notes the moment each was acknowledged.
 const LOAD: &str = r#"
@@ -24,19 +24,6 @@ done
 
 /// The API may be away for this long when a control plane is lost.
 const OUTAGE_LIMIT: Duration = Duration::from_secs(20);
-
-fn succeeds(finished: Finished) -> Finished {
-    assert_eq!(finished.code, 0, "{}\n{}", finished.stdout, finished.stderr);
-    finished
-}
-
-fn wait_for(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) {
-    let started = Instant::now();
-    while !holds() {
-        assert!(started.elapsed() < limit, "{what} did not happen within {limit:?}");
-        std::thread::park_timeout(Duration::from_millis(300));
-    }
-}
 
 fn inventory_text(bed: &Bed, control_planes: &str) -> String {
     let text = crate::bed::bed(&["inventory", &bed.name, "--control-planes", control_planes]);

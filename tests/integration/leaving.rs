@@ -2,10 +2,10 @@
 //! forgotten.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::bed::Bed;
-use crate::program::{Finished, down, kubectl, run, up};
+use crate::program::{down, kubectl, run, succeeds, up, wait_for};
 
 /// Two pods that anybody may run, one of which must always be there.
 const WEB: &str = r#"
@@ -32,19 +32,6 @@ spec:
   minAvailable: 1
   selector: {matchLabels: {app: web}}
 "#;
-
-fn succeeds(finished: Finished) -> Finished {
-    assert_eq!(finished.code, 0, "{}\n{}", finished.stdout, finished.stderr);
-    finished
-}
-
-fn wait_for(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) {
-    let started = Instant::now();
-    while !holds() {
-        assert!(started.elapsed() < limit, "{what} did not happen within {limit:?}");
-        std::thread::park_timeout(Duration::from_millis(300));
-    }
-}
 
 fn apply(inventory: &Path, bed: &Bed, text: &str) {
     let host = &bed.hosts[0].name;

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::bed::{Bed, difference};
-use crate::program::{Finished, bundle, call, clusterctl, kubectl, run, up};
+use crate::program::{Finished, bundle, call, clusterctl, kubectl, run, succeeds, up};
 
 /// The exit code for something to do.
 const SOMETHING_TO_DO: i32 = 20;
@@ -36,11 +36,6 @@ fn changes(document: &Value, host: &str) -> Vec<String> {
 
 fn has(changes: &[String], beginning: &str) {
     assert!(changes.iter().any(|change| change.starts_with(beginning)), "no {beginning:?} in {changes:#?}");
-}
-
-fn succeeds(finished: Finished) -> Finished {
-    assert_eq!(finished.code, 0, "{}\n{}", finished.stdout, finished.stderr);
-    finished
 }
 
 #[test]

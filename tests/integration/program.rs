@@ -207,3 +207,20 @@ impl Running {
         }
     }
 }
+
+/// The run, which must have ended well.
+#[track_caller]
+pub fn succeeds(finished: Finished) -> Finished {
+    assert_eq!(finished.code, 0, "{}\n{}", finished.stdout, finished.stderr);
+    finished
+}
+
+/// Looks again and again until it holds; the test fails after `limit`.
+#[track_caller]
+pub fn wait_for(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !holds() {
+        assert!(started.elapsed() < limit, "{what} did not happen within {limit:?}");
+        std::thread::park_timeout(Duration::from_millis(300));
+    }
+}
