@@ -7,13 +7,34 @@ use std::sync::Arc;
 
 use super::Context;
 use super::up::Login;
+use crate::agent;
 use crate::cluster;
 use crate::event::Events;
 use crate::failure::Result;
 use crate::inventory::{self, Become, HostKeys, Inventory, SecretSource, Selector};
+use crate::kubernetes::configuration::Duration;
 use crate::secret::Secret;
 use crate::ssh;
 use crate::ui::Prompts;
+
+/// What to do while another run holds the hosts.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Patience {
+    /// How long to wait for the end of another run on these hosts, like 90s, 10m or 1h
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub wait_lock: Option<std::time::Duration>,
+}
+
+impl Patience {
+    /// How long to wait: as typed, else a moment.
+    pub fn duration(&self) -> std::time::Duration {
+        self.wait_lock.unwrap_or(agent::PATIENCE)
+    }
+}
+
+fn duration(typed: &str) -> std::result::Result<std::time::Duration, String> {
+    typed.parse::<Duration>().map(|duration| duration.0)
+}
 
 impl ssh::Prompt for Prompts {
     fn passphrase(&self, file: &Path) -> Option<Secret> {
@@ -31,7 +52,7 @@ impl ssh::Prompt for Prompts {
 
 /// Loads the inventory, lays the options over it and finds out every password it names.
 pub async fn inventory(context: &Context, login: &Login) -> Result<Inventory> {
-    chosen(context, login, &Selector::default(), true).await
+    settle(context, login, load(context)?).await
 }
 
 /// As [`inventory`], with the chosen hosts alone; passwords for root's rights only where those are wanted.
@@ -39,6 +60,15 @@ pub async fn chosen(context: &Context, login: &Login, selector: &Selector, root:
     let mut inventory = load(context)?;
     let names: BTreeSet<String> = selector.select(&inventory)?.iter().map(|host| host.name.clone()).collect();
     inventory.hosts.retain(|host| names.contains(&host.name));
+    settle_for(context, login, inventory, root).await
+}
+
+/// Lays the options over an inventory and finds out every password it names.
+pub async fn settle(context: &Context, login: &Login, inventory: Inventory) -> Result<Inventory> {
+    settle_for(context, login, inventory, true).await
+}
+
+async fn settle_for(context: &Context, login: &Login, mut inventory: Inventory, root: bool) -> Result<Inventory> {
     let configuration = ssh::Configuration::of_this_machine()?;
     let mut said = BTreeSet::new();
     for host in &mut inventory.hosts {
@@ -88,6 +118,7 @@ pub fn settings(context: &Context, login: &Login, events: &Events) -> cluster::S
         transport: login.transport,
         parallel: usize::from(login.parallel),
         prompts: Arc::new(context.prompts.clone()),
+        patience: agent::PATIENCE,
         cancel: context.cancel.clone(),
         events: events.clone(),
     }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::exec::On;
+use super::login::Patience;
 use super::up::Login;
 use super::{Context, login};
 use crate::cluster;
@@ -23,6 +24,9 @@ pub struct Arguments {
     /// Say what would change and change nothing
     #[arg(short = 'n', long)]
     pub dry_run: bool,
+    /// What to do while another run holds the hosts.
+    #[command(flatten)]
+    pub patience: Patience,
     /// How to log in to the hosts.
     #[command(flatten)]
     pub login: Login,
@@ -33,7 +37,8 @@ pub async fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode> {
     let inventory = login::chosen(context, &arguments.login, &arguments.on.selector(), true).await?;
     let (events, happened) = Events::channel();
     let display = context.screen.start(happened);
-    let settings = login::settings(context, &arguments.login, &events);
+    let mut settings = login::settings(context, &arguments.login, &events);
+    settings.patience = arguments.patience.duration();
     let result = cluster::run(&inventory, &arguments.playbook, arguments.dry_run, &settings).await;
     drop((events, settings));
     let run = display.finish().await;

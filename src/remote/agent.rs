@@ -10,9 +10,10 @@ use serde_json::Value;
 use tokio::sync::oneshot;
 
 use super::start::{Start, Started};
+use crate::agent::SIGN_OF_LIFE;
 use crate::event::Events;
 use crate::failure::{Failure, Kind, Result};
-use crate::message::{Envelope, Holder, MAXIMUM_LINE_BYTES, Reply, Request};
+use crate::message::{Envelope, LockOrder, MAXIMUM_LINE_BYTES, Reply, Request};
 use crate::ssh::{Chunk, Reader, Writer};
 
 type Waiting = Arc<Mutex<State>>;
@@ -31,8 +32,8 @@ pub struct Agent {
     live: Mutex<Arc<Live>>,
     /// Held while the agent is started again.
     revival: tokio::sync::Mutex<()>,
-    /// The lock it holds, to be taken again.
-    holder: Mutex<Option<Holder>>,
+    /// How it got the host's lock, to be taken again.
+    lock: Mutex<Option<LockOrder>>,
     next: AtomicU64,
     /// Bytes of the program that had to be sent to start it.
     pub sent: u64,
@@ -40,7 +41,7 @@ pub struct Agent {
 
 /// One agent process.
 struct Live {
-    writer: tokio::sync::Mutex<Writer>,
+    writer: Arc<tokio::sync::Mutex<Writer>>,
     state: Waiting,
 }
 
@@ -57,7 +58,7 @@ impl Agent {
             events,
             live: Mutex::new(Arc::new(live)),
             revival: tokio::sync::Mutex::default(),
-            holder: Mutex::default(),
+            lock: Mutex::default(),
             next: AtomicU64::new(1),
             sent,
         })
@@ -75,7 +76,7 @@ impl Agent {
     pub async fn ask<T: DeserializeOwned>(&self, request: Request) -> Result<T> {
         // Programs that a person chose are not run twice.
         let repeats = if matches!(request, Request::Run(_)) { 0 } else { REPEATS };
-        let holder = if let Request::Lock(holder) = &request { Some(holder.clone()) } else { None };
+        let order = if let Request::Lock(order) = &request { Some(order.clone()) } else { None };
         let mut lost = 0;
         let value = loop {
             let live = self.live();
@@ -90,8 +91,9 @@ impl Agent {
             lost += 1;
             self.revive(&live, failure).await?;
         };
-        if holder.is_some() {
-            *self.holder.lock().unwrap_or_else(PoisonError::into_inner) = holder;
+        if order.is_some() {
+            *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = order;
+            self.live().show_life();
         }
         serde_json::from_value(value).map_err(|error| {
             Failure::new(Kind::Internal, "the agent's answer has another shape than expected")
@@ -117,11 +119,12 @@ impl Agent {
         }
         self.events.warn(format!("{}; connecting again", failure.sentence));
         let (live, _) = Live::start(&self.start, &self.events).await?;
-        let holder = self.holder.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(holder) = holder {
-            self.ask_once(&live, &Request::Lock(holder)).await.map_err(|unanswered| match unanswered {
+        let order = self.lock.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(order) = order {
+            self.ask_once(&live, &Request::Lock(order)).await.map_err(|unanswered| match unanswered {
                 Unanswered::Refused(failure) | Unanswered::LinkLost(failure) => failure.on(self.host()),
             })?;
+            live.show_life();
         }
         *self.live.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(live);
         Ok(())
@@ -135,7 +138,25 @@ impl Live {
         let (writer, reader) = channel.split();
         let state = Waiting::default();
         tokio::spawn(read(start.host.clone(), reader, first, state.clone(), events.clone()));
-        Ok((Self { writer: tokio::sync::Mutex::new(writer), state }, sent))
+        Ok((Self { writer: Arc::new(tokio::sync::Mutex::new(writer)), state }, sent))
+    }
+
+    /// From now on tells the agent all the time that we are here, as the holder of a lock must; ends with this process.
+    fn show_life(&self) {
+        let writer = Arc::downgrade(&self.writer);
+        tokio::spawn(async move {
+            let mut ticks = tokio::time::interval(SIGN_OF_LIFE);
+            loop {
+                ticks.tick().await;
+                let Some(writer) = writer.upgrade() else { return };
+                // Nobody waits for an answer under this number.
+                let Ok(mut line) = serde_json::to_vec(&Envelope { id: 0, request: Request::Alive }) else { return };
+                line.push(b'\n');
+                if writer.lock().await.send(Bytes::from(line)).await.is_err() {
+                    return;
+                }
+            }
+        });
     }
 
     async fn ask(&self, envelope: &Envelope) -> Result<Value, Unanswered> {

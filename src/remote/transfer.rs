@@ -81,12 +81,7 @@ pub async fn send(start: &Start, bundle: &Arc<Bundle>, blobs: &[Blob], progress:
 }
 
 fn announcement(blob: &Blob) -> Result<Bytes> {
-    let incoming = Incoming {
-        name: blob.name.clone(),
-        wanted: wanted(blob),
-        stored_sha256: blob.stored_sha256.clone(),
-        stored_size: blob.stored_size,
-    };
+    let incoming = Incoming { name: blob.name.clone(), wanted: wanted(blob), stored_size: blob.stored_size };
     let mut line = serde_json::to_vec(&incoming)
         .map_err(|error| Failure::new(Kind::Internal, "an announcement cannot be written").because(&error))?;
     line.push(b'\n');

@@ -333,7 +333,7 @@ mod tests {
     fn what_cannot_be_passed_on_is_refused() {
         let mut host = host();
         host.ssh.host_key = vec!["SHA256:x".to_owned()];
-        let failure = Openssh::new(&host).err().expect("refused");
+        let failure = Openssh::new(&host).expect_err("refused");
         assert_eq!((failure.kind, failure.host.as_deref()), (Kind::Configuration, Some("cp1")));
     }
 

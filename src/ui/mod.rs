@@ -5,6 +5,7 @@
 //! function of [`Run`], the state gathered from the events. Texts of hosts are untrusted and pass [`text::clean`].
 
 pub mod display;
+pub mod experience;
 pub mod failure;
 pub mod json;
 pub mod keyboard;
@@ -12,10 +13,12 @@ pub mod lines;
 pub mod look;
 pub mod outputs;
 pub mod plain;
+pub mod plan;
 pub mod prompt;
 #[cfg(test)]
 pub(crate) mod rehearsal;
 pub mod run;
+pub mod schema;
 pub mod screen;
 pub mod summary;
 pub mod table;
@@ -25,6 +28,7 @@ pub use display::Display;
 pub use failure::{failure, failures};
 pub use look::Look;
 pub use outputs::{Arrangement, Outputs};
+pub use plan::plan;
 pub use prompt::Prompts;
 pub use run::Run;
 pub use screen::Screen;

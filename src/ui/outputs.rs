@@ -30,6 +30,9 @@ pub enum Arrangement {
     Json,
 }
 
+/// What is done with each line.
+type Each<'a> = dyn FnMut(&str) + 'a;
+
 /// Lines out of pieces of a stream.
 #[derive(Debug, Default)]
 struct Lines {
@@ -38,7 +41,7 @@ struct Lines {
 
 impl Lines {
     /// Takes a piece in and hands out the lines that are whole now, harmless. A lone carriage return ends a line, too.
-    fn take(&mut self, bytes: &[u8], each: &mut dyn FnMut(&str)) {
+    fn take(&mut self, bytes: &[u8], each: &mut Each<'_>) {
         self.rest.extend_from_slice(bytes);
         let mut from = 0;
         while let Some(length) = self.rest[from..].iter().position(|byte| matches!(byte, b'\n' | b'\r')) {
@@ -58,7 +61,7 @@ impl Lines {
     }
 
     /// Hands out a last line without an end.
-    fn finish(&mut self, each: &mut dyn FnMut(&str)) {
+    fn finish(&mut self, each: &mut Each<'_>) {
         let rest = std::mem::take(&mut self.rest);
         let line = rest.strip_suffix(b"\r").unwrap_or(&rest);
         if !line.is_empty() {
@@ -67,7 +70,7 @@ impl Lines {
     }
 }
 
-fn show(line: &[u8], each: &mut dyn FnMut(&str)) {
+fn show(line: &[u8], each: &mut Each<'_>) {
     each(&clean_whole(&String::from_utf8_lossy(line)));
 }
 
@@ -144,11 +147,11 @@ impl Outputs {
             (Arrangement::Raw, Chunk::Stdout(bytes)) => self.screen.pass(bytes, b""),
             (Arrangement::Raw, Chunk::Stderr(bytes)) => self.screen.pass(b"", bytes),
             (Arrangement::Live, Chunk::Stdout(bytes)) => {
-                let text = gathered(&self.prefix(host), &mut |each| self.hosts[host].stdout.take(bytes, each));
+                let text = gathered(&self.prefix(host), |each| self.hosts[host].stdout.take(bytes, each));
                 if text.is_empty() { Ok(()) } else { self.screen.print(&text) }
             }
             (Arrangement::Live, Chunk::Stderr(bytes)) => {
-                let text = gathered(&self.prefix(host), &mut |each| self.hosts[host].stderr.take(bytes, each));
+                let text = gathered(&self.prefix(host), |each| self.hosts[host].stderr.take(bytes, each));
                 if !text.is_empty() {
                     self.screen.line(text.trim_end_matches('\n'));
                 }
@@ -170,8 +173,8 @@ impl Outputs {
             Arrangement::Raw => Ok(()),
             Arrangement::Live => {
                 let prefix = self.prefix(host);
-                let rest = gathered(&prefix, &mut |each| self.hosts[host].stdout.finish(each));
-                let errors = gathered(&prefix, &mut |each| self.hosts[host].stderr.finish(each));
+                let rest = gathered(&prefix, |each| self.hosts[host].stdout.finish(each));
+                let errors = gathered(&prefix, |each| self.hosts[host].stderr.finish(each));
                 if !errors.is_empty() {
                     self.screen.line(errors.trim_end_matches('\n'));
                 }
@@ -206,7 +209,7 @@ impl Outputs {
     }
 }
 
-fn gathered(prefix: &str, lines: &mut dyn FnMut(&mut dyn FnMut(&str))) -> String {
+fn gathered(prefix: &str, lines: impl FnOnce(&mut Each<'_>)) -> String {
     let mut text = String::new();
     lines(&mut |line| {
         text.push_str(prefix);
