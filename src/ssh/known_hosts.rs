@@ -246,7 +246,7 @@ fn field(line: &str) -> Option<(&str, &str)> {
 }
 
 /// The key of `algorithm base64 [comment]`.
-fn key(text: &str) -> Option<HostKey> {
+pub(super) fn key(text: &str) -> Option<HostKey> {
     let (algorithm, rest) = field(text)?;
     let (blob, _) = field(rest)?;
     let key = HostKey::from_blob(STANDARD.decode(blob.trim_end()).ok()?)?;

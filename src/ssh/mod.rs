@@ -5,7 +5,8 @@
 //! connect       attempts until logged in or the limit has passed      (backoff, deadline)
 //!   wire        TCP, a bastion's channel or a command                 (bastion: shared; local: commands)
 //!   dial        greeting -> keys agreed                               (proposal, link, watcher)
-//!     host_key  what known_hosts says about the host's key            (known_hosts, certificate: pure; remember: append)
+//!     host_key  what known_hosts says about the host's key            (known_hosts, certificate, revocation: pure;
+//!                                                                   lookup: where lines come from; remember: append)
 //!   login       keys, agent, password in a fixed order                (identity: key files; signer)
 //! scan          the keys that a host shows, for a person to compare
 //! Connection    exec, run, terminal, direct_tcpip, closed
@@ -32,10 +33,12 @@ mod known_hosts;
 mod link;
 mod local;
 mod login;
+mod lookup;
 mod openssh;
 mod output;
 mod proposal;
 mod remember;
+mod revocation;
 mod scan;
 mod signer;
 mod target;
