@@ -157,3 +157,42 @@ fn commands_run_as_root_when_asked() {
     let none = run("shell", &free, &[&bed.hosts[0].name]);
     assert_eq!(none.code, 2, "{}", none.stderr);
 }
+
+/// From a host of theirs, with nothing but the agent that `ssh -A` has brought along.
+#[test]
+fn a_forwarded_agent_logs_in() {
+    let bed = Bed::bare(2);
+    let [here, there] = [&bed.hosts[0], &bed.hosts[1]];
+    let socket = bed.folder.path().join("agent");
+    let socket = socket.to_str().unwrap();
+    let agent = Running::start(Path::new("ssh-agent"), &["-D", "-a", socket], &[]);
+    let key = bed.key.to_str().unwrap();
+    let with_agent = |program: &str, words: &[&str]| call(Path::new(program), words, &[("SSH_AUTH_SOCK", socket)]);
+    let began = std::time::Instant::now();
+    while with_agent("ssh-add", &["-q", key]).code != 0 {
+        assert!(began.elapsed() < Duration::from_secs(10), "the agent does not answer");
+    }
+    let inventory = bed.folder.path().join("forwarded.yaml");
+    let text = format!(
+        "cluster: {{name: forwarded}}\nssh: {{user: root, host_keys: accept-new}}\nhosts:\n  there: {{address: {}, role: \
+         control-plane}}\n",
+        there.address
+    );
+    std::fs::write(&inventory, text).unwrap();
+    bed.send(&here.name, &[&clusterctl(), &inventory], "/root/from");
+    let from_there = |forward: &str| {
+        let program = clusterctl();
+        let line = format!(
+            "cd /root/from && ./{} exec -i forwarded.yaml -- hostname",
+            program.file_name().unwrap().to_str().unwrap()
+        );
+        let place = format!("root@{}", here.address);
+        let mut words = vec![forward, "-F", "none", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no"];
+        words.extend(["-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR", &place, &line]);
+        with_agent("ssh", &words)
+    };
+    assert_eq!(*succeeds(&from_there("-A")), format!("{}\n", there.name));
+    let alone = from_there("-a");
+    assert!(alone.code == 1 && alone.stderr.contains("there is no key or password to try"), "{alone:?}");
+    drop(agent);
+}

@@ -24,4 +24,5 @@ mod playbooks;
 mod privileges;
 mod program;
 mod transport;
+mod tunnel;
 mod vagrant;
