@@ -10,7 +10,7 @@ BUNDLE := target/kubernetes-$(KUBERNETES).bundle
 NEWEST := 1.37.2
 BINARY := target/release/clusterctl
 
-.PHONY: demo demo-down test test-all test-unit test-hosts lint format bench hosts hosts-down binary bundle bundle-newest bed clean deny
+.PHONY: demo demo-down test test-all test-unit test-hosts lint format bench bench-ssh hosts hosts-down binary bundle bundle-newest bed clean deny
 
 ## demo: test bed, bundle, `up` on three hosts; leaves the cluster up
 demo: binary bundle
@@ -78,6 +78,10 @@ bundle-newest: binary bed
 bench: binary bundle
 	@benches/up.sh $(BINARY) $(BUNDLE)
 	@benches/certificates.sh $(BINARY)
+
+## bench-ssh: commands and bytes over SSH beside the usual tools
+bench-ssh: binary bed
+	@for part in exec bytes; do if [ -x benches/ssh-$$part.sh ]; then benches/ssh-$$part.sh $(BINARY) || exit 1; fi; done
 
 ## packages: what the unit tests call besides cargo
 packages:

@@ -43,6 +43,10 @@ pub enum Request {
         /// What is wanted on the host.
         blobs: Vec<Wanted>,
     },
+    /// Open a port to hand blobs on to other hosts of the run: its `SocketAddr`.
+    Relay(crate::agent::relay::RelayOrder),
+    /// Close that port: `()`.
+    EndRelay,
     /// Put files that were received into place: `u32`, how many.
     Place {
         /// What was received.

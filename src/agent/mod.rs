@@ -6,6 +6,9 @@
 
 mod lock;
 mod receive;
+pub mod relay;
+mod store;
+mod stripe;
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
@@ -17,7 +20,10 @@ use tokio::io::{
 use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard, OnceCell, mpsc};
 
 pub use self::lock::Lock;
-pub use self::receive::{Incoming, Received, receive};
+pub use self::receive::{Incoming, Instead, Purpose, Report, receive};
+use self::relay::Giving;
+pub use self::store::Store;
+pub use self::stripe::{FRAME_HEAD_BYTES, Stripes, frame, join};
 use crate::event::Events;
 use crate::fact::Facts;
 use crate::failure::{Failure, Kind, Result};
@@ -37,6 +43,7 @@ struct Agent {
     facts: OnceCell<Facts>,
     lock: Mutex<Option<Held>>,
     journal: Mutex<Option<Journal>>,
+    giving: Mutex<Option<Giving>>,
     events: Events,
 }
 
@@ -63,8 +70,14 @@ pub async fn serve(
             let _ = forward.send(Reply::Event(event.what));
         }
     });
-    let agent =
-        Agent { machine: Machine, facts: OnceCell::new(), lock: Mutex::new(None), journal: Mutex::new(None), events };
+    let agent = Agent {
+        machine: Machine,
+        facts: OnceCell::new(),
+        lock: Mutex::new(None),
+        journal: Mutex::new(None),
+        giving: Mutex::new(None),
+        events,
+    };
     let _ = replies.send(Reply::Ready);
     let mut lines = read_ahead(input);
     // Requests are worked on side by side in this one task; commands and API calls are what they wait for.
@@ -153,6 +166,14 @@ impl Agent {
     /// there is nothing to put back, and the program is not kept either. Not while another run is at work: what it
     /// received lies there, too, before it writes its journal.
     async fn leave_no_trace(&self) {
+        let store = Store::of_this_host();
+        if self.lock.lock().await.is_some() {
+            store.release();
+        }
+        if !store.there().is_empty() {
+            // A transfer that broke off goes on from what is there; what was pushed is for a run to come.
+            return;
+        }
         let changed = self.machine.entry(std::path::Path::new(host::journal::JOURNAL));
         if matches!(changed, Ok(None)) && (self.lock.lock().await.is_some() || lock::Lock::is_free()) {
             let _ = self.machine.remove_tree(std::path::Path::new(DIRECTORY));
@@ -185,6 +206,16 @@ impl Agent {
                 document(&())
             }
             Request::Lacking { blobs } => document(&host::blobs::lacking(&self.machine, &blobs).await?),
+            Request::Relay(order) => {
+                let giving = Giving::open(&order, Store::of_this_host()).await?;
+                let address = giving.address();
+                *self.giving.lock().await = Some(giving);
+                document(&address)
+            }
+            Request::EndRelay => {
+                self.giving.lock().await.take();
+                document(&())
+            }
             Request::Place { blobs } => document(&receive::place(&self.machine, &*self.journal().await?, &blobs)?),
             Request::Play(order) => {
                 let facts = self.facts().await?;

@@ -2,11 +2,14 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Subcommand, ValueEnum, ValueHint};
 
-use super::Context;
+use super::up::{Login, bundle_path};
+use super::{Context, login};
 use crate::bundle::{Bundle, Manifest, Order};
+use crate::cluster;
 use crate::event::{Events, Unit};
 use crate::failure::{Failure, Kind, Result};
 use crate::message::Place;
@@ -37,6 +40,19 @@ pub enum BundleVerb {
         #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
         file: PathBuf,
     },
+    /// Bring a bundle's blobs to the hosts ahead of `up`, which then sends nothing
+    Push(Push),
+}
+
+/// Arguments of `bundle push`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Push {
+    /// The bundle; instead of the one the inventory names
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub bundle: Option<PathBuf>,
+    /// How to log in to the hosts.
+    #[command(flatten)]
+    pub login: Login,
 }
 
 /// Arguments of `bundle create`.
@@ -92,6 +108,7 @@ pub async fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode> {
         BundleVerb::Create(create) => make(create, context).await,
         BundleVerb::Inspect { file } => inspect(file, context),
         BundleVerb::Verify { file } => verify(file, context).await,
+        BundleVerb::Push(arguments) => push(arguments, context).await,
     }
 }
 
@@ -193,6 +210,29 @@ async fn verify(file: &Path, context: &Context) -> Result<ExitCode> {
     }
     context.screen.say(&format!("{} is whole: {}", file.display(), contents(&manifest)));
     Ok(ExitCode::SUCCESS)
+}
+
+async fn push(arguments: &Push, context: &Context) -> Result<ExitCode> {
+    let inventory = login::inventory(context, &arguments.login).await?;
+    let bundle = Arc::new(Bundle::open(&bundle_path(arguments.bundle.as_deref(), &inventory)?)?);
+    let (events, happened) = Events::channel();
+    let display = context.screen.start(happened);
+    let settings = login::settings(context, &arguments.login, &events);
+    let result = cluster::push(&inventory, &bundle, &settings).await;
+    drop((events, settings));
+    let run = display.finish().await;
+    let pushed = result?;
+    let mut summary = ui::Summary::of(&run, &inventory);
+    let lacked: u64 = pushed.done.iter().map(|(_, bytes)| bytes).sum();
+    let amounts = format!("{} arrived, {} left this machine", ui::text::bytes(lacked), ui::text::bytes(pushed.sent));
+    summary.headline = match (pushed.failures.is_empty(), lacked) {
+        (true, 0) => "The hosts have all blobs: nothing was to do".to_owned(),
+        (true, _) => format!("The hosts have all blobs: {amounts}"),
+        (false, _) => format!("Not all hosts have their blobs: {amounts}"),
+    };
+    summary.failed = pushed.failures;
+    context.screen.summary(&summary);
+    Ok(summary.exit_code())
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! `clusterctl up`: make the cluster, or bring it to what the inventory says.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -47,7 +47,7 @@ pub struct Login {
 /// Makes the cluster.
 pub async fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode> {
     let inventory = login::inventory(context, &arguments.login).await?;
-    let bundle = Arc::new(Bundle::open(&bundle_path(arguments, &inventory)?)?);
+    let bundle = Arc::new(Bundle::open(&bundle_path(arguments.bundle.as_deref(), &inventory)?)?);
     let (events, happened) = Events::channel();
     let display = context.screen.start(happened);
     let result = cluster::up(&inventory, bundle, &login::settings(context, &arguments.login, &events)).await;
@@ -83,8 +83,8 @@ fn headline(inventory: &Inventory, outcome: &cluster::Outcome) -> String {
 }
 
 /// The bundle that was typed, else the inventory's.
-fn bundle_path(arguments: &Arguments, inventory: &Inventory) -> Result<PathBuf> {
-    arguments.bundle.clone().or_else(|| inventory.cluster.bundle.clone()).ok_or_else(|| {
+pub(super) fn bundle_path(typed: Option<&Path>, inventory: &Inventory) -> Result<PathBuf> {
+    typed.map(Path::to_owned).or_else(|| inventory.cluster.bundle.clone()).ok_or_else(|| {
         Failure::new(Kind::Bundle, "no bundle was named")
             .advise("name one with --bundle FILE or `cluster.bundle`, or make one with `clusterctl bundle create`")
     })

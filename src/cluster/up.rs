@@ -11,6 +11,7 @@ use super::documents::Documents;
 use super::finish;
 use super::lane::Lane;
 use super::plan::{Plan, plan};
+use super::spread::Spreading;
 use crate::bundle::Bundle;
 use crate::event::{What, elapsed_milliseconds};
 use crate::failure::{Failure, Result};
@@ -92,6 +93,8 @@ pub async fn up(inventory: &Inventory, bundle: Arc<Bundle>, settings: &Settings)
     plan.warnings.iter().for_each(|warning| events.warn(warning));
     let (joins, control_planes_join) = (plan.joins(), plan.control_planes_join());
     let board = Board::new();
+    let spreading =
+        Spreading::new(&inventory.transfer, sessions.len(), plan.source()).map_err(|failure| vec![failure])?;
     let lanes = sessions.iter().zip(&plan.hosts).map(|(session, plan)| {
         let lane = Lane {
             inventory,
@@ -100,6 +103,7 @@ pub async fn up(inventory: &Inventory, bundle: Arc<Bundle>, settings: &Settings)
             plan,
             bundle: &bundle,
             board: &board,
+            spreading: &spreading,
             cancel: &settings.cancel,
             hosts: sessions.len(),
             joins,
@@ -112,6 +116,7 @@ pub async fn up(inventory: &Inventory, bundle: Arc<Bundle>, settings: &Settings)
     });
     let work = async {
         let mut hosts: Vec<HostOutcome> = futures::future::join_all(lanes).await;
+        futures::future::join_all(sessions.iter().map(|session| spreading.leave(session))).await;
         let concluded =
             conclude(inventory, &plan, documents.bind_port(), &sessions, &board, &mut hosts, settings).await;
         (hosts, concluded)

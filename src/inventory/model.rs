@@ -18,6 +18,8 @@ pub struct Inventory {
     pub cluster: Cluster,
     /// The hosts in the order they were written.
     pub hosts: Vec<Host>,
+    /// How bytes get to the hosts.
+    pub transfer: Transfer,
 }
 
 impl Inventory {
@@ -54,6 +56,35 @@ pub struct Cluster {
     pub bundle: Option<PathBuf>,
     /// Settings of the container runtime.
     pub containerd: Containerd,
+}
+
+/// The `transfer:` part.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transfer {
+    /// Whether hosts hand blobs on to each other.
+    pub relay: RelayUse,
+    /// Bytes a second that leave this machine at most; `None` for no limit.
+    pub bandwidth: Option<u64>,
+    /// How many blobs leave this machine at a time at most; default 16.
+    pub uploads: usize,
+}
+
+impl Default for Transfer {
+    fn default() -> Self {
+        Self { relay: RelayUse::Auto, bandwidth: None, uploads: 16 }
+    }
+}
+
+/// Whether hosts hand blobs on to each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RelayUse {
+    /// Where it saves time.
+    Auto,
+    /// Always, where there are two hosts or more.
+    On,
+    /// Never.
+    Off,
 }
 
 /// What all nodes reach the API by, whichever control plane is lost.

@@ -12,4 +12,5 @@ mod minors;
 mod playbooks;
 mod privileges;
 mod program;
+mod transfer;
 mod vagrant;
