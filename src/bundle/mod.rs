@@ -4,6 +4,7 @@
 
 mod create;
 pub mod digest;
+pub mod download;
 mod image;
 mod open;
 

@@ -1,0 +1,154 @@
+//! Official releases, downloaded: Kubernetes' programs with their published checksums, images from a registry by digest,
+//! containerd, runc and the CNI plugins likewise. What was downloaded is kept in a cache under its sha256, and a broken
+//! download goes on where it stopped.
+
+mod archive;
+mod cache;
+mod credentials;
+mod registry;
+mod releases;
+#[cfg(test)]
+mod server;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use futures::{StreamExt as _, TryStreamExt as _};
+
+use self::cache::{Cache, Origin};
+pub use self::credentials::Credentials;
+use self::registry::{Reference, Registry};
+pub use self::releases::{CNI_PLUGINS, CONTAINERD, RUNC, Sources};
+use self::releases::{Form, Release};
+use super::digest::sha256;
+use crate::failure::{Failure, Kind, Result};
+use crate::https::Downloads;
+
+/// So many downloads run side by side.
+const SIDE_BY_SIDE: usize = 4;
+
+/// A file of checksums is a few lines.
+const MAXIMUM_CHECKSUMS_BYTES: usize = 1 << 20;
+
+/// What is to be downloaded.
+#[derive(Debug, Clone)]
+pub struct Order {
+    /// Kubernetes' version.
+    pub kubernetes: semver::Version,
+    /// Go's name of the architecture.
+    pub architecture: String,
+    /// References of the images.
+    pub images: Vec<String>,
+    /// containerd's version.
+    pub containerd: semver::Version,
+    /// runc's version.
+    pub runc: semver::Version,
+    /// The version of the CNI plugins.
+    pub cni_plugins: semver::Version,
+    /// Where releases and images come from.
+    pub sources: Sources,
+    /// What to log in to registries with.
+    pub credentials: Credentials,
+    /// The folder where downloads are kept.
+    pub cache: PathBuf,
+}
+
+/// Downloads what is not in the cache and lays it out in `folder` as [`super::create`] wants it. `progress` is told (things
+/// done, things in all, name); returns the digest of each image's manifest by its reference.
+///
+/// # Errors
+/// Kind `Bundle`: a server cannot be reached or does not have it, or what comes is not what the checksum says. The sentence
+/// names the address.
+pub async fn download(
+    order: &Order,
+    folder: &Path,
+    progress: &(dyn Fn(u64, u64, &str) + Sync),
+) -> Result<BTreeMap<String, String>> {
+    let downloads = Downloads::new()?;
+    let cache = Cache::open(&order.cache)?;
+    for part in ["bin", "cni", "images"] {
+        let path = folder.join(part);
+        std::fs::create_dir_all(&path).map_err(|error| unwritable(&path, &error))?;
+    }
+    let releases = releases::releases(order);
+    let total = (releases.len() + order.images.len()) as u64;
+    let done = std::sync::atomic::AtomicU64::new(0);
+    let tell = |name: &str| progress(done.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1, total, name);
+    progress(0, total, "");
+    let files = releases.iter().map(|release| {
+        let (downloads, cache, tell) = (&downloads, &cache, &tell);
+        async move {
+            self::release(downloads, cache, release, folder).await?;
+            tell(&release.name);
+            Ok::<_, Failure>(None)
+        }
+    });
+    let images = order.images.iter().map(|reference| {
+        let (downloads, cache, tell) = (&downloads, &cache, &tell);
+        async move {
+            let digest = image(downloads, cache, order, reference, folder).await?;
+            tell(reference);
+            Ok(Some((reference.clone(), digest)))
+        }
+    });
+    let work = files.map(futures::future::Either::Left).chain(images.map(futures::future::Either::Right));
+    let digests: Vec<Option<(String, String)>> =
+        futures::stream::iter(work).buffer_unordered(SIDE_BY_SIDE).try_collect().await?;
+    Ok(digests.into_iter().flatten().collect())
+}
+
+fn unwritable(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::new(Kind::Bundle, format!("cannot write {}", path.display())).because(error)
+}
+
+/// A release: its checksum, its bytes, its files.
+async fn release(downloads: &Downloads, cache: &Cache, release: &Release, folder: &Path) -> Result<()> {
+    let origin = Origin::Server(downloads);
+    let checksums = cache::text(&origin, &release.checksums, None, MAXIMUM_CHECKSUMS_BYTES).await?;
+    let file = release.url.rsplit('/').next().unwrap_or_default();
+    let sha256 = releases::checksum(&String::from_utf8_lossy(&checksums), file).ok_or_else(|| {
+        Failure::new(Kind::Bundle, format!("{} has no checksum of {file}", release.checksums))
+            .advise("check the version, and that the mirror is one of the official releases")
+    })?;
+    let path = cache.file(&origin, &release.url, &sha256, None).await?;
+    let form = release.form.clone();
+    let folder = folder.to_owned();
+    let url = release.url.clone();
+    in_thread(move || match form {
+        Form::Program { name } => {
+            let target = folder.join("bin").join(name);
+            std::fs::copy(&path, &target).map(|_| ()).map_err(|error| unwritable(&target, &error))
+        }
+        Form::Archive { into, files } => archive::unpack(&path, &folder.join(into), files, &url),
+    })
+    .await
+}
+
+/// An image: manifest, configuration and layers by their digests, as an archive in the OCI layout.
+async fn image(downloads: &Downloads, cache: &Cache, order: &Order, reference: &str, folder: &Path) -> Result<String> {
+    let parsed = Reference::parse(reference)?;
+    let base = order.sources.registry(&parsed.registry);
+    let credential = order.credentials.of(&parsed.registry, &base).await?;
+    let registry = Registry::new(downloads, base, &parsed.repository, credential);
+    let manifest = registry.manifest(&parsed.version, &order.architecture).await?;
+    let origin = Origin::Registry(&registry);
+    let blobs = manifest.blobs()?;
+    let mut paths = Vec::new();
+    for blob in &blobs {
+        let url = registry.blob_url(&blob.sha256);
+        paths.push((blob.sha256.clone(), cache.file(&origin, &url, &blob.sha256, Some(blob.size)).await?));
+    }
+    let digest = sha256(&manifest.text);
+    let name = parsed.repository.rsplit('/').next().unwrap_or_default().to_owned();
+    let target = folder.join("images").join(format!("{name}.tar"));
+    let reference = reference.to_owned();
+    in_thread(move || archive::layout(&target, &reference, &manifest, &paths)).await?;
+    Ok(format!("sha256:{digest}"))
+}
+
+async fn in_thread<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let working = tokio::task::spawn_blocking(work);
+    working.await.unwrap_or_else(|_| Err(Failure::new(Kind::Internal, "the work on a download ended early")))
+}
