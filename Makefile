@@ -77,6 +77,7 @@ bundle-newest: binary bed
 ## bench: `up` beside the scripted upstream way, on fresh hosts
 bench: binary bundle
 	@benches/up.sh $(BINARY) $(BUNDLE)
+	@benches/init.sh $(BINARY)
 	@benches/certificates.sh $(BINARY)
 
 ## bench-ssh: commands and bytes over SSH beside the usual tools

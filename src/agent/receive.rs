@@ -183,24 +183,32 @@ fn receive_one<I: Read, O: Write>(
 ) -> Result<Result<()>> {
     machine.create_directory(store.folder(), 0o700)?;
     let arriving = store.open(&incoming.stored_sha256, incoming.from)?;
-    let mut stored = Hashing::new(Stream::open(incoming, laptop, arriving).map_err(broke)?);
+    let mut stored = Stream::open(incoming, laptop, arriving).map_err(broke)?;
     let result = match incoming.purpose {
-        Purpose::Stage => Ok(()),
+        Purpose::Stage => verify(incoming, &mut stored),
+        // The content's hash decides; that of the stream would say the same again.
         Purpose::Unpack | Purpose::HandOn => unpack(incoming, &mut stored, machine, store, options),
     };
     // Whatever a failed blob left unread must not be taken for the next announcement.
-    if result.is_ok() || stored.inner().is_from_laptop() {
+    if result.is_ok() || stored.is_from_laptop() {
         io::copy(&mut stored, &mut io::sink()).map_err(broke)?;
     }
-    if stored.inner().broken {
+    if stored.broken {
         discard(incoming, machine, store);
         return Err(Failure::new(Kind::Connection, "the connection broke while a blob arrived").may_pass());
     }
+    Ok(result)
+}
+
+/// Compares a stream with its own hash, where it is not unpacked yet.
+fn verify(incoming: &Incoming, stored: &mut impl Read) -> Result<()> {
+    let mut stored = Hashing::new(stored);
+    io::copy(&mut stored, &mut io::sink()).map_err(|error| corrupt(incoming).because(&error))?;
     let digest = stored.finish();
-    Ok(result.and_then(|()| match digest.sha256 == incoming.stored_sha256 && digest.size == incoming.stored_size {
+    match digest.sha256 == incoming.stored_sha256 && digest.size == incoming.stored_size {
         true => Ok(()),
         false => Err(corrupt(incoming)),
-    }))
+    }
 }
 
 /// The stream of a blob: what is there of it already, then what the laptop or another host gives; all of it is kept.

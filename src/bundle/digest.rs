@@ -40,11 +40,6 @@ impl<R> Hashing<R> {
         Self { inner, context: Context::new(&SHA256), size: 0 }
     }
 
-    /// What is read through.
-    pub fn inner(&self) -> &R {
-        &self.inner
-    }
-
     /// Bytes read so far.
     pub fn size(&self) -> u64 {
         self.size

@@ -42,7 +42,7 @@ fn replaced(text: &str, from: &str, to: &str) -> String {
 
 #[test]
 fn hosts_that_cannot_be_reached_are_all_named_and_the_others_left_alone() {
-    let bed = Bed::bare(3);
+    let bed = Bed::bare(4);
     let text = bed.inventory_text("root");
     let text = replaced(&text, &format!("address: {}", bed.hosts[1].address), "address: 172.29.251.251");
     let text = replaced(
@@ -51,8 +51,12 @@ fn hosts_that_cannot_be_reached_are_all_named_and_the_others_left_alone() {
         &format!("address: \"{}:2\"", bed.hosts[2].address),
     );
     let text = replaced(&text, "ssh: {", "ssh: {connect_limit_seconds: 4, ");
+    // Whoever knocks there hears nothing at all: neither an answer nor a refusal.
+    crate::bed::bed(&["host", "cut", &bed.hosts[3].name]);
     let finished = up(&bed.write_inventory(&text));
     refused(&finished, 4, &[&bed.hosts[1].name, "172.29.251.251", &bed.hosts[2].name, "refuses connections"]);
+    let silent = finished.stderr.lines().find(|line| line.contains(&bed.hosts[3].name)).unwrap_or_default();
+    assert!(silent.contains("4 s") || silent.contains("4 seconds"), "{}", finished.stderr);
     assert!(finished.elapsed < Duration::from_secs(15), "it took {:?}", finished.elapsed);
     untouched(&bed);
 }

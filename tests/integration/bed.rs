@@ -60,12 +60,17 @@ pub fn bed(arguments: &[&str]) -> String {
 impl Bed {
     /// `count` bare hosts.
     pub fn bare(count: usize) -> Self {
-        Self::create(count, "bare")
+        Self::create(count, &["--image", "bare"])
+    }
+
+    /// `count` bare hosts, every second one behind a router: the second, the fourth...
+    pub fn in_two_subnets(count: usize) -> Self {
+        Self::create(count, &["--subnet", "both"])
     }
 
     /// `count` hosts that bring Debian's containerd.
     pub fn with_containerd(count: usize) -> Self {
-        let bed = Self::create(count, "containerd");
+        let bed = Self::create(count, &["--image", "containerd"]);
         for host in &bed.hosts {
             // sshd answers before containerd has made its folders. A unit that has started is left as it is.
             bed.sh(&host.name, "systemctl start containerd");
@@ -89,10 +94,10 @@ impl Bed {
         made
     }
 
-    fn create(count: usize, image: &str) -> Self {
+    fn create(count: usize, options: &[&str]) -> Self {
         let name = format!("t{}x{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed));
         let count = count.to_string();
-        let text = bed(&["hosts", "create", "--name", &name, "--count", &count, "--image", image, "--json"]);
+        let text = bed(&[&["hosts", "create", "--name", &name, "--count", &count, "--json"], options].concat());
         let created: Created = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text}"));
         Self { name, hosts: created.hosts, key: created.key, folder: tempfile::tempdir().unwrap() }
     }

@@ -131,6 +131,23 @@ fn up_makes_a_cluster_and_down_leaves_nothing() {
     all_is_as_it_was(&bed, &before);
 }
 
+/// Routes do not cross a router: between hosts of two segments pods' packets travel in VXLAN.
+#[test]
+fn pods_reach_each_other_through_a_router() {
+    let bed = Bed::in_two_subnets(3);
+    let inventory = bed.inventory();
+    let before = listings(&bed);
+    succeeds(up(&inventory));
+    assert_eq!(ready(&inventory), 3);
+    // The server's host is behind the router, the client's is not.
+    pods_reach_each_other(&inventory, &bed);
+    let tunnels = |host: &str| bed.sh(host, "ip -o link show type vxlan | wc -l").trim().to_owned();
+    assert!(bed.hosts.iter().all(|host| tunnels(&host.name) == "1"), "no tunnel");
+    a_second_up_changes_nothing(&inventory);
+    succeeds(down(&inventory));
+    all_is_as_it_was(&bed, &before);
+}
+
 fn a_second_up_changes_nothing(inventory: &Path) {
     let bundle = crate::program::bundle();
     let second = run("up", inventory, &["--yes", "--bundle", bundle.to_str().unwrap(), "--output", "json"]);

@@ -109,7 +109,7 @@ hosts_create() {
   done
   [[ $prefix =~ ^[a-z]([a-z0-9-]{0,40}[a-z0-9])?$ ]] || die "--name takes lower case letters, digits and dashes, not '$prefix'"
   [[ $count =~ ^[1-9][0-9]{0,2}$ ]] || die "--count takes a number from 1 to 999, not '$count'"
-  [[ $subnet =~ ^[12]$ ]] || die "--subnet is 1 or 2, not '$subnet'"
+  [[ $subnet =~ ^([12]|both)$ ]] || die "--subnet is 1, 2 or both, not '$subnet'"
   [[ -z $sshd || $sshd == many ]] || die "--sshd takes only 'many', not '$sshd'"
 
   engine_command
@@ -117,26 +117,37 @@ hosts_create() {
   need ssh-keyscan openssh-client
   image_ensure "$image"
   network_ensure 1
-  network_ensure "$subnet"
+  [ "$subnet" = 1 ] || network_ensure 2
   with_lock network network_rules ensure
   watches_ensure
   bed_key
   [ -z "$(hosts_containers "$prefix")" ] || die "there are hosts of the name $prefix already: bed hosts destroy $prefix"
-  addresses_reserve "$subnet" "$count"
 
-  local i log started=() failed=""
+  local i log started=() failed="" subnets=() addresses=()
+  if [ "$subnet" = both ]; then
+    for ((i = 1; i <= count; i++)); do
+      subnets+=($((2 - i % 2)))
+      addresses_reserve "${subnets[-1]}" 1
+      addresses+=("${ADDRESSES[@]}")
+    done
+  else
+    for ((i = 1; i <= count; i++)); do subnets+=("$subnet"); done
+    addresses_reserve "$subnet" "$count"
+    addresses=("${ADDRESSES[@]}")
+  fi
+
   mkdir -p "$CACHE/bed/$prefix" "$CACHE/log"
   log="$CACHE/log/hosts-$prefix.log"
   for ((i = 1; i <= count; i++)); do
     # shellcheck disable=SC2153
-    host_run "$IMAGE" "$prefix" "$i" "${ADDRESSES[i - 1]}" "$subnet" "$sshd" >"$log.$i" 2>&1 &
+    host_run "$IMAGE" "$prefix" "$i" "${addresses[i - 1]}" "${subnets[i - 1]}" "$sshd" >"$log.$i" 2>&1 &
     started+=($!)
   done
   for ((i = 1; i <= count; i++)); do wait "${started[i - 1]}" || failed+=" $prefix$i"; done
   cat "$log".* >"$log"
   rm -f "$log".*
   if [ -z "$failed" ]; then
-    keys_wait "$CACHE/bed/$prefix/known_hosts" "${ADDRESSES[@]}" || failed=" some of $prefix"
+    keys_wait "$CACHE/bed/$prefix/known_hosts" "${addresses[@]}" || failed=" some of $prefix"
   fi
   if [ -n "$failed" ]; then
     tail -n 5 "$log" >&2
