@@ -43,6 +43,8 @@ pub enum Request {
         /// What is wanted on the host.
         blobs: Vec<Wanted>,
     },
+    /// Download the official releases on the host itself: [`crate::bundle::Manifest`] of what it has then.
+    Fetch(crate::agent::FetchOrder),
     /// Open a port to hand blobs on to other hosts of the run: its `SocketAddr`.
     Relay(crate::agent::relay::RelayOrder),
     /// Close that port: `()`.

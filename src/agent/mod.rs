@@ -4,6 +4,7 @@
 //! It lives exactly as long as its standard input: when the connection goes, the process ends and everything it holds
 //! (the lock, child processes) goes with it.
 
+mod fetch;
 mod lock;
 mod receive;
 pub mod relay;
@@ -19,6 +20,7 @@ use tokio::io::{
 };
 use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard, OnceCell, mpsc};
 
+pub use self::fetch::FetchOrder;
 pub use self::lock::Lock;
 pub use self::receive::{Incoming, Instead, Purpose, Report, receive};
 use self::relay::Giving;
@@ -206,6 +208,10 @@ impl Agent {
                 document(&())
             }
             Request::Lacking { blobs } => document(&host::blobs::lacking(&self.machine, &blobs).await?),
+            Request::Fetch(order) => {
+                let store = Store::of_this_host();
+                document(&fetch::fetch(&self.machine, &store, &order, &self.events).await?)
+            }
             Request::Relay(order) => {
                 let giving = Giving::open(&order, Store::of_this_host()).await?;
                 let address = giving.address();

@@ -435,3 +435,6 @@ pub fn place(machine: &Machine, journal: &Journal, blobs: &[Wanted]) -> Result<u
     }
     Ok(placed)
 }
+
+#[cfg(test)]
+mod tests;

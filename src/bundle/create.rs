@@ -80,6 +80,26 @@ pub fn create(order: &Order, progress: &(dyn Fn(u64, u64, &str) + Sync)) -> Resu
     Ok(manifest)
 }
 
+/// As [`create`], but the blobs' streams are laid into the folder `output`, as `<sha256 of the stream>.zst`.
+///
+/// # Errors
+/// As [`create`].
+pub fn stage(order: &Order) -> Result<Manifest> {
+    let sources = sources(order)?;
+    let architecture = architecture(order, &sources)?;
+    let blobs = compress_all(&sources, &architecture, &order.output, order.level, &|_, _, _| ())?;
+    for blob in &blobs {
+        let (from, to) = (order.output.join(&blob.sha256), order.output.join(format!("{}.zst", blob.stored_sha256)));
+        match std::fs::rename(&from, &to) {
+            Ok(()) => {}
+            // Two blobs of one content.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && to.exists() => {}
+            Err(error) => return Err(broken(&to, "cannot write", &error)),
+        }
+    }
+    Ok(Manifest { format: FORMAT, kubernetes: order.kubernetes.clone(), blobs })
+}
+
 /// A file of the folder on its way to becoming a blob.
 #[derive(Debug)]
 struct Source {

@@ -72,6 +72,11 @@ impl Bundle {
         Ok(Self { path: path.to_owned(), manifest, offsets })
     }
 
+    /// Blobs that lie on hosts already, and not here.
+    pub fn on_hosts(manifest: Manifest) -> Self {
+        Self { path: PathBuf::from("that hosts downloaded"), manifest, offsets: BTreeMap::new() }
+    }
+
     /// The manifest.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest

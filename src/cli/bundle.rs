@@ -190,6 +190,7 @@ async fn fetch(create: &Create, context: &Context) -> Result<tempfile::TempDir> 
         kubernetes: create.kubernetes.clone(),
         architecture: create.arch.name().to_owned(),
         images: wanted.chain(options.images.iter().cloned()).collect(),
+        kubectl: true,
         containerd: options.containerd.clone(),
         runc: options.runc.clone(),
         cni_plugins: options.cni_plugins.clone(),

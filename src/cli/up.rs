@@ -5,11 +5,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use super::{Context, login};
-use crate::bundle::Bundle;
+use crate::bundle::{Bundle, Manifest};
 use crate::cluster;
 use crate::event::Events;
 use crate::failure::{Failure, Kind, Result};
-use crate::inventory::Inventory;
+use crate::inventory::{Fetch, Inventory};
 use crate::ui::Summary;
 
 /// Arguments of `up`.
@@ -47,7 +47,10 @@ pub struct Login {
 /// Makes the cluster.
 pub async fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode> {
     let inventory = login::inventory(context, &arguments.login).await?;
-    let bundle = Arc::new(Bundle::open(&bundle_path(arguments.bundle.as_deref(), &inventory)?)?);
+    let bundle = Arc::new(match inventory.transfer.fetch {
+        Fetch::Bundle => Bundle::open(&bundle_path(arguments.bundle.as_deref(), &inventory)?)?,
+        Fetch::OnHost => Bundle::on_hosts(Manifest::empty(&inventory.cluster.kubernetes)),
+    });
     let (events, happened) = Events::channel();
     let display = context.screen.start(happened);
     let result = cluster::up(&inventory, bundle, &login::settings(context, &arguments.login, &events)).await;

@@ -5,6 +5,7 @@ mod board;
 mod connect;
 mod documents;
 mod down;
+mod fetch;
 mod finish;
 mod kubectl;
 mod lane;

@@ -15,7 +15,7 @@ use super::spread::Spreading;
 use crate::bundle::Bundle;
 use crate::event::{What, elapsed_milliseconds};
 use crate::failure::{Failure, Result};
-use crate::inventory::{Inventory, Role};
+use crate::inventory::{Fetch, Inventory, Role};
 
 /// How a host came out of a run.
 #[derive(Debug, Clone, PartialEq)]
@@ -78,7 +78,7 @@ pub async fn up(inventory: &Inventory, bundle: Arc<Bundle>, settings: &Settings)
         cluster: inventory.cluster.name.clone(),
         hosts: inventory.hosts.iter().map(|host| host.name.clone()).collect(),
     });
-    let (documents, sessions, plan) = match begin(inventory, &bundle, settings).await {
+    let (documents, sessions, plan, bundle) = match begin(inventory, bundle, settings).await {
         Ok(begun) => begun,
         Err(failures) => {
             let failed = |name: &str| failures.iter().any(|failure| failure.host.as_deref() == Some(name));
@@ -143,16 +143,21 @@ pub async fn up(inventory: &Inventory, bundle: Arc<Bundle>, settings: &Settings)
 /// not.
 async fn begin(
     inventory: &Inventory,
-    bundle: &Bundle,
+    bundle: Arc<Bundle>,
     settings: &Settings,
-) -> Result<(Documents, Vec<Session>, Plan), Vec<Failure>> {
+) -> Result<(Documents, Vec<Session>, Plan, Arc<Bundle>), Vec<Failure>> {
     let documents = Documents::read(inventory).map_err(|failure| vec![failure])?;
     let (sessions, unreachable) =
         connect(inventory, settings, Access::Alter("up")).await.map_err(|failure| vec![failure])?;
+    let bundle = match inventory.transfer.fetch {
+        Fetch::OnHost if unreachable.is_empty() => super::fetch::fetch(inventory, &sessions).await?,
+        Fetch::OnHost => return Err(unreachable),
+        Fetch::Bundle => bundle,
+    };
     let facts: BTreeMap<_, _> =
         sessions.iter().map(|session| (session.host.name.clone(), session.facts.clone())).collect();
     match plan(inventory, &documents, &facts, bundle.manifest()) {
-        Ok(plan) if unreachable.is_empty() => Ok((documents, sessions, plan)),
+        Ok(plan) if unreachable.is_empty() => Ok((documents, sessions, plan, bundle)),
         Ok(_) => Err(unreachable),
         Err(findings) => Err(unreachable.into_iter().chain(findings).collect()),
     }

@@ -31,6 +31,19 @@ pub(super) fn dns_subdomain(text: &str) -> Result<(), &'static str> {
     }
 }
 
+/// Another server for releases: `kubernetes=https://mirror.lan`, `registry.k8s.io=https://mirror.lan/k8s`.
+pub(super) fn mirror(text: &str) -> Result<(), &'static str> {
+    const NAMES: [&str; 4] = ["kubernetes", "containerd", "runc", "cni"];
+    let (name, url) = text.split_once('=').ok_or("has to be NAME=URL, as in registry.k8s.io=https://mirror.lan")?;
+    if !NAMES.contains(&name) && !name.contains(['.', ':']) {
+        return Err("has to name kubernetes, containerd, runc, cni or a registry");
+    }
+    match url.starts_with("https://") || url.starts_with("http://") {
+        true => Ok(()),
+        false => Err("has to name a URL that begins with https:// or http://"),
+    }
+}
+
 /// Bytes a second: `800000`, `500K`, `10M`, `1G`, each K being 1024 times more.
 pub(super) fn bandwidth(text: &str) -> Result<u64, String> {
     const RULE: &str = "has to be bytes a second, 1K at least: `500K`, `10M` or `1G`";

@@ -67,12 +67,26 @@ pub struct Transfer {
     pub bandwidth: Option<u64>,
     /// How many blobs leave this machine at a time at most; default 16.
     pub uploads: usize,
+    /// Where blobs come from.
+    pub fetch: Fetch,
+    /// Where hosts that download take releases from instead of the official servers: `NAME=URL`.
+    pub mirrors: Vec<String>,
 }
 
 impl Default for Transfer {
     fn default() -> Self {
-        Self { relay: RelayUse::Auto, bandwidth: None, uploads: 16 }
+        Self { relay: RelayUse::Auto, bandwidth: None, uploads: 16, fetch: Fetch::Bundle, mirrors: Vec::new() }
     }
+}
+
+/// Where blobs come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fetch {
+    /// From a bundle on this machine.
+    Bundle,
+    /// Hosts download the official releases themselves.
+    OnHost,
 }
 
 /// Whether hosts hand blobs on to each other.

@@ -144,6 +144,15 @@ fn transfer_schema() -> Value {
                 "default": 16,
                 "description": "How many files leave your computer at a time",
             },
+            "fetch": {
+                "enum": words(&transfer::FETCH),
+                "default": "bundle",
+                "description": "Where files come from: a bundle on your computer, or each machine downloads its own",
+            },
+            "mirrors": nullable(json!({
+                "description": "Servers that machines download from instead of the official ones, `NAME=URL`",
+                "oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
+            })),
         },
     })
 }

@@ -12,5 +12,6 @@ mod minors;
 mod playbooks;
 mod privileges;
 mod program;
+mod releases;
 mod transfer;
 mod vagrant;

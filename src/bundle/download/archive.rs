@@ -1,12 +1,13 @@
 //! Files out of archives of releases, and archives of images in the OCI layout.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::super::digest::sha256;
-use super::registry::{Manifest, descriptor};
-use super::unwritable;
+use super::registry::descriptor;
+use super::{Image, unwritable};
 use crate::failure::{Failure, Kind, Result};
 
 /// No program is larger, in bytes.
@@ -42,22 +43,31 @@ pub(super) fn unpack(archive: &Path, folder: &Path, files: &[&str], url: &str) -
         .advise("check the version, and that the mirror is one of the official releases"))
 }
 
-/// Writes an image archive that `ctr images import` reads: the manifest and its blobs, under one reference.
+/// Writes an archive of images that `ctr images import` reads: manifests and their blobs, each once, under the references.
 ///
 /// # Errors
 /// Kind `Bundle` when a file cannot be read or written.
-pub(super) fn layout(target: &Path, reference: &str, manifest: &Manifest, blobs: &[(String, PathBuf)]) -> Result<()> {
+pub(super) fn layout(target: &Path, images: &[Image]) -> Result<()> {
     let failed = |error: io::Error| unwritable(target, &error);
     let file = File::create(target).map_err(failed)?;
     let mut archive = tar::Builder::new(BufWriter::with_capacity(1 << 20, file));
-    let index = serde_json::json!({"schemaVersion": 2, "manifests": [descriptor(manifest, reference)]}).to_string();
+    let manifests: Vec<_> = images.iter().map(|image| descriptor(&image.manifest, &image.reference)).collect();
+    let index = serde_json::json!({"schemaVersion": 2, "manifests": manifests}).to_string();
     append(&mut archive, "oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#).map_err(failed)?;
     append(&mut archive, "index.json", index.as_bytes()).map_err(failed)?;
-    append(&mut archive, &format!("blobs/sha256/{}", sha256(&manifest.text)), &manifest.text).map_err(failed)?;
-    for (sha256, path) in blobs {
-        let content = File::open(path).map_err(failed)?;
-        let size = content.metadata().map_err(failed)?.len();
-        append_sized(&mut archive, &format!("blobs/sha256/{sha256}"), size, content).map_err(failed)?;
+    let mut written = BTreeSet::new();
+    for image in images {
+        let digest = sha256(&image.manifest.text);
+        if written.insert(digest.clone()) {
+            append(&mut archive, &format!("blobs/sha256/{digest}"), &image.manifest.text).map_err(failed)?;
+        }
+        for (digest, path) in &image.blobs {
+            if written.insert(digest.clone()) {
+                let content = File::open(path).map_err(failed)?;
+                let size = content.metadata().map_err(failed)?.len();
+                append_sized(&mut archive, &format!("blobs/sha256/{digest}"), size, content).map_err(failed)?;
+            }
+        }
     }
     archive.into_inner().and_then(|mut writer| writer.flush()).map_err(failed)
 }

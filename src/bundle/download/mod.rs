@@ -19,7 +19,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 
 use self::cache::{Cache, Origin};
 pub use self::credentials::Credentials;
-use self::registry::{Reference, Registry};
+use self::registry::{Manifest, Reference, Registry};
 pub use self::releases::{CNI_PLUGINS, CONTAINERD, RUNC, Sources};
 use self::releases::{Form, Release};
 use super::digest::sha256;
@@ -41,6 +41,8 @@ pub struct Order {
     pub architecture: String,
     /// References of the images.
     pub images: Vec<String>,
+    /// Whether kubectl is wanted.
+    pub kubectl: bool,
     /// containerd's version.
     pub containerd: semver::Version,
     /// runc's version.
@@ -88,15 +90,48 @@ pub async fn download(
     let images = order.images.iter().map(|reference| {
         let (downloads, cache, tell) = (&downloads, &cache, &tell);
         async move {
-            let digest = image(downloads, cache, order, reference, folder).await?;
+            let image = image(downloads, cache, order, reference).await?;
             tell(reference);
-            Ok(Some((reference.clone(), digest)))
+            Ok(Some(image))
         }
     });
     let work = files.map(futures::future::Either::Left).chain(images.map(futures::future::Either::Right));
-    let digests: Vec<Option<(String, String)>> =
-        futures::stream::iter(work).buffer_unordered(SIDE_BY_SIDE).try_collect().await?;
-    Ok(digests.into_iter().flatten().collect())
+    let images: Vec<Option<Image>> = futures::stream::iter(work).buffer_unordered(SIDE_BY_SIDE).try_collect().await?;
+    let images: Vec<Image> = images.into_iter().flatten().collect();
+    let digests =
+        images.iter().map(|image| (image.reference.clone(), format!("sha256:{}", sha256(&image.manifest.text))));
+    let digests = digests.collect();
+    let folder = folder.join("images");
+    in_thread(move || lay_out(images, &folder)).await?;
+    Ok(digests)
+}
+
+/// Images that go into one archive: they are sent to the same hosts, and share layers.
+const TOGETHER: &[&str] = &["kube-apiserver", "kube-controller-manager", "kube-scheduler"];
+
+/// The archives of images: those of the control plane in one, the others one each.
+fn lay_out(images: Vec<Image>, folder: &Path) -> Result<()> {
+    let mut archives: BTreeMap<String, Vec<Image>> = BTreeMap::new();
+    for image in images {
+        let repository =
+            image.reference.rsplit_once(':').map_or(image.reference.as_str(), |(repository, _)| repository);
+        let name = repository.rsplit('/').next().unwrap_or(repository);
+        let archive = if TOGETHER.contains(&name) { "control-plane" } else { name };
+        archives.entry(archive.to_owned()).or_default().push(image);
+    }
+    archives.iter_mut().try_for_each(|(name, images)| {
+        // The same downloads make the same archive.
+        images.sort_by(|one, other| one.reference.cmp(&other.reference));
+        archive::layout(&folder.join(format!("{name}.tar")), images)
+    })
+}
+
+/// An image that was downloaded.
+struct Image {
+    reference: String,
+    manifest: Manifest,
+    /// Its blobs by their sha256, and where they are.
+    blobs: Vec<(String, PathBuf)>,
 }
 
 fn unwritable(path: &Path, error: &std::io::Error) -> Failure {
@@ -126,26 +161,21 @@ async fn release(downloads: &Downloads, cache: &Cache, release: &Release, folder
     .await
 }
 
-/// An image: manifest, configuration and layers by their digests, as an archive in the OCI layout.
-async fn image(downloads: &Downloads, cache: &Cache, order: &Order, reference: &str, folder: &Path) -> Result<String> {
+/// An image: manifest, configuration and layers by their digests.
+async fn image(downloads: &Downloads, cache: &Cache, order: &Order, reference: &str) -> Result<Image> {
     let parsed = Reference::parse(reference)?;
     let base = order.sources.registry(&parsed.registry);
     let credential = order.credentials.of(&parsed.registry, &base).await?;
     let registry = Registry::new(downloads, base, &parsed.repository, credential);
     let manifest = registry.manifest(&parsed.version, &order.architecture).await?;
     let origin = Origin::Registry(&registry);
-    let blobs = manifest.blobs()?;
-    let mut paths = Vec::new();
-    for blob in &blobs {
+    let mut blobs = Vec::new();
+    for blob in manifest.blobs()? {
         let url = registry.blob_url(&blob.sha256);
-        paths.push((blob.sha256.clone(), cache.file(&origin, &url, &blob.sha256, Some(blob.size)).await?));
+        let path = cache.file(&origin, &url, &blob.sha256, Some(blob.size)).await?;
+        blobs.push((blob.sha256, path));
     }
-    let digest = sha256(&manifest.text);
-    let name = parsed.repository.rsplit('/').next().unwrap_or_default().to_owned();
-    let target = folder.join("images").join(format!("{name}.tar"));
-    let reference = reference.to_owned();
-    in_thread(move || archive::layout(&target, &reference, &manifest, &paths)).await?;
-    Ok(format!("sha256:{digest}"))
+    Ok(Image { reference: reference.to_owned(), manifest, blobs })
 }
 
 async fn in_thread<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {

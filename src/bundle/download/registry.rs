@@ -101,10 +101,7 @@ struct Document {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
 struct Descriptor {
-    #[serde(default)]
-    media_type: Option<String>,
     digest: String,
     size: u64,
     #[serde(default)]

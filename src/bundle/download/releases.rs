@@ -154,7 +154,8 @@ pub(super) fn releases(order: &Order) -> Vec<Release> {
             form: Form::Archive { into: "cni", files: CNI_FILES },
         }
     };
-    vec![program("kubelet"), program("kubectl"), containerd, runc, plugins]
+    let kubectl = order.kubectl.then(|| program("kubectl"));
+    [program("kubelet"), containerd, runc, plugins].into_iter().chain(kubectl).collect()
 }
 
 /// The sha256 of `file` in a file of checksums: `HEX`, or lines of `HEX  NAME`.

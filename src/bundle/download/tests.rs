@@ -114,6 +114,7 @@ fn order(url: &str, cache: &Path) -> Order {
         kubernetes: semver::Version::new(1, 36, 3),
         architecture: "amd64".to_owned(),
         images: IMAGES.map(str::to_owned).to_vec(),
+        kubectl: true,
         containerd: CONTAINERD,
         runc: RUNC,
         cni_plugins: CNI_PLUGINS,
