@@ -181,8 +181,21 @@ fn receive_one<I: Read, O: Write>(
     store: &Store,
     options: &OnceCell<ImportOptions>,
 ) -> Result<Result<()>> {
-    machine.create_directory(store.folder(), 0o700)?;
-    let arriving = store.open(&incoming.stored_sha256, incoming.from)?;
+    check(&incoming.stored_sha256)?;
+    let opened = machine
+        .create_directory(store.folder(), 0o700)
+        .and_then(|()| store.open(&incoming.stored_sha256, incoming.from));
+    let arriving = match opened {
+        Ok(arriving) => arriving,
+        Err(failure) => {
+            if incoming.giver.is_none() {
+                // They must not be taken for the next announcement.
+                let bytes = incoming.stored_size.saturating_sub(incoming.from);
+                io::copy(&mut (&mut laptop.input).take(bytes), &mut io::sink()).map_err(broke)?;
+            }
+            return Ok(Err(failure));
+        }
+    };
     let mut stored = Stream::open(incoming, laptop, arriving).map_err(broke)?;
     let result = match incoming.purpose {
         Purpose::Stage => verify(incoming, &mut stored),

@@ -3,12 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
 use super::agent::Agent;
 use crate::agent::relay::{Giver, Identity, RelayOrder, server_name};
-use crate::failure::{Failure, Result};
+use crate::failure::Result;
 use crate::kubernetes::certificates::{Authority, KeyAlgorithm, PrivateKey, Subject, Usage};
 use crate::message::Request;
 
@@ -17,6 +18,9 @@ const FAN_OUT: usize = 2;
 
 /// A host that found so many others unreachable asks no more of them.
 const MAXIMUM_TROUBLE: usize = 2;
+
+/// Closing a port takes a round trip.
+const CLOSE: Duration = Duration::from_secs(3);
 
 /// Certificates are for one run, but clocks of hosts may be wrong: valid so much before and after now, in seconds.
 const VALID_SECONDS: u64 = 2 * 24 * 3600;
@@ -239,8 +243,8 @@ impl Relay {
         let was_open = self.is_open(agent.host());
         self.left(agent.host());
         if was_open {
-            // An agent that is gone has closed it already.
-            let _: Result<(), Failure> = agent.ask(Request::EndRelay).await;
+            // An agent that is gone has closed it already, and one that cannot be reached is not waited for.
+            let _ = tokio::time::timeout(CLOSE, agent.ask::<()>(Request::EndRelay)).await;
         }
     }
 }
