@@ -47,12 +47,12 @@ start_link() { # OPTIONS...
   until grep -q ready "$scratch/link"; do read -r -t 0.05 <> <(:) || true; done
 }
 
-# Bytes that went through the link.
+# Sets `left` to the bytes that went through the link.
 stop_link() {
   kill "$link"
   wait "$link" || true
   link=""
-  tail -n 1 "$scratch/link"
+  left=$(tail -n 1 "$scratch/link")
 }
 
 inventory() { # RELAY FIRST LAST [linked]
@@ -67,11 +67,12 @@ inventory() { # RELAY FIRST LAST [linked]
 
 # Nothing of a former run on the hosts but the program.
 forget() {
-  local name
+  local name pids=()
   for name in $(field '.hosts[].name'); do
     "$bed" host sh "$name" -- sh -c 'rm -rf /var/lib/clusterctl/incoming /root/payload' &
+    pids+=($!)
   done
-  wait
+  wait "${pids[@]}"
   sync
 }
 
@@ -90,16 +91,17 @@ push() { # prints seconds and peak memory in MiB
 }
 
 scp_all() { # [linked]: prints seconds
-  local at=0 address port from to
+  local at=0 address port from to pids=()
   from=$(date +%s.%N)
   for address in $(field '.hosts[].address'); do
     port=22
     [ -z "${1:-}" ] || { port=$((42200 + at)) && address=127.0.0.1; }
     scp -q -P "$port" -i "$(field .key)" -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR \
       -o Ciphers=aes128-gcm@openssh.com "$scratch/payload" "root@$address:/root/payload" &
+    pids+=($!)
     at=$((at + 1))
   done
-  wait $(jobs -p | grep -vx "${link:-0}")
+  wait "${pids[@]}"
   to=$(date +%s.%N)
   awk -v from="$from" -v to="$to" 'BEGIN {printf "%.2f\n", to - from}'
 }
@@ -135,18 +137,18 @@ if [[ $only == *" latency "* ]]; then
   scp=$(awk -v from="$from" -v to="$(date +%s.%N)" 'BEGIN {printf "%.2f", to - from}')
   compare "$latency ms, one host" "$ours" "$peak" "$scp"
   count=$one
-  stop_link >/dev/null
+  stop_link
 fi
 if [[ $only == *" relay "* ]]; then
   payload=$((mebibytes * 1048576))
   start_link --rate "$uplink"
   inventory auto 0 0 linked >"$scratch/inventory.yaml"
   forget && read -r one peak < <(push)
-  stop_link >/dev/null
+  stop_link
   start_link --rate "$uplink"
   inventory auto 0 $((count - 1)) linked >"$scratch/inventory.yaml"
   forget && read -r all peak < <(push)
-  left=$(stop_link)
+  stop_link
   awk -v one="$one" -v all="$all" -v left="$left" -v payload="$payload" -v uplink="$uplink" -v count="$count" -v peak="$peak" 'BEGIN {
     printf "\nuplink of %.0f Mbit/s: one host %.2f s, %d hosts %.2f s: %.2f times; left this machine: %.3f times the payload; peak memory %d MiB\n",
       uplink * 8 / 1e6, one, count, all, all / one, left / payload, peak }'
