@@ -60,6 +60,8 @@ pub struct Spreading {
     /// There is room on the uplink for other hosts than the first one, or they get their blobs from each other.
     pub others: Promise<Spread>,
     relay: Option<Relay>,
+    /// The others need something of the first one, so that they better wait for it on a line that both would share.
+    first_matters: bool,
     wish: RelayUse,
     lacking: Mutex<BTreeMap<String, u64>>,
 }
@@ -73,11 +75,13 @@ impl Spreading {
         let wish = if hosts < 2 { RelayUse::Off } else { transfer.relay };
         let relay = (wish != RelayUse::Off).then(|| Relay::new(first)).transpose()?;
         let others = Promise::new();
-        if wish == RelayUse::On {
-            others.keep(Ok(Spread::Relay));
+        match wish {
+            RelayUse::On => others.keep(Ok(Spread::Relay)),
+            RelayUse::Off if first.is_none() => others.keep(Ok(Spread::Direct)),
+            RelayUse::Off | RelayUse::Auto => {}
         }
         let uplink = Uplink::new(transfer.uploads, transfer.bandwidth);
-        Ok(Self { uplink, others, relay, wish, lacking: Mutex::default() })
+        Ok(Self { uplink, others, relay, first_matters: first.is_some(), wish, lacking: Mutex::default() })
     }
 
     /// A host lacks so many bytes.
@@ -103,9 +107,10 @@ impl Spreading {
         }
         match decide(rate(bytes, began.elapsed()), self.lacking_besides(host)) {
             // Beside the first part the others would only be in its way.
-            Some(Spread::Direct) if !all => {}
+            Some(Spread::Direct) if !all && self.first_matters => {}
             Some(Spread::Relay) if self.wish == RelayUse::Off => {}
             Some(spread) => self.others.keep(Ok(spread)),
+            None if !self.first_matters => self.others.keep(Ok(Spread::Direct)),
             None => {}
         }
     }
@@ -235,5 +240,23 @@ mod tests {
         assert!(!fast.others.is_kept());
         fast.measured("first", 13 << 30, true, long_ago);
         assert_eq!(fast.others.kept().unwrap().unwrap(), Spread::Direct);
+    }
+
+    #[test]
+    fn where_nobody_needs_the_first_one_nobody_waits_longer_than_it_takes_to_know() {
+        let alike = |relay| Spreading::new(&Transfer { relay, ..Transfer::default() }, 3, None).unwrap();
+        assert_eq!(alike(RelayUse::Off).others.kept().unwrap().unwrap(), Spread::Direct);
+        let long_ago = Instant::now().checked_sub(Duration::from_secs(10)).unwrap();
+        for (bytes, lacking, expected) in [
+            (13 << 30, 1 << 30, Spread::Direct),
+            (13 << 20, 1 << 20, Spread::Direct),
+            (13 << 20, 1 << 30, Spread::Relay),
+        ] {
+            let auto = alike(RelayUse::Auto);
+            auto.lacking.lock().unwrap().insert("w".to_owned(), lacking);
+            assert!(!auto.others.is_kept());
+            auto.measured("first", bytes, false, long_ago);
+            assert_eq!(auto.others.kept().unwrap().unwrap(), expected, "{bytes} {lacking}");
+        }
     }
 }

@@ -1,8 +1,10 @@
 //! Downloads under their sha256: there, or gone on with, or begun; never used before they are checked.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::super::digest::Hashing;
@@ -21,9 +23,11 @@ const PAUSE: Duration = Duration::from_millis(500);
 const MAXIMUM_BYTES: u64 = 4 << 30;
 
 /// The folder of downloads.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Cache {
     folder: PathBuf,
+    /// One download of a file at a time: images share layers.
+    turns: Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 /// Who is asked.
@@ -115,7 +119,7 @@ impl Tries {
 impl Cache {
     pub(super) fn open(folder: &Path) -> Result<Self> {
         fs::create_dir_all(folder).map_err(|error| unwritable(folder, &error))?;
-        Ok(Self { folder: folder.to_owned() })
+        Ok(Self { folder: folder.to_owned(), turns: Mutex::default() })
     }
 
     /// The file of this sha256, downloaded from `url` if it is not there; `size` is known of what registries have.
@@ -130,6 +134,11 @@ impl Cache {
         size: Option<u64>,
     ) -> Result<PathBuf> {
         let path = self.folder.join(sha256);
+        let turn = {
+            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(turns.entry(sha256.to_owned()).or_default())
+        };
+        let _turn = turn.lock().await;
         if hash(path.clone()).await?.as_deref() == Some(sha256) {
             return Ok(path);
         }

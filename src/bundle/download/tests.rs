@@ -82,15 +82,20 @@ fn image(behaviour: &mut Behaviour, reference: &str) {
     for architecture in ["arm64", "amd64"] {
         let config = format!("{{\"architecture\":\"{architecture}\",\"os\":\"linux\",\"of\":\"{repository}\"}}");
         let layer = format!("the layer of {repository} for {architecture}").repeat(1000);
+        // All images share it.
+        let base = "the base of all images".repeat(10_000);
         let descriptor = |kind: &str, text: &str| serde_json::json!({"mediaType": kind, "digest": format!("sha256:{}", sha256(text.as_bytes())), "size": text.len()});
         let manifest = serde_json::json!({
             "schemaVersion": 2,
             "mediaType": "application/vnd.oci.image.manifest.v1+json",
             "config": descriptor("application/vnd.oci.image.config.v1+json", &config),
-            "layers": [descriptor("application/vnd.oci.image.layer.v1.tar+gzip", &layer)],
+            "layers": [
+                descriptor("application/vnd.oci.image.layer.v1.tar+gzip", &base),
+                descriptor("application/vnd.oci.image.layer.v1.tar+gzip", &layer),
+            ],
         })
         .to_string();
-        for text in [&config, &layer] {
+        for text in [&config, &base, &layer] {
             let path = format!("/v2/mirror/{repository}/blobs/sha256:{}", sha256(text.as_bytes()));
             behaviour.files.insert(path, text.clone().into_bytes());
         }
@@ -247,9 +252,9 @@ fn changed(change: impl FnOnce(&mut Behaviour)) -> Behaviour {
 #[case(changed(|server| { server.files.remove(KUBELET); }), "cannot download")]
 #[case(changed(|server| { server.files.insert(format!("{KUBELET}.sha256"), b"<html>".to_vec()); }), "has no checksum")]
 #[case(changed(|server| {
-    let path = server.files.keys().find(|path| path.contains("/pause/blobs/")).unwrap().clone();
-    let size = server.files[&path].len();
-    server.files.insert(path, vec![b'x'; size]);
+    for (_, content) in server.files.iter_mut().filter(|(path, _)| path.contains("/pause/blobs/")) {
+        *content = vec![b'x'; content.len()];
+    }
 }), "not what its checksum says")]
 #[case(changed(|server| {
     let path = "/v2/mirror/pause/manifests/3.10.2".to_owned();
