@@ -10,7 +10,7 @@ BUNDLE := target/kubernetes-$(KUBERNETES).bundle
 NEWEST := 1.37.2
 BINARY := target/release/clusterctl
 
-.PHONY: demo demo-down test test-all test-unit test-hosts lint format bench bench-ssh hosts hosts-down binary bundle bundle-newest bed clean deny
+.PHONY: demo demo-down test test-all test-unit test-hosts test-faults lint format bench bench-ssh bench-converge hosts hosts-down binary bundle bundle-newest bed clean deny
 
 ## demo: test bed, bundle, `up` on three hosts; leaves the cluster up
 demo: binary bundle
@@ -34,6 +34,13 @@ test-unit: packages
 test-hosts: binary bundle
 	CLUSTERCTL=$(abspath $(BINARY)) CLUSTERCTL_BUNDLE=$(abspath $(BUNDLE)) \
 	  cargo test --locked --test integration -- --test-threads=$(or $(TEST_THREADS),2)
+
+## test-faults: the whole list of faults of a seed, on from where it was stopped; the table goes to tests/faults.md.
+## SEED=7, COUNT=20 cases at most, SECONDS=600 at most, ONLY=12 (a number) or ONLY=disk-full (words of a case)
+test-faults: binary bundle
+	CLUSTERCTL=$(abspath $(BINARY)) CLUSTERCTL_BUNDLE=$(abspath $(BUNDLE)) FAULTS_SEED=$(SEED) \
+	  FAULTS_COUNT=$(or $(COUNT),all) FAULTS_SECONDS=$(SECONDS) FAULTS_ONLY=$(ONLY) \
+	  cargo test --locked --test integration -- --nocapture faults_are_survived
 
 lint:
 	cargo fmt --check
@@ -83,6 +90,10 @@ bench: binary bundle
 ## bench-ssh: commands and bytes over SSH beside the usual tools
 bench-ssh: binary bed
 	@for part in exec bytes; do if [ -x benches/ssh-$$part.sh ]; then benches/ssh-$$part.sh $(BINARY) || exit 1; fi; done
+
+## bench-converge: what a second `up`, one more worker and latency cost
+bench-converge: binary bundle
+	@benches/converge.sh $(BINARY) $(BUNDLE)
 
 ## packages: what the unit tests call besides cargo
 packages:

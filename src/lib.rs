@@ -20,7 +20,7 @@
 //! bundle/               the blobs of one Kubernetes version in one file
 //! host/                 this machine: files (atomic), commands, units, the journal
 //! inventory/            model, load, validate
-//! cancel, event, fact, failure, message, secret, yaml   leaves
+//! cancel, change, event, fact, failure, mask, message, secret, yaml   leaves
 //! ```
 
 pub mod agent;
@@ -28,6 +28,7 @@ pub mod api;
 pub mod balancer;
 pub mod bundle;
 pub mod cancel;
+pub mod change;
 pub mod cli;
 pub mod cluster;
 pub mod event;
@@ -37,6 +38,7 @@ pub mod host;
 pub mod https;
 pub mod inventory;
 pub mod kubernetes;
+pub mod mask;
 pub mod message;
 pub mod node;
 pub mod playbook;

@@ -10,9 +10,12 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::change::Change;
 use crate::event::What;
 use crate::fact::Facts;
 use crate::failure::Failure;
+use crate::host::measure::Measure;
+use crate::host::reach::{Dial, Listen};
 use crate::secret::Secret;
 
 /// The line after which messages begin.
@@ -36,8 +39,16 @@ pub struct Envelope {
 pub enum Request {
     /// Observe everything: [`Facts`].
     Facts,
-    /// Take the host's lock for this run, or say who holds it: `()`.
-    Lock(Holder),
+    /// Take the host's lock for this run, or say who holds it: [`Locked`].
+    Lock(LockOrder),
+    /// A sign of life of the laptop, while it holds the lock: `()`.
+    Alive,
+    /// Keep a listing of the host beside the journal, before anything is altered; where that was done, or it is too late,
+    /// nothing happens: `bool`, whether it was kept.
+    Remember,
+    /// After [`Request::Restore`]: what is on the host that was not there before the first change, and what is missing:
+    /// `Option<Vec<String>>`, nothing where no listing was kept.
+    Residue,
     /// Which of these blobs the host lacks: `Vec<String>` of their sha256.
     Lacking {
         /// What is wanted on the host.
@@ -65,14 +76,30 @@ pub enum Request {
     Complete(InitOrder),
     /// Join this host: [`Joined`].
     Join(JoinOrder),
+    /// Bring a node to what the cluster's configuration says now: `u32`, the number of changes.
+    Refresh(RefreshOrder),
+    /// Say what these requests would alter, one after the other, and alter nothing: `Vec<Foreseen>`, one for each.
+    Rehearse(RehearseOrder),
     /// Put the balancer on this host that leads to all API servers: `u32`, the number of changes.
     Balancer(BalancerOrder),
     /// Set up the pod network on this host: `u32`, the number of changes.
     Network(NetworkOrder),
     /// Undo kubeadm's part: `u32`, the number of changes.
     Reset(ResetOrder),
+    /// On a control plane that stays: take the etcd member of a host that is lost out: `u32`, the number of changes.
+    RemoveLostMember(LostMember),
     /// Put back what the journal recorded and remove everything of ours: `u32`, the number of changes.
     Restore,
+    /// Measure what facts do not tell: [`Measured`](crate::host::measure::Measured).
+    Measure(Measure),
+    /// Listen on ports until the next such request or the end of the connection; no ports end it: `Vec<(Transport, u16)>`,
+    /// those that could be taken.
+    Listen(Listen),
+    /// Dial ports of other hosts: `Vec<Dialled>`, in their order.
+    Dial {
+        /// The ports.
+        targets: Vec<Dial>,
+    },
     /// Run a program and return what it printed: [`Ran`].
     Run(RunOrder),
     /// The text of a file of the cluster that the laptop may keep: the admin kubeconfig: [`Secret`].
@@ -90,6 +117,22 @@ pub struct Holder {
     pub since_seconds: u64,
     /// The cluster's name; it goes into the journal.
     pub cluster: String,
+}
+
+/// The lock of a host for a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockOrder {
+    /// Who takes it.
+    pub holder: Holder,
+    /// How long to wait for another run's end, in milliseconds.
+    pub patience_milliseconds: u64,
+}
+
+/// The lock is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Locked {
+    /// Another run ended only now: what was observed before may be different.
+    pub waited: bool,
 }
 
 /// A blob that should be on the host.
@@ -185,6 +228,33 @@ pub struct JoinOrder {
     pub configuration: Secret,
 }
 
+/// What a member, or a host that will become one, gets of the cluster's configuration.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RefreshOrder {
+    /// kubeadm documents: the JoinConfiguration of the host. What it says of discovery is not used.
+    pub node: Secret,
+    /// kubeadm documents: ClusterConfiguration and, if wanted, KubeletConfiguration.
+    pub cluster: Secret,
+}
+
+/// Requests that are only rehearsed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RehearseOrder {
+    /// The cluster's name.
+    pub cluster: String,
+    /// What would be asked, in order: of those that alter a host.
+    pub requests: Vec<Request>,
+}
+
+/// What a request would alter.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Foreseen {
+    /// Its changes, in order.
+    pub changes: Vec<Change>,
+    /// What is not known before it is done; sentences without a full stop.
+    pub unknown: Vec<String>,
+}
+
 /// The node a host became.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Joined {
@@ -251,6 +321,19 @@ pub struct ResetOrder {
     pub certificates: Option<String>,
     /// Keep what others put into /etc/kubernetes/tmp.
     pub keep_temporary: bool,
+    /// The kubeconfig to ask the cluster where its etcd is with; admin.conf of the host when absent.
+    pub kubeconfig: Option<String>,
+    /// The socket of the container runtime, `unix:///run/containerd/containerd.sock`; the usual one when absent.
+    pub cri_socket: Option<String>,
+}
+
+/// The etcd member of a host that cannot be reached any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LostMember {
+    /// The lost node's name.
+    pub node: String,
+    /// Its addresses, as far as they are known.
+    pub addresses: Vec<std::net::IpAddr>,
 }
 
 /// A program to run on the host, without a shell.

@@ -7,9 +7,13 @@
 mod fetch;
 mod lock;
 mod receive;
+mod rehearse;
 pub mod relay;
 mod store;
 mod stripe;
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
@@ -18,40 +22,63 @@ use serde_json::Value;
 use tokio::io::{
     AsyncBufRead, AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader,
 };
-use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard, OnceCell, mpsc};
+use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard, mpsc};
+use tokio::time::MissedTickBehavior;
 
 pub use self::fetch::FetchOrder;
-pub use self::lock::Lock;
+use self::lock::Pulse;
+pub use self::lock::{Lock, PATIENCE, SIGN_OF_LIFE};
 pub use self::receive::{Incoming, Instead, Purpose, Report, receive};
 use self::relay::Giving;
 pub use self::store::Store;
 pub use self::stripe::{FRAME_HEAD_BYTES, Stripes, frame, join};
-use crate::event::Events;
+use crate::event::{Events, What};
 use crate::fact::Facts;
 use crate::failure::{Failure, Kind, Result};
 use crate::host::journal::Journal;
+use crate::host::listing::{self, Listing};
 use crate::host::machine::Machine;
+use crate::host::reach::Listeners;
 use crate::host::{Command, Host};
-use crate::message::{Envelope, MAXIMUM_LINE_BYTES, Ran, Reply, Request, RunOrder};
+use crate::message::{Envelope, Locked, MAXIMUM_LINE_BYTES, Ran, Reply, Request, RunOrder};
 use crate::secret::Secret;
 use crate::{balancer, host, node, playbook};
 
 /// Everything the agent keeps on a host lies below this directory.
 pub const DIRECTORY: &str = "/var/lib/clusterctl";
 
+/// How a sign of life begins: a request without a number, to which nobody waits for an answer.
+const SIGN_OF_LIFE_LINE: &[u8] = b"{\"id\":0,";
+
+/// How often it is looked whether the laptop is still there.
+const TICK: Duration = Duration::from_secs(1);
+
+/// So many looks without a word end an agent that holds the lock: its laptop lost power or network, and TCP says nothing
+/// of that for hours. The laptop speaks every [`lock::SIGN_OF_LIFE`].
+const SILENT_TICKS: u32 = 45;
+
+/// How long processes of a cluster that has gone may take to end.
+const RESIDUE_LIMIT: Duration = Duration::from_secs(5);
+
 /// One agent: the machine it works on and what it holds for its run.
 struct Agent {
     machine: Machine,
-    facts: OnceCell<Facts>,
+    facts: Mutex<Option<Arc<Facts>>>,
     lock: Mutex<Option<Held>>,
+    pulse: Pulse,
     journal: Mutex<Option<Journal>>,
+    /// Handing blobs on to other hosts.
     giving: Mutex<Option<Giving>>,
+    /// Listening for other hosts that try whether they reach this one.
+    listeners: Mutex<Listeners>,
+    /// The listing of before, kept in mind when the host's copy goes with everything else.
+    before: Mutex<Option<Listing>>,
     events: Events,
 }
 
 /// The host's lock and what for.
 struct Held {
-    _lock: lock::Lock,
+    _lock: Lock,
     cluster: String,
 }
 
@@ -74,18 +101,34 @@ pub async fn serve(
     });
     let agent = Agent {
         machine: Machine,
-        facts: OnceCell::new(),
+        facts: Mutex::new(None),
         lock: Mutex::new(None),
+        pulse: Pulse::default(),
         journal: Mutex::new(None),
         giving: Mutex::new(None),
+        listeners: Mutex::default(),
+        before: Mutex::new(None),
         events,
     };
     let _ = replies.send(Reply::Ready);
-    let mut lines = read_ahead(input);
+    let pulse = agent.pulse.clone();
+    let mut lines = read_ahead(input, pulse.clone());
     // Requests are worked on side by side in this one task; commands and API calls are what they wait for.
     let mut work = FuturesUnordered::new();
+    let mut ticks = tokio::time::interval(TICK);
+    // Counted, not measured: a host that stood still must first see what arrived meanwhile.
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut silent, mut heard_before) = (0, 0);
     let ended = loop {
         tokio::select! {
+            _ = ticks.tick() => {
+                let heard = pulse.heard();
+                silent = if heard == heard_before { silent + 1 } else { 0 };
+                heard_before = heard;
+                if silent > SILENT_TICKS && agent.is_locked() {
+                    break Err(Failure::new(Kind::Connection, "the laptop shows no sign of life").may_pass());
+                }
+            }
             line = lines.recv() => match line {
                 Some(Ok(line)) => match serde_json::from_slice::<Envelope>(&line) {
                     Ok(envelope) => work.push(agent.numbered(envelope)),
@@ -111,12 +154,17 @@ pub async fn serve(
 }
 
 /// Reads lines in a task of its own: a line that is half read must not be lost when an answer is ready.
-fn read_ahead(input: impl AsyncRead + Unpin + Send + 'static) -> mpsc::Receiver<Result<Vec<u8>>> {
+/// A sign of life counts here, however long the work before it takes.
+fn read_ahead(input: impl AsyncRead + Unpin + Send + 'static, pulse: Pulse) -> mpsc::Receiver<Result<Vec<u8>>> {
     let (sender, receiver) = mpsc::channel(4);
     tokio::spawn(async move {
         let mut input = BufReader::new(input);
         while let Some(line) = read_line(&mut input).await.transpose() {
             let broken = line.is_err();
+            pulse.beat();
+            if line.as_ref().is_ok_and(|line| line.starts_with(SIGN_OF_LIFE_LINE)) {
+                continue;
+            }
             if sender.send(line).await.is_err() || broken {
                 return;
             }
@@ -164,6 +212,11 @@ impl Agent {
         Reply::Answer { id: envelope.id, result: self.answer(envelope.request).await }
     }
 
+    /// Whether the lock is held; not while it is being taken.
+    fn is_locked(&self) -> bool {
+        self.lock.try_lock().is_ok_and(|held| held.is_some())
+    }
+
     /// A run that only looked, or was refused before it changed anything, leaves the host as it was: without a journal
     /// there is nothing to put back, and the program is not kept either. Not while another run is at work: what it
     /// received lies there, too, before it writes its journal.
@@ -180,6 +233,19 @@ impl Agent {
         if matches!(changed, Ok(None)) && (self.lock.lock().await.is_some() || lock::Lock::is_free()) {
             let _ = self.machine.remove_tree(std::path::Path::new(DIRECTORY));
         }
+    }
+
+    /// The listing of before the first change. Beside a journal it would be one of something half-made.
+    async fn remember(&self) -> Result<bool> {
+        if self.machine.entry(std::path::Path::new(host::journal::JOURNAL))?.is_some() {
+            return Ok(false);
+        }
+        // In a thread of its own: the host is looked through while other requests are worked on.
+        let runtime = tokio::runtime::Handle::current();
+        let looking = tokio::task::spawn_blocking(move || runtime.block_on(listing::take(&Machine)));
+        let before = looking.await.map_err(|_| Failure::new(Kind::Internal, "listing the host ended early"))?;
+        before.keep(&self.machine)?;
+        Ok(true)
     }
 
     /// The journal, opened when it is first needed: `down` must get by with one that is damaged.
@@ -200,12 +266,32 @@ impl Agent {
                 facts.kubernetes.serves = node::serves(&self.machine, &facts).await;
                 document(&facts)
             }
-            Request::Lock(holder) => {
+            Request::Lock(order) => {
+                let patience = Duration::from_millis(order.patience_milliseconds);
                 let mut held = self.lock.lock().await;
+                let mut waited = false;
                 if held.is_none() {
-                    *held = Some(Held { _lock: lock::Lock::take(&holder).await?, cluster: holder.cluster });
+                    let tell = |busy: &Failure| {
+                        self.events.send(What::Said { sentence: format!("waiting: {}", busy.sentence) });
+                    };
+                    let taken = Lock::take_alive(&order.holder, patience, &self.pulse, &tell).await?;
+                    waited = taken.waited;
+                    *held = Some(Held { _lock: taken.lock, cluster: order.holder.cluster });
                 }
-                document(&())
+                if waited {
+                    self.facts.lock().await.take();
+                }
+                document(&Locked { waited })
+            }
+            // Heard by whoever read it; an answer is what another sender may want.
+            Request::Alive => document(&()),
+            Request::Remember => document(&self.remember().await?),
+            Request::Residue => {
+                let before = self.before.lock().await.take();
+                document(&match before {
+                    Some(before) => Some(listing::residue(&self.machine, &before, RESIDUE_LIMIT).await),
+                    None => None,
+                })
             }
             Request::Lacking { blobs } => document(&host::blobs::lacking(&self.machine, &blobs).await?),
             Request::Fetch(order) => {
@@ -226,22 +312,26 @@ impl Agent {
             Request::Play(order) => {
                 let facts = self.facts().await?;
                 let journal = self.journal().await?;
-                document(&playbook::run(&self.machine, facts, &order, &journal, &self.events).await?)
+                document(&playbook::run(&self.machine, &facts, &order, &journal, &self.events).await?)
             }
             Request::Begin(order) => {
-                document(&node::begin(&self.machine, self.facts().await?, &order, &self.events).await?)
+                document(&node::begin(&self.machine, &*self.facts().await?, &order, &self.events).await?)
             }
             Request::Complete(order) => {
-                document(&node::complete(&self.machine, self.facts().await?, &order, &self.events).await?)
+                document(&node::complete(&self.machine, &*self.facts().await?, &order, &self.events).await?)
             }
             Request::Init(order) => {
-                document(&node::init(&self.machine, self.facts().await?, &order, &self.events).await?)
+                document(&node::init(&self.machine, &*self.facts().await?, &order, &self.events).await?)
             }
             Request::Join(order) => {
-                document(&node::join(&self.machine, self.facts().await?, &order, &self.events).await?)
+                document(&node::join(&self.machine, &*self.facts().await?, &order, &self.events).await?)
             }
+            Request::Refresh(order) => {
+                document(&node::refresh(&self.machine, &*self.facts().await?, &order, &self.events).await?)
+            }
+            Request::Rehearse(order) => document(&self.rehearse(&order).await?),
             Request::Network(order) => {
-                document(&node::network(&self.machine, self.facts().await?, &order, &self.events).await?)
+                document(&node::network(&self.machine, &*self.facts().await?, &order, &self.events).await?)
             }
             Request::Balancer(order) => {
                 let program = std::env::current_exe().map_err(|error| {
@@ -251,20 +341,40 @@ impl Agent {
                 document(&balancer::install(&self.machine, &journal, &order, &program, &self.events).await?)
             }
             Request::Reset(order) => document(&node::reset(&self.machine, &order, &self.events).await?),
+            Request::RemoveLostMember(lost) => {
+                document(&node::remove_lost_member(&self.machine, &lost, &self.events).await?)
+            }
             Request::Restore => {
                 self.journal.lock().await.take();
+                if let Some(before) = Listing::kept(&self.machine).unwrap_or_default() {
+                    *self.before.lock().await = Some(before);
+                }
                 let changes = host::journal::restore(&self.machine, &self.events).await?;
                 self.machine.remove_tree(std::path::Path::new(DIRECTORY))?;
                 document(&changes)
             }
+            Request::Measure(order) => document(&host::measure::measure(&self.machine, &order).await?),
+            Request::Listen(order) => {
+                let mut listeners = self.listeners.lock().await;
+                // Those of before are gone first: the same ports may be wanted again.
+                *listeners = Listeners::default();
+                let (new, taken) = host::reach::listen(&order).await;
+                *listeners = new;
+                document(&taken)
+            }
+            Request::Dial { targets } => document(&host::reach::dial(&targets).await),
             Request::Run(order) => document(&self.run(order).await?),
             Request::AdminKubeconfig => document(&self.admin_kubeconfig()?),
         }
     }
 
     /// What was observed first; steps that alter the host do not depend on facts they alter.
-    async fn facts(&self) -> Result<&Facts> {
-        self.facts.get_or_try_init(|| self.observe()).await
+    async fn facts(&self) -> Result<Arc<Facts>> {
+        let mut known = self.facts.lock().await;
+        match &*known {
+            Some(facts) => Ok(Arc::clone(facts)),
+            None => Ok(Arc::clone(known.insert(Arc::new(self.observe().await?)))),
+        }
     }
 
     async fn observe(&self) -> Result<Facts> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::AsyncReadExt as _;
 use rustls::CertificateError;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::access::{self, Access};
 use super::problem::Problem;
@@ -28,6 +28,7 @@ pub struct Client {
     server: String,
     request_limit: Duration,
     answer_limit: u64,
+    dry: bool,
 }
 
 /// Where requests go.
@@ -88,13 +89,15 @@ impl Client {
             server: "the rehearsed API server".to_owned(),
             request_limit: REQUEST_LIMIT,
             answer_limit: MAXIMUM_ANSWER_BYTES,
+            dry: false,
         }
     }
 
     /// A client around one of kube's, for tests.
     pub(super) fn around(inner: kube::Client, server: &str) -> Self {
         let inner = Inner::Real(inner);
-        Self { inner, server: server.to_owned(), request_limit: REQUEST_LIMIT, answer_limit: MAXIMUM_ANSWER_BYTES }
+        let (request_limit, answer_limit) = (REQUEST_LIMIT, MAXIMUM_ANSWER_BYTES);
+        Self { inner, server: server.to_owned(), request_limit, answer_limit, dry: false }
     }
 
     /// The same client with another limit for the size of an answer, in bytes.
@@ -106,6 +109,12 @@ impl Client {
     /// The same client with another time limit for one request.
     pub fn hurried(mut self, request_limit: Duration) -> Self {
         self.request_limit = request_limit;
+        self
+    }
+
+    /// The same client for a dry run: the server judges and answers what would be, and stores nothing.
+    pub fn dry(mut self) -> Self {
+        self.dry = true;
         self
     }
 
@@ -124,11 +133,15 @@ impl Client {
         let inner = match &self.inner {
             Inner::Real(inner) => inner,
             Inner::Rehearsed(rehearsal) => {
-                let answer = rehearsal.answer(method.as_str(), path, body.map(|(_, value)| value))?;
+                let body = body.map(|(_, value)| value);
+                rehearsal.look(&method, path, body).await?;
+                let answer = rehearsal.answer(method.as_str(), path, body)?;
                 return Ok(answer.to_string());
             }
         };
-        let mut request = http::Request::builder().method(method).uri(path).header("accept", "application/json");
+        let alters = method != http::Method::GET;
+        let dry = if self.dry && alters { dry_run(path) } else { path.to_owned() };
+        let mut request = http::Request::builder().method(method).uri(dry).header("accept", "application/json");
         let content = match body {
             Some((content_type, value)) => {
                 request = request.header("content-type", content_type);
@@ -206,6 +219,34 @@ impl Client {
         }
     }
 
+    /// All pods that are bound to a node, in every namespace.
+    pub async fn pods_on(&self, node: &str) -> Result<Vec<Value>, Problem> {
+        let encoded: String = node.bytes().map(percent_encoded).collect();
+        let path = format!("/api/v1/pods?fieldSelector=spec.nodeName%3D{encoded}");
+        let mut answer = self.json(http::Method::GET, &path, None).await?;
+        match answer.get_mut("items").map(Value::take) {
+            Some(Value::Array(mut items)) => {
+                items.retain(|pod| pod["spec"]["nodeName"] == node);
+                Ok(items)
+            }
+            Some(Value::Null) => Ok(Vec::new()),
+            _ => Err(Problem::Unreadable(format!("the list of pods on {node} has no items"))),
+        }
+    }
+
+    /// Asks that a pod leaves its node, as far as its disruption budget allows: 429 when it does not. `uid` keeps a pod of
+    /// the same name that came after it from being meant.
+    pub async fn evict(&self, namespace: &str, name: &str, uid: &str) -> Result<(), Problem> {
+        let path = format!("{}/eviction", Resource::named("Pod", Some(namespace), name)?.item());
+        let eviction = json!({
+            "apiVersion": "policy/v1",
+            "kind": "Eviction",
+            "metadata": { "name": name, "namespace": namespace },
+            "deleteOptions": { "preconditions": { "uid": uid } },
+        });
+        self.json(http::Method::POST, &path, Some(("application/json", &eviction))).await.map(drop)
+    }
+
     /// Makes an object; it carries apiVersion, kind and its names itself.
     pub async fn create(&self, object: &Value) -> Result<Value, Problem> {
         let path = Resource::of(object)?.collection();
@@ -233,6 +274,12 @@ impl Client {
             Err(problem) => Err(problem),
         }
     }
+}
+
+/// A path that asks for what would be done.
+fn dry_run(path: &str) -> String {
+    let separator = if path.contains('?') { '&' } else { '?' };
+    format!("{path}{separator}dryRun=All")
 }
 
 /// Why a server's certificate was not accepted, if that is what went wrong.
@@ -293,7 +340,13 @@ fn percent_encoded(byte: u8) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::telling;
+    use super::{dry_run, telling};
+
+    #[test]
+    fn a_dry_run_is_asked_for_in_the_path() {
+        assert_eq!(dry_run("/api/v1/nodes/n"), "/api/v1/nodes/n?dryRun=All");
+        assert_eq!(dry_run("/api/v1/nodes?limit=1"), "/api/v1/nodes?limit=1&dryRun=All");
+    }
 
     #[test]
     fn of_a_health_list_only_what_fails_is_told() {

@@ -123,6 +123,15 @@ impl FakeApi {
             return refusal(code, &reason);
         }
         match method {
+            // A pod leaves at once, unless its test says that a budget holds it.
+            "POST" if path.ends_with("/eviction") => {
+                let pod = path.trim_end_matches("/eviction");
+                match state.objects.get(pod).map(|pod| pod["metadata"]["annotations"]["budget"] == "exhausted") {
+                    None => refusal(404, "NotFound"),
+                    Some(true) => refusal(429, "TooManyRequests"),
+                    Some(false) => (201, state.objects.remove(pod).unwrap_or_default()),
+                }
+            }
             "POST" => {
                 let mut body = body;
                 if body["metadata"]["uid"].is_null() {
@@ -148,7 +157,11 @@ impl FakeApi {
                 Some(object) => (200, object.clone()),
                 None if is_collection(path) => {
                     let below = format!("{path}/");
-                    let items = state.objects.iter().filter(|(key, _)| key.starts_with(&below));
+                    // Of a kind that lives in namespaces, those of all of them.
+                    let (group, plural) = path.rsplit_once('/').unwrap_or(("", path));
+                    let (namespaces, kind) = (format!("{group}/namespaces/"), format!("/{plural}/"));
+                    let everywhere = |key: &str| key.starts_with(&namespaces) && key.contains(&kind);
+                    let items = state.objects.iter().filter(|(key, _)| key.starts_with(&below) || everywhere(key));
                     (200, json!({ "items": items.map(|(_, value)| value).collect::<Vec<_>>() }))
                 }
                 None => refusal(404, "NotFound"),

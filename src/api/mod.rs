@@ -5,6 +5,7 @@
 
 mod access;
 mod client;
+mod drain;
 mod nodes;
 mod pods;
 mod probe;
@@ -19,9 +20,10 @@ pub(crate) mod fake;
 
 pub use self::access::{Access, Identity, Trust};
 pub use self::client::Client;
+pub use self::drain::drain;
 pub use self::nodes::{NodeStatus, delete_node, label_node, nodes};
 pub use self::pods::{PodStatus, pods};
 pub use self::probe::Probes;
 pub use self::problem::Problem;
-pub use self::rehearsal::Rehearsal;
+pub use self::rehearsal::{Rehearsal, Written};
 pub use self::write::{Outcome, create_or_update, create_or_update_all};

@@ -18,7 +18,9 @@ const KINDS: &[(&str, &str, &str, bool)] = &[
     ("Role", "/apis/rbac.authorization.k8s.io/v1", "roles", true),
     ("RoleBinding", "/apis/rbac.authorization.k8s.io/v1", "rolebindings", true),
     ("ClusterRole", "/apis/rbac.authorization.k8s.io/v1", "clusterroles", false),
+    ("PriorityClass", "/apis/scheduling.k8s.io/v1", "priorityclasses", false),
     ("ClusterRoleBinding", "/apis/rbac.authorization.k8s.io/v1", "clusterrolebindings", false),
+    ("Lease", "/apis/coordination.k8s.io/v1", "leases", true),
     ("CertificateSigningRequest", "/apis/certificates.k8s.io/v1", "certificatesigningrequests", false),
 ];
 

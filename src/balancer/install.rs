@@ -64,14 +64,15 @@ async fn set_up(host: &dyn Host, journal: &Journal, order: &BalancerOrder, progr
         restart = true;
     }
     let state = systemd::state(host, UNIT).await?;
-    if !state.loaded || state.needs_reload || restart {
-        systemd::daemon_reload(host).await?;
-    }
     // Not there before us, whatever a run that was broken off has made of it.
     journal.record(host, Entry::Unit { name: UNIT.to_owned(), enabled: false, active: false })?;
     if !state.enabled {
         systemd::enable(host, UNIT).await?;
         changes.push(format!("unit {UNIT} enabled"));
+    }
+    // Afterwards: while something was enabled that systemd has not read, it says so of every unit.
+    if !state.loaded || state.needs_reload || restart || !state.enabled {
+        systemd::daemon_reload(host).await?;
     }
     if !state.active || restart {
         systemd::restart(host, UNIT).await?;

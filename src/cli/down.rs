@@ -2,12 +2,15 @@
 
 use std::process::ExitCode;
 
+use super::login::Patience;
 use super::up::Login;
 use super::{Context, login};
 use crate::cluster;
 use crate::event::Events;
 use crate::failure::{Failure, Kind, Result};
+use crate::kubernetes::configuration::Duration;
 use crate::ui::Summary;
+use crate::ui::text::count;
 
 /// Arguments of `down`.
 #[derive(Debug, Clone, clap::Args)]
@@ -18,9 +21,28 @@ pub struct Arguments {
     /// Take only this host out, of a cluster that goes on; may be given several times
     #[arg(long = "host", value_name = "NAME")]
     pub hosts: Vec<String>,
+    /// With --host: how long pods may take to leave the host, as far as their disruption budgets let them
+    #[arg(long, value_name = "DURATION", value_parser = str::parse::<Duration>, default_value = "5m0s", requires = "hosts")]
+    pub drain_limit: Duration,
+    /// With --host: let the host's pods end with it, instead of having them leave first
+    #[arg(long, conflicts_with = "drain_limit", requires = "hosts")]
+    pub no_drain: bool,
+    /// Leave etcd's data in /var/lib/etcd
+    #[arg(long, conflicts_with = "hosts")]
+    pub keep_data: bool,
+    /// What to do while another run holds the hosts.
+    #[command(flatten)]
+    pub patience: Patience,
     /// How to log in to the hosts.
     #[command(flatten)]
     pub login: Login,
+}
+
+impl Arguments {
+    /// How long pods may take to leave; `None` when they need not.
+    fn drain(&self) -> Option<std::time::Duration> {
+        (!self.no_drain).then_some(self.drain_limit.0)
+    }
 }
 
 /// Asks whether the cluster shall really go; returns if so.
@@ -52,10 +74,11 @@ pub async fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode> {
     confirm(arguments, context, &inventory.cluster.name, inventory.hosts.len()).await?;
     let (events, happened) = Events::channel();
     let display = context.screen.start(happened);
-    let settings = login::settings(context, &arguments.login, &events);
+    let mut settings = login::settings(context, &arguments.login, &events);
+    settings.patience = arguments.patience.duration();
     let result = match arguments.hosts.as_slice() {
-        [] => cluster::down(&inventory, &settings).await,
-        some => cluster::remove(&inventory, some, &settings).await,
+        [] => cluster::down(&inventory, arguments.keep_data, &settings).await,
+        some => cluster::remove(&inventory, some, arguments.drain(), &settings).await,
     };
     drop((events, settings));
     let run = display.finish().await;
@@ -64,6 +87,12 @@ pub async fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode> {
     let name = &inventory.cluster.name;
     let some = arguments.hosts.join(", ");
     summary.headline = match (down.failures.is_empty(), some.is_empty()) {
+        (true, true) if down.residue > 0 => {
+            format!(
+                "Cluster {name} is gone; different from before on its hosts: {}",
+                count(down.residue as u64, "thing")
+            )
+        }
         (true, true) => format!("Cluster {name} is gone: its hosts are as they were"),
         (false, true) => format!("Cluster {name} is not gone everywhere"),
         (true, false) => format!("Cluster {name} goes on without {some}"),

@@ -5,7 +5,10 @@ use std::process::ExitCode;
 use clap::Subcommand;
 use serde_json::json;
 
-use super::Context;
+use super::up::Login;
+use super::{Context, login};
+use crate::cluster;
+use crate::event::Events;
 use crate::failure::{Failure, Kind, Result};
 use crate::inventory::{self, Inventory, Loaded, Role};
 use crate::ui::text::count;
@@ -20,7 +23,7 @@ pub struct Arguments {
 }
 
 /// What can be done with inventories.
-#[derive(Debug, Clone, Copy, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub enum InventoryVerb {
     /// Print an inventory with every key and what it means
     Example,
@@ -28,11 +31,24 @@ pub enum InventoryVerb {
     Schema,
     /// Say everything that is wrong with an inventory, or what it comes to
     Check,
+    /// Print the inventory of a cluster that is there, also of one that kubeadm made
+    FromCluster(FromCluster),
+}
+
+/// Arguments of `from-cluster`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct FromCluster {
+    /// A control plane of the cluster, as SSH reaches it
+    #[arg(value_name = "[USER@]HOST[:PORT]")]
+    pub host: String,
+    /// How to log in to it.
+    #[command(flatten)]
+    pub login: Login,
 }
 
 /// Does what was asked with an inventory.
-pub fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode> {
-    match arguments.verb {
+pub async fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode> {
+    match &arguments.verb {
         InventoryVerb::Example => context.screen.print(inventory::EXAMPLE)?,
         InventoryVerb::Schema => {
             let schema = serde_json::to_string_pretty(&inventory::schema())
@@ -52,8 +68,28 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode> {
             };
             context.screen.print(&text)?;
         }
+        InventoryVerb::FromCluster(arguments) => from_cluster(arguments, context).await?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn from_cluster(arguments: &FromCluster, context: &Context) -> Result<()> {
+    let (user, address) = match arguments.host.rsplit_once('@') {
+        Some((user, address)) => (Some(user.to_owned()), address),
+        None => (None, arguments.host.as_str()),
+    };
+    // The inventory of this one host, by the same rules as any other.
+    let mut document = json!({ "hosts": { "control-plane": { "address": address, "role": "control-plane" } } });
+    if let Some(user) = &user {
+        document["ssh"] = json!({ "user": user });
+    }
+    let inventory = inventory::of_text(&crate::yaml::to_text(&document), &arguments.host)?;
+    let inventory = login::settle(context, &arguments.login, inventory).await?;
+    let port = Some(inventory.hosts[0].ssh.port).filter(|port| *port != 22);
+    let settings = login::settings(context, &arguments.login, &Events::nowhere());
+    let (text, warnings) = cluster::from_cluster(&inventory, user, port, &settings).await?;
+    warnings.iter().for_each(|warning| context.screen.warn(warning));
+    context.screen.print(&text)
 }
 
 fn role(role: Role) -> &'static str {

@@ -7,13 +7,34 @@ use std::sync::Arc;
 
 use super::Context;
 use super::up::Login;
+use crate::agent;
 use crate::cluster;
 use crate::event::Events;
 use crate::failure::Result;
 use crate::inventory::{self, Become, HostKeys, Inventory, SecretSource};
+use crate::kubernetes::configuration::Duration;
 use crate::secret::Secret;
 use crate::ssh;
 use crate::ui::Prompts;
+
+/// What to do while another run holds the hosts.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Patience {
+    /// How long to wait for the end of another run on these hosts, like 90s, 10m or 1h
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub wait_lock: Option<std::time::Duration>,
+}
+
+impl Patience {
+    /// How long to wait: as typed, else a moment.
+    pub fn duration(&self) -> std::time::Duration {
+        self.wait_lock.unwrap_or(agent::PATIENCE)
+    }
+}
+
+fn duration(typed: &str) -> std::result::Result<std::time::Duration, String> {
+    typed.parse::<Duration>().map(|duration| duration.0)
+}
 
 impl ssh::Prompt for Prompts {
     fn passphrase(&self, file: &Path) -> Option<Secret> {
@@ -31,7 +52,11 @@ impl ssh::Prompt for Prompts {
 
 /// Loads the inventory, lays the options over it and finds out every password it names.
 pub async fn inventory(context: &Context, login: &Login) -> Result<Inventory> {
-    let mut inventory = load(context)?;
+    settle(context, login, load(context)?).await
+}
+
+/// Lays the options over an inventory and finds out every password it names.
+pub async fn settle(context: &Context, login: &Login, mut inventory: Inventory) -> Result<Inventory> {
     let configuration = ssh::Configuration::of_this_machine()?;
     let mut said = BTreeSet::new();
     for host in &mut inventory.hosts {
@@ -77,6 +102,7 @@ pub fn settings(context: &Context, login: &Login, events: &Events) -> cluster::S
     cluster::Settings {
         parallel: usize::from(login.parallel),
         prompts: Arc::new(context.prompts.clone()),
+        patience: agent::PATIENCE,
         cancel: context.cancel.clone(),
         events: events.clone(),
     }

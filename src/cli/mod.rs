@@ -16,6 +16,7 @@ use crate::ui::{Color, Output, Prompts, Screen, Settings};
 pub mod agent;
 pub mod balancer;
 pub mod bundle;
+pub mod check;
 pub mod completion;
 pub mod down;
 pub mod hosts;
@@ -23,6 +24,8 @@ pub mod inventory;
 pub mod kubectl;
 mod login;
 pub mod node;
+pub mod plan;
+pub mod report;
 pub mod run;
 pub mod status;
 mod supervise;
@@ -74,6 +77,9 @@ pub struct Global {
     /// Say every change
     #[arg(short, long, global = true)]
     pub verbose: bool,
+    /// Add everything that happens to a file, as JSON lines, whatever the screen shows
+    #[arg(long, global = true, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    pub log: Option<PathBuf>,
 }
 
 /// The verbs.
@@ -81,10 +87,16 @@ pub struct Global {
 pub enum Verb {
     /// Make the cluster, finish it, or find that nothing is to do
     Up(up::Arguments),
+    /// Say what `up` would do, on every host, and do nothing
+    Plan(plan::Arguments),
+    /// Say whether the machines fit: all conditions on all of them, before anything is changed
+    Check(check::Arguments),
     /// Take the cluster away and give the machines back as they were
     Down(down::Arguments),
     /// Show hosts and nodes side by side
     Status(status::Arguments),
+    /// Gather everything for a bug report into one archive, without secrets
+    Report(report::Arguments),
     /// Run kubectl on a control plane, through the connection
     Kubectl(kubectl::Arguments),
     /// Run a playbook of your own on the hosts
@@ -126,8 +138,11 @@ pub struct Context {
 async fn dispatch(verb: Verb, context: &Context) -> Result<ExitCode> {
     match verb {
         Verb::Up(arguments) => up::run(&arguments, context).await,
+        Verb::Plan(arguments) => plan::run(&arguments, context).await,
+        Verb::Check(arguments) => check::run(&arguments, context).await,
         Verb::Down(arguments) => down::run(&arguments, context).await,
         Verb::Status(arguments) => status::run(&arguments, context).await,
+        Verb::Report(arguments) => report::run(&arguments, context).await,
         Verb::Kubectl(arguments) => kubectl::run(&arguments, context).await,
         Verb::Run(arguments) => run::run(&arguments, context).await,
         Verb::Hosts(arguments) => hosts::run(&arguments, context).await,
@@ -135,7 +150,7 @@ async fn dispatch(verb: Verb, context: &Context) -> Result<ExitCode> {
         Verb::Node(arguments) => node::run(&arguments, context).await,
         Verb::Agent(arguments) => agent::run(&arguments).await,
         Verb::Balancer(arguments) => balancer::run(&arguments, context).await,
-        Verb::Inventory(arguments) => inventory::run(&arguments, context),
+        Verb::Inventory(arguments) => inventory::run(&arguments, context).await,
         Verb::Completion(arguments) => completion::run(&arguments, context),
         Verb::Version => version::run(context),
     }
@@ -143,7 +158,7 @@ async fn dispatch(verb: Verb, context: &Context) -> Result<ExitCode> {
 
 /// The program: parses what was typed, runs the verb, shows the failure, returns the exit code.
 pub fn main() -> ExitCode {
-    let typed = match CommandLine::try_parse() {
+    let typed = match CommandLine::try_parse_from(node::understood(std::env::args_os())) {
         Ok(typed) => typed,
         // Help and version are among these; clap knows the stream and the code. A reader that has gone is fine.
         Err(error) => {
@@ -151,9 +166,15 @@ pub fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Kind::Usage.exit_code()));
         }
     };
-    let Global { inventory, output, color, quiet, verbose } = typed.global;
+    let Global { inventory, output, color, quiet, verbose, log } = typed.global;
     let screen = Screen::new(Settings { output, color, quiet, verbose });
     report_defects(&screen);
+    if let Some(log) = log
+        && let Err(failure) = screen.log_to(&log)
+    {
+        screen.failure(&failure);
+        return ExitCode::from(failure.kind.exit_code());
+    }
     let code = with_runtime(&screen, |cancel| {
         let prompts = Prompts::new(&screen, &cancel);
         let context = Context { inventory, screen: screen.clone(), cancel, prompts };

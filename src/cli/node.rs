@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
+pub(super) use self::level::understood;
 use super::Context;
 use crate::failure::Result;
 
@@ -18,6 +19,7 @@ mod init;
 mod join;
 mod join_command;
 mod kubeconfig;
+mod level;
 mod migrate;
 mod rehearsed;
 mod reset;
@@ -31,6 +33,12 @@ mod words;
                         forwarded. Everything here needs root."
 )]
 pub struct Arguments {
+    /// kubeadm's flag for another root folder
+    #[arg(long, global = true, hide = true, value_name = "FOLDER", value_parser = without_rootfs)]
+    rootfs: Option<String>,
+    /// kubeadm's flag for levels by source file
+    #[arg(long, global = true, hide = true, value_name = "PATTERNS", value_parser = without_vmodule)]
+    vmodule: Option<String>,
     /// What to do on this host.
     #[command(subcommand)]
     pub verb: NodeVerb,
@@ -54,6 +62,16 @@ pub enum NodeVerb {
     Config(config::Arguments),
     /// Print kubeconfigs for other users
     Kubeconfig(kubeconfig::Arguments),
+}
+
+/// For clap: what kubeadm's `--rootfs` is answered with.
+fn without_rootfs(_: &str) -> Result<String, &'static str> {
+    Err("units and mounts are this system's, whatever folder is its root: run `chroot FOLDER clusterctl node ...`")
+}
+
+/// For clap: what kubeadm's `--vmodule` is answered with.
+fn without_vmodule(_: &str) -> Result<String, &'static str> {
+    Err("there is one level of detail for all that is done: -v")
 }
 
 /// Does what was asked on this host.
@@ -99,6 +117,11 @@ mod tests {
     #[case("token create abcdef.0123456789abcdef --ttl 0 --usages signing --groups g --description d")]
     #[case("token create --print-join-command --certificate-key k --kubeconfig /k")]
     #[case("token list -o json")]
+    #[case("token create --dry-run")]
+    #[case("init phase kubeconfig admin --kubeconfig-dir /srv")]
+    #[case("init phase addon all --kubeconfig /root/k --print-manifest")]
+    #[case("reset --kubeconfig /root/k")]
+    #[case("config print upgrade-defaults --kubeconfig /root/k")]
     #[case("token delete abcdef 012345")]
     #[case("config print init-defaults --component-configs KubeletConfiguration,KubeProxyConfiguration")]
     #[case("config validate --config f --allow-deprecated-api")]
@@ -121,6 +144,8 @@ mod tests {
     #[case("config images list --config f --kubernetes-version 1", &["--config", "--kubernetes-version"])]
     #[case("init --feature-gates A", &["--feature-gates", "is no gate"])]
     #[case("init --tokn t", &["--token"])]
+    #[case("init --rootfs /mnt", &["--rootfs", "chroot FOLDER"])]
+    #[case("token list --vmodule a=5", &["--vmodule", "-v"])]
     fn what_contradicts_is_named(#[case] rest: &str, #[case] named: &[&str]) {
         let error = parse(&format!("clusterctl node {rest}")).unwrap_err();
         let missing: Vec<_> = named.iter().filter(|part| !error.contains(**part)).collect();

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use super::login::Patience;
 use super::up::Login;
 use super::{Context, login};
 use crate::cluster;
@@ -23,6 +24,9 @@ pub struct Arguments {
     /// Say what would change and change nothing
     #[arg(short = 'n', long)]
     pub dry_run: bool,
+    /// What to do while another run holds the hosts.
+    #[command(flatten)]
+    pub patience: Patience,
     /// How to log in to the hosts.
     #[command(flatten)]
     pub login: Login,
@@ -34,7 +38,8 @@ pub async fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode> {
     select(&mut inventory, &arguments.hosts)?;
     let (events, happened) = Events::channel();
     let display = context.screen.start(happened);
-    let settings = login::settings(context, &arguments.login, &events);
+    let mut settings = login::settings(context, &arguments.login, &events);
+    settings.patience = arguments.patience.duration();
     let result = cluster::run(&inventory, &arguments.playbook, arguments.dry_run, &settings).await;
     drop((events, settings));
     let run = display.finish().await;

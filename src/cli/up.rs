@@ -4,23 +4,47 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use super::{Context, login};
+use futures::future::BoxFuture;
+
+use super::login::Patience;
+use super::{Context, login, plan};
 use crate::bundle::{Bundle, Manifest};
+use crate::change::Preview;
 use crate::cluster;
 use crate::event::Events;
 use crate::failure::{Failure, Kind, Result};
 use crate::inventory::{Fetch, Inventory};
-use crate::ui::Summary;
+use crate::kubernetes::configuration::Duration;
+use crate::ui::{self, Look, Summary};
+
+/// How many hosts that are not done stand in the headline.
+const NAMED: usize = 8;
 
 /// Arguments of `up`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Arguments {
-    /// Go on without asking
+    /// Go on without asking, also where something that runs is interrupted
     #[arg(short, long)]
     pub yes: bool,
+    /// Say what would be done and do nothing, as `plan` does
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
+    /// Take nodes out of the cluster that the inventory does not name (any more)
+    #[arg(long)]
+    pub prune: bool,
+    /// With --prune: how long pods may take to leave a node, as far as their disruption budgets let them
+    #[arg(long, value_name = "DURATION", value_parser = str::parse::<Duration>, default_value = "5m0s", requires = "prune")]
+    pub drain_limit: Duration,
     /// The bundle with the Kubernetes version to install; instead of the one the inventory names
     #[arg(short, long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     pub bundle: Option<PathBuf>,
+    /// Go on as long as no more hosts than this cannot be reached or fail; without it, any number of workers but no
+    /// control plane
+    #[arg(long, value_name = "N")]
+    pub max_failures: Option<usize>,
+    /// What to do while another run holds the hosts.
+    #[command(flatten)]
+    pub patience: Patience,
     /// How to log in to the hosts.
     #[command(flatten)]
     pub login: Login,
@@ -46,20 +70,55 @@ pub struct Login {
 
 /// Makes the cluster.
 pub async fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode> {
+    if arguments.dry_run {
+        let arguments = arguments.clone();
+        let Arguments { bundle, prune, login, .. } = arguments;
+        return plan::run(&plan::Arguments { bundle, prune, login }, context).await;
+    }
     let inventory = login::inventory(context, &arguments.login).await?;
     let bundle = Arc::new(match inventory.transfer.fetch {
         Fetch::Bundle => Bundle::open(&bundle_path(arguments.bundle.as_deref(), &inventory)?)?,
         Fetch::OnHost => Bundle::on_hosts(Manifest::empty(&inventory.cluster.kubernetes)),
     });
+    // Scripts, which have no terminal, are not stopped.
+    let asks = !arguments.yes && context.prompts.has_terminal();
+    let made = make(arguments, context, &inventory, &bundle, asks).await;
+    if !arguments.prune || !made.failed.is_empty() {
+        return Ok(made.exit_code());
+    }
+    match prune(arguments, context, &inventory).await? {
+        // The others forget the ways to those that left; nothing else is to do.
+        Some(pruned) if pruned.failed.is_empty() => {
+            Ok(make(arguments, context, &inventory, &bundle, false).await.exit_code())
+        }
+        Some(pruned) => Ok(pruned.exit_code()),
+        None => Ok(made.exit_code()),
+    }
+}
+
+/// Makes the cluster and shows what became of it.
+async fn make(
+    arguments: &Arguments,
+    context: &Context,
+    inventory: &Inventory,
+    bundle: &Arc<Bundle>,
+    asks: bool,
+) -> Summary {
     let (events, happened) = Events::channel();
     let display = context.screen.start(happened);
-    let result = cluster::up(&inventory, bundle, &login::settings(context, &arguments.login, &events)).await;
-    drop(events);
+    let approve = |preview: Preview| -> BoxFuture<'_, bool> { Box::pin(approve(context, preview)) };
+    let approve: &cluster::Approve<'_> = &approve;
+    let tolerance = cluster::Tolerance { most: arguments.max_failures };
+    let options = cluster::Options { tolerance, approve: asks.then_some(approve), prune: arguments.prune };
+    let mut settings = login::settings(context, &arguments.login, &events);
+    settings.patience = arguments.patience.duration();
+    let result = cluster::up(inventory, Arc::clone(bundle), options, &settings).await;
+    drop((events, settings));
     let run = display.finish().await;
-    let mut summary = Summary::of(&run, &inventory);
+    let mut summary = Summary::of(&run, inventory);
     match result {
         Ok(outcome) => {
-            summary.headline = headline(&inventory, &outcome);
+            summary.headline = headline(inventory, &outcome);
             summary.next = outcome
                 .kubeconfig
                 .as_ref()
@@ -73,7 +132,36 @@ pub async fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode> {
         }
     }
     context.screen.summary(&summary);
-    Ok(summary.exit_code())
+    summary
+}
+
+/// Takes nodes out that have no line in the inventory, when everything else is as it should be; `None` when there is none.
+async fn prune(arguments: &Arguments, context: &Context, inventory: &Inventory) -> Result<Option<Summary>> {
+    let (events, happened) = Events::channel();
+    let display = context.screen.start(happened);
+    let mut settings = login::settings(context, &arguments.login, &events);
+    settings.patience = arguments.patience.duration();
+    let result = cluster::prune(inventory, Some(arguments.drain_limit.0), &settings).await;
+    drop((events, settings));
+    let run = display.finish().await;
+    let Some(pruned) = result? else { return Ok(None) };
+    let mut summary = Summary::of(&run, inventory);
+    let names: Vec<&str> = pruned.done.iter().map(|(name, _)| name.as_str()).collect();
+    let name = &inventory.cluster.name;
+    summary.headline = match pruned.failures.is_empty() {
+        true => format!("Cluster {name} goes on without {}", names.join(", ")),
+        false => format!("Cluster {name} still has nodes that are not in the inventory"),
+    };
+    summary.failed = pruned.failures;
+    context.screen.summary(&summary);
+    Ok(Some(summary))
+}
+
+/// Shows what would be done and asks.
+async fn approve(context: &Context, preview: Preview) -> bool {
+    let look = Look { color: false, ..context.screen.look() };
+    context.screen.block(&ui::plan(&preview, look, context.screen.settings().verbose));
+    context.prompts.confirm("Apply?").await.unwrap_or(false)
 }
 
 fn headline(inventory: &Inventory, outcome: &cluster::Outcome) -> String {
@@ -81,8 +169,25 @@ fn headline(inventory: &Inventory, outcome: &cluster::Outcome) -> String {
     match (outcome.failures.is_empty(), outcome.changes()) {
         (true, 0) => format!("Cluster {name} is as the inventory wants it: nothing was to do"),
         (true, _) => format!("Cluster {name} is ready"),
-        (false, _) => format!("Cluster {name} is not finished"),
+        (false, _) => partly(name, &outcome.hosts),
     }
+}
+
+/// Who is done and who is not, where some are.
+fn partly(name: &str, hosts: &[cluster::HostOutcome]) -> String {
+    let (failed, done): (Vec<_>, Vec<_>) =
+        hosts.iter().partition(|host| matches!(host.state, cluster::State::Failed(_)));
+    let ready = done.iter().all(|host| host.state == cluster::State::Ready);
+    if done.is_empty() || failed.is_empty() || !ready {
+        return format!("Cluster {name} is not finished");
+    }
+    let names: Vec<&str> = failed.iter().take(NAMED).map(|host| host.name.as_str()).collect();
+    let more = match failed.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let (done, all) = (done.len(), hosts.len());
+    format!("Cluster {name} is ready on {done} of {all} hosts; not done: {}{more}", names.join(", "))
 }
 
 /// The bundle that was typed, else the inventory's.
@@ -91,4 +196,34 @@ pub(super) fn bundle_path(typed: Option<&Path>, inventory: &Inventory) -> Result
         Failure::new(Kind::Bundle, "no bundle was named")
             .advise("name one with --bundle FILE or `cluster.bundle`, or make one with `clusterctl bundle create`")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::partly;
+    use crate::cluster::{HostOutcome, State};
+    use crate::failure::{Failure, Kind};
+    use crate::inventory::Role;
+
+    fn hosts(states: &[(&str, State)]) -> Vec<HostOutcome> {
+        let host = |(name, state): &(&str, State)| HostOutcome {
+            name: (*name).to_owned(),
+            address: String::new(),
+            role: Role::Worker,
+            state: state.clone(),
+            changes: 0,
+            milliseconds: 0,
+        };
+        states.iter().map(host).collect()
+    }
+
+    #[test]
+    fn the_headline_names_who_is_not_done() {
+        let failed = || State::Failed(Failure::new(Kind::Connection, "no"));
+        let some = hosts(&[("cp1", State::Ready), ("w1", failed()), ("w2", State::Ready)]);
+        assert_eq!(partly("demo", &some), "Cluster demo is ready on 2 of 3 hosts; not done: w1");
+        assert_eq!(partly("demo", &hosts(&[("cp1", failed())])), "Cluster demo is not finished");
+        let unready = hosts(&[("cp1", State::Joined), ("w1", failed())]);
+        assert_eq!(partly("demo", &unready), "Cluster demo is not finished");
+    }
 }

@@ -12,7 +12,7 @@ use crate::event::Events;
 use crate::fact::Facts;
 use crate::failure::{Failure, Kind, Result};
 use crate::inventory::{Host, Inventory, SecretSource};
-use crate::message::{Holder, Request};
+use crate::message::{Holder, LockOrder, Locked, Request};
 use crate::remote::{Agent, Privilege, Programs, Start};
 use crate::secret::Secret;
 use crate::ssh;
@@ -27,6 +27,8 @@ pub struct Settings {
     pub parallel: usize,
     /// Asks a person for what is missing.
     pub prompts: Arc<dyn ssh::Prompt>,
+    /// How long to wait for the end of another run that holds a host's lock.
+    pub patience: Duration,
     /// Asked to stop by a person.
     pub cancel: Cancel,
     /// Where events go.
@@ -80,9 +82,17 @@ pub async fn connect_to(
     };
     let order: BTreeMap<&str, usize> =
         hosts.iter().enumerate().map(|(index, host)| (host.name.as_str(), index)).collect();
-    let attempts = hosts.iter().map(|host| {
-        let (programs, holder, configuration) = (programs.clone(), holder.clone(), configuration.clone());
-        async move { reach(host, programs, holder, configuration, settings).await }
+    let gate = &Gate::new();
+    let attempts = hosts.iter().enumerate().map(|(index, host)| {
+        let (programs, configuration) = (programs.clone(), configuration.clone());
+        let turn = holder.clone().map(|holder| Turn { holder, gate, first: index == 0 });
+        async move {
+            let reached = reach(host, programs, turn, configuration, settings).await;
+            if index == 0 {
+                gate.open(reached.as_ref().is_err_and(|failure| failure.kind == Kind::Busy));
+            }
+            reached
+        }
     });
     let results: Vec<Result<Session>> =
         futures::stream::iter(attempts).buffer_unordered(settings.parallel.max(1)).collect().await;
@@ -146,7 +156,7 @@ pub async fn connect_to_control_plane(inventory: &Inventory, settings: &Settings
 async fn reach(
     host: &Host,
     programs: Programs,
-    holder: Option<Holder>,
+    turn: Option<Turn<'_>>,
     configuration: ssh::Configuration,
     settings: &Settings,
 ) -> Result<Session> {
@@ -160,13 +170,64 @@ async fn reach(
         let privilege = Privilege { way: host.ssh.become_root, password };
         let start = Start { host: host.name.clone(), connection, programs, privilege };
         let agent = Agent::start(&start, &settings.events).await?;
-        let facts: Facts = agent.ask(Request::Facts).await?;
-        if let Some(holder) = holder {
-            agent.ask::<()>(Request::Lock(holder)).await?;
-        }
+        let facts = agent.ask::<Facts>(Request::Facts);
+        let facts = match turn {
+            None => facts.await?,
+            Some(turn) => match futures::try_join!(facts, turn.lock(&agent, settings))? {
+                (facts, Locked { waited: false }) => facts,
+                // What was observed while another run was at work is old.
+                (_, Locked { waited: true }) => agent.ask(Request::Facts).await?,
+            },
+        };
         Ok(Session { host: host.clone(), facts, agent, start, events: events.clone() })
     };
     step.end(work.await.map_err(|failure: Failure| failure.on(&host.name)))
+}
+
+/// The first host's lock is taken before those of the others: two runs that begin together must not each hold what the
+/// other one waits for.
+struct Gate(tokio::sync::watch::Sender<Option<bool>>);
+
+impl Gate {
+    fn new() -> Self {
+        Self(tokio::sync::watch::Sender::new(None))
+    }
+
+    /// The first host is done with; only the first call counts.
+    fn open(&self, busy: bool) {
+        self.0.send_if_modified(|open| open.is_none() && open.replace(busy).is_none());
+    }
+
+    /// Waits for the first host and tells whether another run holds it.
+    async fn busy(&self) -> bool {
+        let mut receiver = self.0.subscribe();
+        receiver.wait_for(Option::is_some).await.is_ok_and(|open| open.unwrap_or(false))
+    }
+}
+
+/// A host's turn to be locked.
+struct Turn<'a> {
+    holder: Holder,
+    gate: &'a Gate,
+    first: bool,
+}
+
+impl Turn<'_> {
+    async fn lock(self, agent: &Agent, settings: &Settings) -> Result<Locked> {
+        // Where the first host is another run's, the others need not be waited for.
+        let patience = if !self.first && self.gate.busy().await { Duration::ZERO } else { settings.patience };
+        let patience_milliseconds = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
+        let order = LockOrder { holder: self.holder, patience_milliseconds };
+        let locked = tokio::select! {
+            locked = agent.ask(Request::Lock(order)) => locked?,
+            () = settings.cancel.cancelled() => return Err(Cancel::failure()),
+        };
+        if self.first {
+            self.gate.open(false);
+        }
+        agent.show_life();
+        Ok(locked)
+    }
 }
 
 /// The secret, where it is known already; asking and reading is done before hosts are reached.
@@ -184,4 +245,19 @@ fn holder(verb: &str, cluster: &str) -> Holder {
     let since_seconds =
         std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
     Holder { who: format!("{user}@{machine}"), verb: verb.to_owned(), since_seconds, cluster: cluster.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Gate;
+
+    #[tokio::test]
+    async fn the_first_host_is_waited_for_and_only_its_first_word_counts() {
+        let gate = Gate::new();
+        let waits = gate.busy();
+        gate.open(true);
+        gate.open(false);
+        assert!(waits.await);
+        assert!(gate.busy().await);
+    }
 }

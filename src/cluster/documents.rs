@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use serde_json::{Map, Value, json};
 
 use crate::failure::{Failure, Kind, Result};
-use crate::inventory::{Host, Inventory, Taint};
-use crate::message::Ticket;
+use crate::inventory::{Host, Inventory, Role, Taint};
+use crate::message::{RefreshOrder, Ticket};
 use crate::secret::Secret;
 use crate::yaml;
 
@@ -111,6 +111,15 @@ impl Documents {
         port.and_then(|port| u16::try_from(port).ok()).unwrap_or(6443)
     }
 
+    /// Where the control planes' own etcd keeps its data; `None` where etcd is elsewhere.
+    pub fn etcd_data(&self) -> Option<&str> {
+        let etcd = |path: &[&str]| self.field("ClusterConfiguration", path);
+        match etcd(&["etcd", "external"]) {
+            Some(_) => None,
+            None => Some(etcd(&["etcd", "local", "dataDir"]).and_then(Value::as_str).unwrap_or("/var/lib/etcd")),
+        }
+    }
+
     /// Where images come from.
     pub fn image_repository(&self) -> &str {
         self.field("ClusterConfiguration", &["imageRepository"]).and_then(Value::as_str).unwrap_or("registry.k8s.io")
@@ -127,11 +136,7 @@ impl Documents {
         let mut init = self.document("InitConfiguration", KUBEADM);
         fill(&mut init, &["localAPIEndpoint", "advertiseAddress"], json!(node.address.to_string()));
         register(&mut init, host, node);
-        let mut cluster = self.document("ClusterConfiguration", KUBEADM);
-        for shared in shared(inventory) {
-            fill(&mut cluster, shared.path, shared.value);
-        }
-        let mut documents = vec![init, cluster];
+        let mut documents = vec![init, self.cluster(inventory)];
         documents.extend(
             ["KubeletConfiguration", "KubeProxyConfiguration"]
                 .iter()
@@ -163,6 +168,39 @@ impl Documents {
         fill(&mut join, &["controlPlane", "localAPIEndpoint"], endpoint);
         fill(&mut join, &["controlPlane", "certificateKey"], json!(key.expose()));
         write(&[join])
+    }
+
+    /// What a member, or a host that will be one, is brought to.
+    ///
+    /// # Errors
+    /// As the documents for joining.
+    pub fn for_refresh(&self, inventory: &Inventory, host: &Host, node: &NodeAddress) -> Result<RefreshOrder> {
+        // Nothing of it is used: it stands where a JoinConfiguration must have something.
+        let nobody = Ticket {
+            endpoint: format!("127.0.0.1:{}", self.bind_port()),
+            token: Secret::new("abcdef.0123456789abcdef"),
+            ca_hashes: vec![format!("sha256:{}", "0".repeat(64))],
+            certificate_key: Some(Secret::new("0".repeat(64))),
+        };
+        let own = match host.role {
+            Role::ControlPlane => self.for_control_plane(host, node, &nobody)?,
+            Role::Worker => self.for_worker(host, node, &nobody)?,
+        };
+        let mut init = json!({ "apiVersion": KUBEADM, "kind": "InitConfiguration" });
+        let endpoint = json!({ "advertiseAddress": node.address.to_string(), "bindPort": self.bind_port() });
+        fill(&mut init, &["localAPIEndpoint"], endpoint);
+        fill(&mut init, &["nodeRegistration", "name"], json!(host.name));
+        let mut documents = vec![init, self.cluster(inventory)];
+        documents.extend(self.by_kind.get("KubeletConfiguration").cloned());
+        Ok(RefreshOrder { node: own, cluster: write(&documents)? })
+    }
+
+    fn cluster(&self, inventory: &Inventory) -> Value {
+        let mut cluster = self.document("ClusterConfiguration", KUBEADM);
+        for shared in shared(inventory) {
+            fill(&mut cluster, shared.path, shared.value);
+        }
+        cluster
     }
 
     fn for_join(&self, host: &Host, node: &NodeAddress, ticket: &Ticket) -> Value {

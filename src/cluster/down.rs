@@ -11,22 +11,31 @@ use crate::host::machine::Machine;
 use crate::inventory::{Inventory, Role};
 use crate::message::{Request, ResetOrder};
 
+/// Where etcd's data lie.
+const ETCD_DATA: &str = "/var/lib/etcd";
+
+/// So many differences of a host are said one by one.
+const SHOWN_LINES: usize = 20;
+
 /// What a `down` came to.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Down {
-    /// Hosts that are as they were, with the number of things altered, in inventory order.
+    /// Hosts that were given back, with the number of things altered, in inventory order.
     pub done: Vec<(String, u32)>,
+    /// How many things differ from what was on these hosts before the first `up`.
+    pub residue: usize,
     /// Hosts that are not, and why.
     pub failures: Vec<Failure>,
     /// How long it took, in milliseconds.
     pub milliseconds: u64,
 }
 
-/// Takes the cluster of an inventory away: workers first, then control planes, the first of them last.
+/// Takes the cluster of an inventory away: workers first, then control planes, the first of them last. Each host is compared
+/// with what it was. With `keep_data` etcd's data stay in /var/lib/etcd.
 ///
 /// # Errors
 /// Only what prevents the attempt; hosts that cannot be reached or fail are part of [`Down`].
-pub async fn down(inventory: &Inventory, settings: &Settings) -> Result<Down> {
+pub async fn down(inventory: &Inventory, keep_data: bool, settings: &Settings) -> Result<Down> {
     let started = Instant::now();
     settings.events.send(What::RunStarted {
         verb: "down".to_owned(),
@@ -39,14 +48,18 @@ pub async fn down(inventory: &Inventory, settings: &Settings) -> Result<Down> {
     failures.extend(foreign.into_iter().filter_map(Result::err));
     let sessions: Vec<Session> = sessions.into_iter().filter_map(Result::ok).collect();
     let mut done = Vec::new();
+    let mut residue = 0;
     for turn in [Turn::Workers, Turn::ControlPlanes, Turn::First] {
         let lanes = sessions.iter().filter(|session| Turn::of(inventory, session) == turn).map(|session| async move {
-            let result = give_back(session, settings).await;
-            result.map(|changes| (session.host.name.clone(), changes)).map_err(|failure| failure.on(&session.host.name))
+            let result = give_back(session, keep_data, settings).await;
+            result.map(|done| (session.host.name.clone(), done)).map_err(|failure| failure.on(&session.host.name))
         });
         for result in futures::future::join_all(lanes).await {
             match result {
-                Ok(host) => done.push(host),
+                Ok((host, (changes, different))) => {
+                    residue += different;
+                    done.push((host, changes));
+                }
                 Err(failure) => failures.push(failure),
             }
         }
@@ -60,7 +73,7 @@ pub async fn down(inventory: &Inventory, settings: &Settings) -> Result<Down> {
     let milliseconds = elapsed_milliseconds(started.elapsed());
     let changes = done.iter().map(|(_, changes)| changes).sum();
     settings.events.send(What::RunFinished { milliseconds, changes, failed: failures.clone() });
-    Ok(Down { done, failures, milliseconds })
+    Ok(Down { done, residue, failures, milliseconds })
 }
 
 /// When a host has its turn: workers before what serves them, and the first control plane last, so that a run that breaks
@@ -100,11 +113,28 @@ pub(super) fn is_ours(inventory: &Inventory, session: Session) -> Result<Session
     }
 }
 
-async fn give_back(session: &Session, settings: &Settings) -> Result<u32> {
+async fn give_back(session: &Session, keep_data: bool, settings: &Settings) -> Result<(u32, usize)> {
     settings.cancel.check()?;
-    let reset =
-        session.agent.ask::<u32>(Request::Reset(ResetOrder { whole_cluster: true, ..ResetOrder::default() })).await?;
+    let order = ResetOrder { whole_cluster: true, keep_data, ..ResetOrder::default() };
+    let reset = session.agent.ask::<u32>(Request::Reset(order)).await?;
     let restored = session.agent.ask::<u32>(Request::Restore).await?;
+    let residue = compare(session, keep_data).await?;
     session.events.send(What::HostFinished { state: "given back".to_owned() });
-    Ok(reset + restored)
+    Ok((reset + restored, residue))
+}
+
+/// Compares a host that was given back with what it was before the first `up`, says what is different, and returns how much
+/// that is.
+pub(super) async fn compare(session: &Session, keep_data: bool) -> Result<usize> {
+    let step = session.events.step("compare", "compare with what was there before");
+    let residue: Option<Vec<String>> = step.end(session.agent.ask(Request::Residue).await)?;
+    let kept = |line: &String| keep_data && line.contains(ETCD_DATA);
+    let residue: Vec<String> = residue.unwrap_or_default().into_iter().filter(|line| !kept(line)).collect();
+    for line in residue.iter().take(SHOWN_LINES) {
+        session.events.warn(format!("different from before the first up: {line}"));
+    }
+    if let Some(more @ 1..) = residue.len().checked_sub(SHOWN_LINES) {
+        session.events.warn(format!("and {more} more differences"));
+    }
+    Ok(residue.len())
 }

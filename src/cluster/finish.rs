@@ -9,13 +9,14 @@ use std::time::Duration;
 use super::board::Board;
 use super::connect::Session;
 use super::plan::Plan;
+use super::prune::strangers;
 use crate::api;
 use crate::cancel::Cancel;
 use crate::event::{Events, Unit};
 use crate::failure::{Failure, Kind, Result};
 use crate::host::Host as _;
 use crate::host::machine::Machine;
-use crate::inventory::{Endpoint, Inventory, NetworkPlugin};
+use crate::inventory::{Endpoint, Host, Inventory, NetworkPlugin};
 use crate::kubernetes::kubeconfig::Kubeconfig;
 use crate::message::Request;
 use crate::secret::Secret;
@@ -29,19 +30,33 @@ const POLL: Duration = Duration::from_millis(150);
 /// How often it is looked for pods to probe.
 const PROBE_POLL: Duration = Duration::from_millis(300);
 
-/// Sets the labels of the inventory on nodes that lack them; returns how many nodes were altered.
-pub async fn label(api: &api::Client, inventory: &Inventory, joined: &BTreeSet<String>) -> Result<u32> {
+/// Sets the labels of the inventory on nodes that lack them; returns how many nodes were altered. Nodes that the inventory
+/// does not name are named in a warning.
+pub async fn label(
+    api: &api::Client,
+    inventory: &Inventory,
+    joined: &BTreeSet<String>,
+    events: &Events,
+) -> Result<u32> {
     let nodes = api::nodes(api).await?;
+    for node in strangers(inventory, &nodes) {
+        events.warn(format!("the node {} is not in the inventory; `clusterctl up --prune` takes it out", node.name));
+    }
     let mut changes = 0;
     for host in inventory.hosts.iter().filter(|host| joined.contains(&host.name)) {
         let Some(node) = nodes.iter().find(|node| node.name == host.name) else { continue };
-        let lacks = host.labels.iter().any(|(key, value)| node.labels.get(key) != Some(value));
-        if lacks {
+        if !lacking_labels(host, node).is_empty() {
             api::label_node(api, &host.name, &host.labels).await.map_err(|failure| failure.on(&host.name))?;
             changes += 1;
         }
     }
     Ok(changes)
+}
+
+/// Labels of the inventory that a node does not carry, as `key=value`.
+pub fn lacking_labels(host: &Host, node: &api::NodeStatus) -> Vec<String> {
+    let lacking = host.labels.iter().filter(|(key, value)| node.labels.get(*key) != Some(value));
+    lacking.map(|(key, value)| format!("{key}={value}")).collect()
 }
 
 /// Does `work`, and has kubelets probe the pods that run meanwhile, from the moment there is an API.
@@ -139,18 +154,31 @@ pub fn server_for_laptop(inventory: &Inventory, plan: &Plan, joined: &BTreeSet<S
     Some(format!("https://{}", SocketAddr::new(host.node.address, port)))
 }
 
+/// The admin kubeconfig as it belongs beside the inventory.
+async fn kubeconfig(session: &Session, server: Option<&str>) -> Result<Secret> {
+    let kubeconfig: Secret = session.agent.ask(Request::AdminKubeconfig).await?;
+    let Some(server) = server else { return Ok(kubeconfig) };
+    let mut changed = Kubeconfig::parse(kubeconfig.expose())?;
+    changed.point_to(server);
+    Ok(changed.to_text())
+}
+
+/// Whether [`write_kubeconfig`] would write.
+///
+/// # Errors
+/// As it.
+pub async fn kubeconfig_differs(inventory: &Inventory, session: &Session, server: Option<&str>) -> Result<bool> {
+    let wanted = kubeconfig(session, server).await?;
+    Ok(Machine.read(&kubeconfig_path(inventory))?.as_deref() != Some(wanted.expose().as_bytes()))
+}
+
 /// Writes the admin kubeconfig beside the inventory, readable by its owner only, with `server` in place of the nodes' own
 /// endpoint if one is given; returns whether it changed.
 ///
 /// # Errors
 /// Kind `Cluster` for a kubeconfig that cannot be read; kind `Host` for a file that cannot be written.
 pub async fn write_kubeconfig(inventory: &Inventory, session: &Session, server: Option<&str>) -> Result<bool> {
-    let mut kubeconfig: Secret = session.agent.ask(Request::AdminKubeconfig).await?;
-    if let Some(server) = server {
-        let mut changed = Kubeconfig::parse(kubeconfig.expose())?;
-        changed.point_to(server);
-        kubeconfig = changed.to_text();
-    }
+    let kubeconfig = kubeconfig(session, server).await?;
     let path = kubeconfig_path(inventory);
     let machine = Machine;
     let content = kubeconfig.expose().as_bytes();

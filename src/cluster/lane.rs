@@ -9,26 +9,52 @@ use super::board::{Board, Promise};
 use super::connect::Session;
 use super::documents::Documents;
 use super::plan::{HostPlan, Way, is_file};
+use super::rollout::Rollout;
 use super::spread::Spreading;
-use crate::api;
+use super::tolerance::Casualties;
+use crate::api::{self, NodeStatus};
 use crate::bundle::{Blob, Bundle};
 use crate::cancel::Cancel;
 use crate::event::Unit;
 use crate::failure::{Failure, Kind, Result};
 use crate::inventory::{Inventory, NetworkPlugin};
-use crate::message::{InitOrder, Initialised, JoinOrder, Joined, NetworkOrder, Peer, PlayOrder, PlayReport, Request};
+use crate::message::{
+    Foreseen, InitOrder, Initialised, JoinOrder, Joined, NetworkOrder, Peer, PlayOrder, PlayReport, RehearseOrder,
+    Request,
+};
 use crate::playbook;
 use crate::remote::{send, wanted};
 
 /// The playbooks that prepare a host before kubeadm's part, in order.
-const PREPARATION: &[(&str, &str)] = &[("prepare", "prepare host"), ("runtime", "start runtime")];
+pub(super) const PREPARATION: &[(&str, &str)] = &[("prepare", "prepare host"), ("runtime", "start runtime")];
 
 /// Blobs that the first control plane needs only when its API server runs already: add-ons and the person's tool.
 const COMPLETES: &[&str] = &["images/kube-proxy", "images/coredns", "bin/kubectl"];
 
 /// Files and images.
-fn split(blobs: Vec<Blob>) -> (Vec<Blob>, Vec<Blob>) {
+pub(super) fn split(blobs: Vec<Blob>) -> (Vec<Blob>, Vec<Blob>) {
     blobs.into_iter().partition(is_file)
+}
+
+/// The order for one of [`PREPARATION`].
+pub(super) fn preparation(name: &str, plan: &HostPlan) -> Result<PlayOrder> {
+    let builtin = playbook::builtin(name)?;
+    Ok(PlayOrder { play: builtin.play, variables: plan.variables.clone(), files: builtin.files, dry_run: false })
+}
+
+/// The ways from a node to the pods of every other node the cluster knows, also of those whose lane failed in this run;
+/// `told` are pod networks that lanes know already.
+pub(super) fn peers(nodes: Vec<NodeStatus>, own: &str, told: &BTreeMap<String, ipnet::IpNet>) -> Vec<Peer> {
+    let others = nodes.into_iter().filter(|node| node.name != own);
+    let mut peers: Vec<Peer> = others
+        .filter_map(|node| {
+            let pod_network = told.get(&node.name).copied().or_else(|| node.pod_network())?;
+            let address = node.addresses.first().copied()?;
+            Some(Peer { address, pod_network })
+        })
+        .collect();
+    peers.sort();
+    peers
 }
 
 /// One host's way through `up`.
@@ -47,12 +73,18 @@ pub struct Lane<'a> {
     pub board: &'a Board,
     /// How blobs get to the hosts.
     pub spreading: &'a Spreading,
+    /// Whose turn it is to change.
+    pub rollout: &'a Rollout,
     /// Asked to stop by a person.
     pub cancel: &'a Cancel,
+    /// The hosts that failed so far: with too many, all stop.
+    pub casualties: &'a Casualties<'a>,
     /// How many hosts there are.
     pub hosts: usize,
     /// Whether any host will join.
     pub joins: bool,
+    /// Whether the cluster was there before this run.
+    pub is_old: bool,
     /// Whether any control plane will join.
     pub control_planes_join: bool,
 }
@@ -71,6 +103,7 @@ impl Lane<'_> {
     async fn source(&self) -> Result<u32> {
         let result = self.initialise().await;
         if let Err(failure) = &result {
+            self.rollout.failed(&self.plan.name);
             let why = self.because_of(failure);
             self.spreading.others.keep(Err(why.clone()));
             self.spreading.leave(self.session).await;
@@ -106,7 +139,9 @@ impl Lane<'_> {
         // What only the add-ons need arrives while the control plane starts.
         let (started, late) = futures::try_join!(self.init(order.clone()), self.send_late(late))?;
         self.spreading.first_is_done();
-        Ok(started + late + self.ask::<u32>(Request::Complete(order)).await?)
+        let completed: u32 = self.ask(Request::Complete(order)).await?;
+        self.rollout.done(&self.plan.name);
+        Ok(started + late + completed)
     }
 
     async fn send_late(&self, late: Vec<Blob>) -> Result<u32> {
@@ -122,6 +157,12 @@ impl Lane<'_> {
         let result = self.join_when_possible().await;
         if result.is_err() {
             self.spreading.leave(self.session).await;
+        }
+        match &result {
+            Ok(_) => self.rollout.done(&self.plan.name),
+            // Who is no node yet holds up nobody who is.
+            Err(_) if self.plan.member => self.rollout.failed(&self.plan.name),
+            Err(_) => {}
         }
         self.board.tell_pod_network(&self.plan.name, None);
         result
@@ -163,7 +204,8 @@ impl Lane<'_> {
     }
 
     fn proceed(&self) -> Result<()> {
-        self.cancel.check().map_err(|failure| failure.on(&self.plan.name))
+        let both = self.cancel.check().and_then(|()| self.casualties.check());
+        both.map_err(|failure| failure.on(&self.plan.name))
     }
 
     /// The blobs that the host lacks, in sending order.
@@ -179,7 +221,9 @@ impl Lane<'_> {
     /// Sends files and puts them in place. The first files of the first host show how fast the uplink is.
     async fn send_files(&self, files: &[Blob], first: bool) -> Result<u32> {
         let began = Instant::now();
-        let changes = self.transfer("files", "send files", files).await?;
+        // What the host is before the first change, for the comparison after `down`: looked at while bytes arrive.
+        let remembering = self.ask::<bool>(Request::Remember);
+        let (changes, _) = futures::try_join!(self.transfer("files", "send files", files), remembering)?;
         if first {
             let bytes: u64 = files.iter().map(|blob| blob.stored_size).sum();
             self.spreading.measured(&self.plan.name, bytes, true, began);
@@ -228,9 +272,7 @@ impl Lane<'_> {
         self.proceed()?;
         let mut step = self.session.events.step(name, title);
         let work = async {
-            let builtin = playbook::builtin(name)?;
-            let variables = self.plan.variables.clone();
-            let order = PlayOrder { play: builtin.play, variables, files: builtin.files, dry_run: false };
+            let order = preparation(name, self.plan)?;
             self.session.agent.ask::<PlayReport>(Request::Play(order)).await
         };
         let result = work.await;
@@ -259,17 +301,48 @@ impl Lane<'_> {
 
     async fn join(&self) -> Result<u32> {
         if self.plan.member {
-            return Ok(0);
+            let changes = self.refresh().await?;
+            self.rollout.done(&self.plan.name);
+            return Ok(changes);
         }
         let ticket = self.waiting(&self.board.ticket).await?;
         let ticket = ticket.ok_or_else(|| Failure::new(Kind::Internal, "there is no ticket to join with"))?;
+        let forgotten = self.forget_former_node().await?;
         let (host, node) = (&self.session.host, &self.plan.node);
         let configuration = match self.plan.way {
             Way::ControlPlane => self.documents.for_control_plane(host, node, &ticket)?,
             Way::Source | Way::Worker => self.documents.for_worker(host, node, &ticket)?,
         };
         let joined: Joined = self.ask(Request::Join(JoinOrder { configuration })).await?;
-        Ok(joined.changes)
+        Ok(forgotten + joined.changes)
+    }
+
+    /// A Node of this host's name in a cluster that this host is no part of is what the machine was before it was given back
+    /// or replaced: it would count as ready until its life signs are missed.
+    async fn forget_former_node(&self) -> Result<u32> {
+        if !self.is_old || self.session.facts.kubernetes.kubelet_conf {
+            return Ok(0);
+        }
+        let api = self.board.api.wait().await.map_err(|failure| failure.on(&self.plan.name))?;
+        Ok(u32::from(api::delete_node(&api, &self.plan.name).await?))
+    }
+
+    /// A member is brought to the configuration as it is now, if it differs: in its turn, and until it works again.
+    async fn refresh(&self) -> Result<u32> {
+        let order = self.documents.for_refresh(self.inventory, &self.session.host, &self.plan.node)?;
+        let rehearsal = RehearseOrder {
+            cluster: self.inventory.cluster.name.clone(),
+            requests: vec![Request::Refresh(order.clone())],
+        };
+        let foreseen: Vec<Foreseen> = self.ask(Request::Rehearse(rehearsal)).await?;
+        if foreseen.iter().all(|foreseen| foreseen.changes.is_empty()) {
+            return Ok(0);
+        }
+        let named = |failure: Failure| failure.on(&self.plan.name);
+        let step = self.session.events.step("turn", "wait for its turn to change");
+        let _turn = step.end(self.rollout.turn(self.session.host.role).await.map_err(named))?;
+        // It ends when what was changed is healthy. That the node is Ready may want the pod network, which comes later.
+        self.ask(Request::Refresh(order)).await
     }
 
     /// The pod network: first the node's own part, so that it gets Ready, then the ways to all others.
@@ -293,24 +366,8 @@ impl Lane<'_> {
         }
         self.board.tell_pod_network(&self.plan.name, Some(own));
         let all = self.board.pod_networks(self.hosts).await;
-        let peers = self.peers(&api, &all).await?;
+        let peers = peers(api::nodes(&api).await?, &self.plan.name, &all);
         changes += self.ask::<u32>(Request::Network(order(peers))).await?;
         Ok(changes)
-    }
-
-    /// Every other node the cluster knows, also those whose lane failed in this run.
-    async fn peers(&self, api: &Api, told: &BTreeMap<String, ipnet::IpNet>) -> Result<Vec<Peer>> {
-        let mut peers: Vec<Peer> = api::nodes(api)
-            .await?
-            .into_iter()
-            .filter(|node| node.name != self.plan.name)
-            .filter_map(|node| {
-                let pod_network = told.get(&node.name).copied().or_else(|| node.pod_network())?;
-                let address = node.addresses.first().copied()?;
-                Some(Peer { address, pod_network })
-            })
-            .collect();
-        peers.sort();
-        Ok(peers)
     }
 }

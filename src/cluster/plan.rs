@@ -8,7 +8,9 @@ use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
+use super::check::fleet;
 use super::documents::{Documents, NodeAddress};
+use super::findings::{Finding, divide, turn_down};
 use crate::bundle::{Blob, Manifest};
 use crate::fact::Facts;
 use crate::failure::{Failure, Kind};
@@ -86,35 +88,66 @@ pub fn plan(
     facts: &BTreeMap<String, Facts>,
     manifest: &Manifest,
 ) -> Result<Plan, Vec<Failure>> {
-    let mut failures = Vec::new();
-    let mut warnings = Vec::new();
+    let Assessment { hosts, mut findings } = assess(inventory, documents, facts, Some(manifest));
+    turn_down(&mut findings, &inventory.cluster.ignore_checks);
+    let (failures, warnings) = divide(findings);
+    if failures.is_empty() { Ok(Plan { hosts, warnings }) } else { Err(failures) }
+}
+
+/// What is known of all hosts, and what is wrong with them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Assessment {
+    /// Plans of the hosts that can have one, in inventory order.
+    pub hosts: Vec<HostPlan>,
+    /// What was found.
+    pub findings: Vec<Finding>,
+}
+
+/// Judges all hosts by their facts; without a bundle, what depends on it is left out.
+pub fn assess(
+    inventory: &Inventory,
+    documents: &Documents,
+    facts: &BTreeMap<String, Facts>,
+    manifest: Option<&Manifest>,
+) -> Assessment {
+    let mut findings = Vec::new();
     let mut hosts = Vec::new();
-    failures.extend(wrong_version(inventory, manifest));
-    failures.extend(shared_machine_ids(inventory, facts));
-    failures.extend(endpoint::port_of_api_servers(inventory, documents));
+    let version = manifest.and_then(|manifest| wrong_version(inventory, manifest));
+    findings.extend(version.map(|failure| Finding::error("Bundle", failure)));
+    findings.extend(fleet::machine_ids(inventory, facts));
+    findings.extend(fleet::hostnames(inventory, facts));
+    let port = endpoint::port_of_api_servers(inventory, documents);
+    findings.extend(port.map(|failure| Finding::error("Endpoint", failure)));
     let source = source::source(inventory, facts);
     let nodes: BTreeMap<String, NodeAddress> = inventory
         .hosts
         .iter()
-        .filter_map(|host| Some((host.name.clone(), node_address(host, facts.get(&host.name)?).ok()?)))
+        .filter_map(|host| {
+            let address = match facts.get(&host.name) {
+                Some(facts) => node_address(host, facts).ok()?,
+                // It was not reached: balancers keep what the inventory says of it.
+                None => NodeAddress { address: host.node_address?, must_be_told: false },
+            };
+            Some((host.name.clone(), address))
+        })
         .collect();
     for host in &inventory.hosts {
         let Some(own) = facts.get(&host.name) else { continue };
-        let refuse = |failure: Failure| failure.on(&host.name);
+        let error = |check: &str, failure: Failure| Finding::error(check, failure).on(&host.name);
         let way = way(host, source);
         let member = match standing(inventory, own, way, facts.get(&source.name)) {
             Ok(member) => member,
             Err(failure) => {
-                failures.push(refuse(failure));
+                findings.push(error("Membership", failure));
                 continue;
             }
         };
-        failures.extend(unfit(own, manifest).into_iter().map(refuse));
-        failures.extend(endpoint::changed(inventory, host, own).map(refuse));
+        findings.extend(unfit(own, manifest).into_iter().map(|(check, failure)| error(check, failure)));
+        findings.extend(endpoint::changed(inventory, host, own).map(|failure| error("Endpoint", failure)));
+        findings.extend(fleet::overlaps(inventory, host, own));
         if !member {
-            let (errors, notes) = checks(inventory, way, documents, own);
-            failures.extend(errors.into_iter().chain(endpoint::port_taken(inventory, own)).map(refuse));
-            warnings.extend(notes.into_iter().map(|note| format!("{}: {note}", host.name)));
+            findings.extend(checks(inventory, way, documents, own).into_iter().map(|finding| finding.on(&host.name)));
+            findings.extend(endpoint::port_taken(inventory, own).map(|failure| error("Port-6444", failure)));
         }
         match node_address(host, own) {
             Ok(node) => hosts.push(HostPlan {
@@ -123,13 +156,13 @@ pub fn plan(
                 way,
                 member,
                 balancer: endpoint::balancer(inventory, documents, &nodes, &host.name),
-                blobs: blobs(host, own, manifest),
-                variables: variables(inventory, documents, own, manifest),
+                blobs: manifest.map(|manifest| blobs(host, own, manifest)).unwrap_or_default(),
+                variables: manifest.map(|manifest| variables(inventory, documents, own, manifest)).unwrap_or_default(),
             }),
-            Err(failure) => failures.push(refuse(failure)),
+            Err(failure) => findings.push(error("NodeAddress", failure)),
         }
     }
-    if failures.is_empty() { Ok(Plan { hosts, warnings }) } else { Err(failures) }
+    Assessment { hosts, findings }
 }
 
 fn wrong_version(inventory: &Inventory, manifest: &Manifest) -> Option<Failure> {
@@ -143,26 +176,6 @@ fn wrong_version(inventory: &Inventory, manifest: &Manifest) -> Option<Failure> 
             "make a bundle with `clusterctl bundle create --kubernetes {wanted}`, or set cluster.kubernetes"
         ))
     })
-}
-
-/// Machines cloned from one image keep its machine-id, and then share pod networks and leases.
-fn shared_machine_ids(inventory: &Inventory, facts: &BTreeMap<String, Facts>) -> Vec<Failure> {
-    let mut by_id: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for host in &inventory.hosts {
-        if let Some(facts) = facts.get(&host.name).filter(|facts| !facts.machine_id.is_empty()) {
-            by_id.entry(&facts.machine_id).or_default().push(&host.name);
-        }
-    }
-    let twice = by_id.into_iter().filter(|(_, names)| names.len() > 1);
-    twice
-        .map(|(_, names)| {
-            Failure::new(Kind::Preflight, format!("{} have the same /etc/machine-id", names.join(" and ")))
-                .on(names[1])
-                .advise(
-                    "give the copy one of its own: `rm /etc/machine-id && systemd-machine-id-setup`, then reboot it",
-                )
-        })
-        .collect()
 }
 
 fn way(host: &Host, source: &Host) -> Way {
@@ -207,59 +220,45 @@ fn standing(inventory: &Inventory, facts: &Facts, way: Way, source: Option<&Fact
 }
 
 /// What makes a host useless as a node, whatever its role.
-fn unfit(facts: &Facts, manifest: &Manifest) -> Vec<Failure> {
+fn unfit(facts: &Facts, manifest: Option<&Manifest>) -> Vec<(&'static str, Failure)> {
     let mut failures = Vec::new();
     if !facts.systemd {
-        failures.push(
-            Failure::new(Kind::Preflight, "systemd is not its init system").advise("use a distribution with systemd"),
-        );
+        let failure = Failure::new(Kind::Preflight, "systemd is not its init system");
+        failures.push(("Systemd", failure.advise("use a distribution with systemd")));
     }
-    if !manifest.has_architecture(&facts.architecture) {
-        failures.push(
-            Failure::new(
-                Kind::Bundle,
-                format!("its architecture is {}, and the bundle has nothing for it", facts.architecture),
-            )
-            .advise("make a bundle for that architecture"),
-        );
+    if manifest.is_some_and(|manifest| !manifest.has_architecture(&facts.architecture)) {
+        let sentence = format!("its architecture is {}, and the bundle has nothing for it", facts.architecture);
+        let failure = Failure::new(Kind::Bundle, sentence);
+        failures.push(("Architecture", failure.advise("make a bundle for that architecture")));
     }
     failures
 }
 
-/// kubeadm's checks on the facts: errors and warnings.
-fn checks(inventory: &Inventory, way: Way, documents: &Documents, facts: &Facts) -> (Vec<Failure>, Vec<String>) {
+/// kubeadm's checks on the facts.
+fn checks(inventory: &Inventory, way: Way, documents: &Documents, facts: &Facts) -> Vec<Finding> {
     let (purpose, kind) = match way {
         Way::Source => (node::Purpose::Init, "InitConfiguration"),
         Way::ControlPlane => (node::Purpose::JoinControlPlane, "JoinConfiguration"),
         Way::Worker => (node::Purpose::JoinWorker, "JoinConfiguration"),
     };
     let ignore = documents.ignored_checks(kind);
-    let findings = node::preflight(
-        facts,
-        &node::Plan {
-            purpose,
-            cluster: &inventory.cluster.name,
-            kubernetes: &inventory.cluster.kubernetes,
-            bind_port: documents.bind_port(),
-            local_etcd: documents.field("ClusterConfiguration", &["etcd", "external"]).is_none(),
-            ignore: &ignore,
-        },
-    );
-    let mut errors = Vec::new();
-    let mut warnings = Vec::new();
-    for finding in findings {
-        let sentence = format!("[{}] {}", finding.name, finding.message);
-        if finding.severity == node::Severity::Error {
-            errors.push(Failure::new(Kind::Preflight, sentence).advise(format!(
-                "{}, or add {} to {kind}.nodeRegistration.ignorePreflightErrors in cluster.kubeadm",
-                remedy(&finding.name),
-                finding.name
-            )));
-        } else {
-            warnings.push(sentence);
-        }
-    }
-    (errors, warnings)
+    let plan = node::Plan {
+        purpose,
+        cluster: &inventory.cluster.name,
+        kubernetes: &inventory.cluster.kubernetes,
+        bind_port: documents.bind_port(),
+        etcd_data: documents.etcd_data(),
+        ignore: &ignore,
+    };
+    let finding = |found: node::Finding| {
+        let failure = Failure::new(Kind::Preflight, found.message).advise(format!(
+            "{}, or turn the check down: `{}` in cluster.ignore_checks",
+            remedy(&found.name),
+            found.name
+        ));
+        Finding { check: found.name, severity: found.severity, failure }
+    };
+    node::preflight(facts, &plan).into_iter().map(finding).collect()
 }
 
 /// What to do about a finding, by kubeadm's name of the check.

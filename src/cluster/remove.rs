@@ -1,11 +1,12 @@
 //! `down --host`: some hosts leave a cluster that goes on.
 
 use std::collections::BTreeSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::access::Api;
 use super::connect::{Access, Session, Settings, connect_to, connect_to_control_plane};
-use super::down::{Down, is_ours};
+use super::down::{Down, compare, is_ours};
+use super::lost::forget;
 use crate::api;
 use crate::event::{What, elapsed_milliseconds};
 use crate::failure::{Failure, Kind, Result};
@@ -13,14 +14,21 @@ use crate::inventory::{Inventory, Role};
 use crate::message::{Request, ResetOrder};
 use crate::yaml::nearest;
 
-/// Takes hosts out of the cluster: their etcd members first, while the others keep their quorum, then the node itself and
-/// its Node object; the machines are given back as [`super::down`] does it. Workers go side by side, control planes one
-/// after the other.
+/// Takes hosts out of the cluster: their pods first, then their etcd members, while the others keep their quorum, then the
+/// node itself and its Node object; the machines are given back as [`super::down`] does it. Workers go side by side,
+/// control planes one after the other, and before them those that are lost: the cluster forgets them.
+///
+/// `drain` is how long pods may take to leave; without it they end with the node.
 ///
 /// # Errors
 /// Kind `Usage` for a name that is no host, and for all control planes at once; and whatever prevents the attempt. Hosts
 /// that cannot be reached or fail are part of [`Down`].
-pub async fn remove(inventory: &Inventory, names: &[String], settings: &Settings) -> Result<Down> {
+pub async fn remove(
+    inventory: &Inventory,
+    names: &[String],
+    drain: Option<Duration>,
+    settings: &Settings,
+) -> Result<Down> {
     let started = Instant::now();
     let rest = without(inventory, names)?;
     let leaving: Vec<_> = inventory.hosts.iter().filter(|host| names.contains(&host.name)).collect();
@@ -31,8 +39,19 @@ pub async fn remove(inventory: &Inventory, names: &[String], settings: &Settings
     });
     let staying = connect_to_control_plane(&rest, settings).await?;
     let api = Api::open(&staying).await?;
-    let (sessions, mut failures) = connect_to(inventory, leaving, settings, Access::Alter("down")).await?;
-    let mut done = Vec::new();
+    let (sessions, unreachable) = connect_to(inventory, leaving.clone(), settings, Access::Alter("down")).await?;
+    let (mut failures, mut done) = (Vec::new(), Vec::new());
+    for failure in unreachable {
+        settings.cancel.check()?;
+        let Some(host) = leaving.iter().find(|host| failure.host.as_ref() == Some(&host.name)) else {
+            failures.push(failure);
+            continue;
+        };
+        match forget(host, failure, &staying, &api).await {
+            Ok(changes) => done.push((host.name.clone(), changes)),
+            Err(failure) => failures.push(failure.on(&host.name)),
+        }
+    }
     let mut ours = Vec::new();
     for session in sessions {
         match is_ours(inventory, session) {
@@ -42,9 +61,10 @@ pub async fn remove(inventory: &Inventory, names: &[String], settings: &Settings
     }
     let (workers, control_planes): (Vec<_>, Vec<_>) =
         ours.iter().partition(|session| session.host.role == Role::Worker);
-    let mut results = futures::future::join_all(workers.iter().map(|session| leave(session, &api, settings))).await;
+    let mut results =
+        futures::future::join_all(workers.iter().map(|session| leave(session, &api, drain, settings))).await;
     for session in control_planes {
-        results.push(leave(session, &api, settings).await);
+        results.push(leave(session, &api, drain, settings).await);
     }
     for result in results {
         match result {
@@ -55,7 +75,7 @@ pub async fn remove(inventory: &Inventory, names: &[String], settings: &Settings
     let milliseconds = elapsed_milliseconds(started.elapsed());
     let changes = done.iter().map(|(_, changes)| changes).sum();
     settings.events.send(What::RunFinished { milliseconds, changes, failed: failures.clone() });
-    Ok(Down { done, failures, milliseconds })
+    Ok(Down { done, residue: 0, failures, milliseconds })
 }
 
 /// The inventory of what stays.
@@ -77,17 +97,47 @@ fn without(inventory: &Inventory, names: &[String]) -> Result<Inventory> {
     Ok(rest)
 }
 
-async fn leave(session: &Session, api: &Api, settings: &Settings) -> Result<(String, u32)> {
+async fn leave(session: &Session, api: &Api, drain: Option<Duration>, settings: &Settings) -> Result<(String, u32)> {
     let name = &session.host.name;
     let work = async {
+        settings.cancel.check()?;
+        let drained = match drain {
+            Some(limit) => empty(session, api, limit).await?,
+            None => 0,
+        };
         settings.cancel.check()?;
         let reset = session.agent.ask::<u32>(Request::Reset(ResetOrder::default())).await?;
         let deleted = api::delete_node(api, name).await?;
         let restored = session.agent.ask::<u32>(Request::Restore).await?;
+        compare(session, false).await?;
         session.events.send(What::HostFinished { state: "given back".to_owned() });
-        Ok((name.clone(), reset + u32::from(deleted) + restored))
+        Ok((name.clone(), drained + reset + u32::from(deleted) + restored))
     };
     work.await.map_err(|failure: Failure| failure.on(name))
+}
+
+/// Has the pods leave; how many changes. Where the kubelet does not answer, nobody can end them in good order.
+async fn empty(session: &Session, api: &Api, limit: Duration) -> Result<u32> {
+    let name = &session.host.name;
+    let nodes = api::nodes(api).await?;
+    match nodes.iter().find(|node| node.name == *name) {
+        None => return Ok(0),
+        Some(node) if !node.ready => {
+            session.events.warn(format!("its pods are not asked to leave: the node is not ready ({})", node.reason));
+            return Ok(0);
+        }
+        Some(_) => {}
+    }
+    let mut step = session.events.step("drain", "Let the pods leave");
+    match api::drain(api, name, limit).await {
+        Ok(changes) => {
+            changes.into_iter().for_each(|change| step.changed(change));
+            let count = step.changes();
+            step.finish();
+            Ok(count)
+        }
+        Err(failure) => Err(step.fail(failure)),
+    }
 }
 
 #[cfg(test)]

@@ -1,20 +1,27 @@
 //! `up`: from bare hosts, or from whatever a former run left, to a cluster.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use futures::future::BoxFuture;
+
+use super::adopt::facts_of;
 use super::board::Board;
 use super::connect::{Access, Session, Settings, connect};
 use super::documents::Documents;
 use super::finish;
 use super::lane::Lane;
-use super::plan::{Plan, plan};
+use super::plan::{Plan, Way, plan};
+use super::preview::Sight;
+use super::rollout::Rollout;
 use super::spread::Spreading;
+use super::tolerance::{Casualties, Tolerance, may_begin};
 use crate::bundle::Bundle;
+use crate::change::Preview;
 use crate::event::{What, elapsed_milliseconds};
-use crate::failure::{Failure, Result};
+use crate::failure::{Failure, Kind, Result};
 use crate::inventory::{Fetch, Inventory, Role};
 
 /// How a host came out of a run.
@@ -65,12 +72,32 @@ impl Outcome {
     }
 }
 
-/// Makes the cluster of an inventory, or finishes it, or finds that nothing is to do.
+/// Asked before something that runs is interrupted, with all that would be done: whether to go on.
+pub type Approve<'a> = dyn Fn(Preview) -> BoxFuture<'a, bool> + Send + Sync + 'a;
+
+/// How `up` goes about it.
+#[derive(Clone, Copy)]
+pub struct Options<'a> {
+    /// How many hosts may fail.
+    pub tolerance: Tolerance,
+    /// Whom to ask; without it nobody is asked.
+    pub approve: Option<&'a Approve<'a>>,
+    /// Whether nodes that the inventory does not name will be taken out afterwards: what is asked names them.
+    pub prune: bool,
+}
+
+/// Makes the cluster of an inventory, or finishes it, or finds that nothing is to do. Hosts that cannot be reached or fail
+/// do not keep the others from it, as far as the tolerance goes.
 ///
 /// # Errors
-/// All failures found before anything was touched (a host that cannot be reached, a failed preflight). What fails later
-/// is part of the [`Outcome`].
-pub async fn up(inventory: &Inventory, bundle: Arc<Bundle>, settings: &Settings) -> Result<Outcome, Vec<Failure>> {
+/// All failures found before anything was touched (more hosts that cannot be reached than are borne, a failed preflight).
+/// What fails later is part of the [`Outcome`].
+pub async fn up(
+    inventory: &Inventory,
+    bundle: Arc<Bundle>,
+    options: Options<'_>,
+    settings: &Settings,
+) -> Result<Outcome, Vec<Failure>> {
     let started = Instant::now();
     let events = &settings.events;
     events.send(What::RunStarted {
@@ -78,23 +105,27 @@ pub async fn up(inventory: &Inventory, bundle: Arc<Bundle>, settings: &Settings)
         cluster: inventory.cluster.name.clone(),
         hosts: inventory.hosts.iter().map(|host| host.name.clone()).collect(),
     });
-    let (documents, sessions, plan, bundle) = match begin(inventory, bundle, settings).await {
-        Ok(begun) => begun,
-        Err(failures) => {
-            let failed = |name: &str| failures.iter().any(|failure| failure.host.as_deref() == Some(name));
-            for host in inventory.hosts.iter().filter(|host| !failed(&host.name)) {
-                events.of_host(&host.name).send(What::HostFinished { state: "untouched".to_owned() });
+    let Begun { documents, sessions, plan, bundle, unreachable } =
+        match begin(inventory, bundle, options, settings).await {
+            Ok(begun) => begun,
+            Err(failures) => {
+                let failed = |name: &str| failures.iter().any(|failure| failure.host.as_deref() == Some(name));
+                for host in inventory.hosts.iter().filter(|host| !failed(&host.name)) {
+                    events.of_host(&host.name).send(What::HostFinished { state: "untouched".to_owned() });
+                }
+                let milliseconds = elapsed_milliseconds(started.elapsed());
+                events.send(What::RunFinished { milliseconds, changes: 0, failed: failures.clone() });
+                return Err(failures);
             }
-            let milliseconds = elapsed_milliseconds(started.elapsed());
-            events.send(What::RunFinished { milliseconds, changes: 0, failed: failures.clone() });
-            return Err(failures);
-        }
-    };
+        };
     plan.warnings.iter().for_each(|warning| events.warn(warning));
     let (joins, control_planes_join) = (plan.joins(), plan.control_planes_join());
+    let is_old = plan.hosts.iter().any(|host| host.way == Way::Source && host.member);
     let board = Board::new();
     let spreading =
         Spreading::new(&inventory.transfer, sessions.len(), plan.source()).map_err(|failure| vec![failure])?;
+    let rollout = Rollout::of(&plan);
+    let casualties = Casualties::new(options.tolerance, inventory, &unreachable);
     let lanes = sessions.iter().zip(&plan.hosts).map(|(session, plan)| {
         let lane = Lane {
             inventory,
@@ -104,14 +135,22 @@ pub async fn up(inventory: &Inventory, bundle: Arc<Bundle>, settings: &Settings)
             bundle: &bundle,
             board: &board,
             spreading: &spreading,
+            rollout: &rollout,
             cancel: &settings.cancel,
+            casualties: &casualties,
             hosts: sessions.len(),
+            is_old,
             joins,
             control_planes_join,
         };
+        let casualties = &casualties;
         async move {
             let began = Instant::now();
-            outcome(session, lane.go().await, began)
+            let result = lane.go().await;
+            if result.is_err() {
+                casualties.add(&session.host.name);
+            }
+            outcome(session, result, began)
         }
     });
     let work = async {
@@ -122,6 +161,7 @@ pub async fn up(inventory: &Inventory, bundle: Arc<Bundle>, settings: &Settings)
         (hosts, concluded)
     };
     let (hosts, concluded) = finish::while_probing(&board, work).await;
+    let hosts = with_unreachable(inventory, hosts, unreachable);
     let mut failures: Vec<Failure> = hosts
         .iter()
         .filter_map(|host| match &host.state {
@@ -139,28 +179,80 @@ pub async fn up(inventory: &Inventory, bundle: Arc<Bundle>, settings: &Settings)
     Ok(outcome)
 }
 
+/// What an `up` begins with.
+struct Begun {
+    documents: Documents,
+    sessions: Vec<Session>,
+    plan: Plan,
+    /// The one that was given, or what the hosts fetched.
+    bundle: Arc<Bundle>,
+    /// Hosts that the run goes on without.
+    unreachable: Vec<Failure>,
+}
+
 /// Reaches all hosts and judges them. What is wrong with those that were reached is said together with those that were
 /// not.
 async fn begin(
     inventory: &Inventory,
     bundle: Arc<Bundle>,
+    options: Options<'_>,
     settings: &Settings,
-) -> Result<(Documents, Vec<Session>, Plan, Arc<Bundle>), Vec<Failure>> {
+) -> Result<Begun, Vec<Failure>> {
     let documents = Documents::read(inventory).map_err(|failure| vec![failure])?;
-    let (sessions, unreachable) =
+    let (sessions, mut unreachable) =
         connect(inventory, settings, Access::Alter("up")).await.map_err(|failure| vec![failure])?;
+    let facts = facts_of(inventory, &sessions);
+    let serving = inventory.control_planes().map(|host| host.name.as_str());
+    let serving = serving.into_iter().find(|name| facts.get(*name).is_some_and(|facts| facts.kubernetes.serves));
+    let may_begin = may_begin(options.tolerance, inventory, &unreachable, serving).unwrap_or_else(|failure| {
+        unreachable.push(failure);
+        false
+    });
     let bundle = match inventory.transfer.fetch {
-        Fetch::OnHost if unreachable.is_empty() => super::fetch::fetch(inventory, &sessions).await?,
+        Fetch::OnHost if may_begin => super::fetch::fetch(inventory, &sessions).await?,
         Fetch::OnHost => return Err(unreachable),
         Fetch::Bundle => bundle,
     };
-    let facts: BTreeMap<_, _> =
-        sessions.iter().map(|session| (session.host.name.clone(), session.facts.clone())).collect();
     match plan(inventory, &documents, &facts, bundle.manifest()) {
-        Ok(plan) if unreachable.is_empty() => Ok((documents, sessions, plan, bundle)),
+        Ok(plan) if may_begin => {
+            let sight =
+                Sight { inventory, documents: &documents, sessions: &sessions, plan: &plan, prune: options.prune };
+            approved(sight, options).await?;
+            Ok(Begun { documents, sessions, plan, bundle, unreachable })
+        }
         Ok(_) => Err(unreachable),
         Err(findings) => Err(unreachable.into_iter().chain(findings).collect()),
     }
+}
+
+/// Asks, where something that runs would be interrupted; on hosts that are no nodes nothing of a cluster runs.
+async fn approved(sight: Sight<'_>, options: Options<'_>) -> Result<(), Vec<Failure>> {
+    let Some(approve) = options.approve.filter(|_| sight.plan.hosts.iter().any(|host| host.member)) else {
+        return Ok(());
+    };
+    let preview = sight.preview().await?;
+    if !preview.disrupts() || approve(preview).await {
+        return Ok(());
+    }
+    Err(vec![Failure::new(Kind::Interrupted, "nothing was altered, as you said")])
+}
+
+/// All hosts in inventory order, those too that the run went on without.
+fn with_unreachable(inventory: &Inventory, done: Vec<HostOutcome>, unreachable: Vec<Failure>) -> Vec<HostOutcome> {
+    let missing = unreachable.into_iter().filter_map(|failure| {
+        let host = inventory.hosts.iter().find(|host| Some(&host.name) == failure.host.as_ref())?;
+        Some(HostOutcome {
+            name: host.name.clone(),
+            address: host.address.clone(),
+            role: host.role,
+            state: State::Failed(failure),
+            changes: 0,
+            milliseconds: 0,
+        })
+    });
+    let mut hosts: Vec<HostOutcome> = done.into_iter().chain(missing).collect();
+    hosts.sort_by_key(|outcome| inventory.hosts.iter().position(|host| host.name == outcome.name));
+    hosts
 }
 
 fn outcome(session: &Session, result: Result<u32>, began: Instant) -> HostOutcome {
@@ -200,7 +292,7 @@ async fn conclude(
     let api = board.api.wait().await?;
     let server = finish::server_for_laptop(inventory, plan, &joined, port);
     let kubeconfig_changed = finish::write_kubeconfig(inventory, session, server.as_deref()).await?;
-    let labelled = finish::label(&api, inventory, &joined).await?;
+    let labelled = finish::label(&api, inventory, &joined, &settings.events).await?;
     if let Some(host) = hosts.iter_mut().find(|host| host.name == session.host.name) {
         host.changes += labelled + u32::from(kubeconfig_changed);
     }

@@ -15,10 +15,13 @@ pub mod blobs;
 pub mod containerd;
 pub mod fake;
 pub mod journal;
+pub mod listing;
 pub mod machine;
+pub mod measure;
 pub mod observe;
 pub mod overlay;
 mod process;
+pub mod reach;
 pub mod systemd;
 mod tree;
 

@@ -1,5 +1,8 @@
 //! A host for dry runs: what is read comes from the real one, what would be altered is kept in memory, shown to later
-//! reads, and told at the end. Written files are also put below a folder, for a person to look at.
+//! reads, and told at the end: in lines ([`Overlay::told`]) and by comparison with the real one ([`Overlay::changes`]).
+//! With a folder, written files are also put below it, for a person to look at; without one the host is not touched.
+
+mod changes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -7,18 +10,22 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures::future::BoxFuture;
 
-use super::{Command, Entry, EntryKind, Host, Input, Output, Space, sha256_hex};
+use super::{Command, Entry, EntryKind, Host, Input, Output, Space, sha256_hex, systemd};
+use crate::change::Change;
 use crate::failure::{Failure, Kind, Result};
 
 /// Programs that are run all the same, because with one of these words they only look; no word stands for any.
 const LOOKS: &[(&str, &[&str])] = &[
+    ("bridge", &["show"]),
     ("containerd", &["--version", "config"]),
     ("ctr", &["ls", "version", "--help"]),
     ("getent", &[]),
     ("ip", &["show"]),
+    ("ip6tables", &["-C", "-L"]),
     ("ip6tables-legacy-save", &[]),
     ("ip6tables-nft-save", &[]),
     ("ip6tables-save", &[]),
+    ("iptables", &["-C", "-L"]),
     ("iptables-legacy-save", &[]),
     ("iptables-nft-save", &[]),
     ("iptables-save", &[]),
@@ -40,8 +47,41 @@ enum Fate {
         mode: u32,
     },
     Link(PathBuf),
+    /// The content of another file, which may be long.
+    Copy {
+        of: PathBuf,
+        mode: u32,
+    },
+    /// A file of the bundle that would have been received.
+    Blob {
+        sha256: String,
+        size: u64,
+        mode: u32,
+    },
     /// With everything below it.
     Gone,
+}
+
+impl Fate {
+    /// With other permission bits; what has none stays.
+    fn with_mode(self, mode: u32) -> Self {
+        match self {
+            Self::File { content, .. } => Self::File { content, mode },
+            Self::Directory { .. } => Self::Directory { mode },
+            Self::Copy { of, .. } => Self::Copy { of, mode },
+            Self::Blob { sha256, size, .. } => Self::Blob { sha256, size, mode },
+            other @ (Self::Link(_) | Self::Gone) => other,
+        }
+    }
+}
+
+/// What was noted, in order.
+#[derive(Clone, PartialEq)]
+enum Noted {
+    /// A path that was touched; what became of it is found out at the end.
+    Path(PathBuf),
+    /// Something that was done.
+    Done(Change),
 }
 
 #[derive(Default)]
@@ -50,19 +90,30 @@ struct State {
     /// Programs that would have altered something: what they say afterwards is not known.
     altered_by: BTreeSet<String>,
     told: Vec<String>,
+    noted: Vec<Noted>,
 }
 
 /// The overlay.
 pub struct Overlay<'a> {
     below: &'a dyn Host,
-    folder: PathBuf,
+    folder: Option<PathBuf>,
     state: Mutex<State>,
 }
 
 impl<'a> Overlay<'a> {
     /// Over `below`; written files are put below `folder`, a real directory that only root may enter.
     pub fn new(below: &'a dyn Host, folder: impl Into<PathBuf>) -> Self {
-        Self { below, folder: folder.into(), state: Mutex::default() }
+        Self { below, folder: Some(folder.into()), state: Mutex::default() }
+    }
+
+    /// Over `below`, which is not touched at all.
+    pub fn in_memory(below: &'a dyn Host) -> Self {
+        Self { below, folder: None, state: Mutex::default() }
+    }
+
+    /// A file of the bundle is taken as received and put in place.
+    pub fn place(&self, path: &Path, sha256: &str, size: u64, mode: u32) {
+        self.settle(path, Fate::Blob { sha256: sha256.to_owned(), size, mode });
     }
 
     /// What would have been altered, in order, one line each.
@@ -90,24 +141,49 @@ impl<'a> Overlay<'a> {
     }
 
     fn settle(&self, path: &Path, fate: Fate) {
+        self.note(Noted::Path(path.to_owned()));
         self.state().fates.insert(path.to_owned(), fate);
     }
 
-    /// Where a copy of a written file lies.
-    fn copy_of(&self, path: &Path) -> PathBuf {
-        self.folder.join(path.strip_prefix("/").unwrap_or(path))
+    /// Notes something once, where it came first.
+    fn note(&self, noted: Noted) {
+        let mut state = self.state();
+        if !state.noted.contains(&noted) {
+            state.noted.push(noted);
+        }
+    }
+
+    /// Where a copy of a written file lies, if they are wanted.
+    fn copy_of(&self, path: &Path) -> Option<PathBuf> {
+        Some(self.folder.as_ref()?.join(path.strip_prefix("/").unwrap_or(path)))
     }
 
     fn is_there(&self, path: &Path) -> Result<bool> {
         Ok(self.entry(path)?.is_some())
     }
 
-    fn perform(&self, command: &Command) -> Output {
+    async fn perform(&self, command: &Command) -> Output {
         let program = base(&command.program).to_owned();
-        self.tell(format!("run {program} {}", command.arguments.join(" ")).trim_end().to_owned());
-        if program == "kill" {
-            let processes = command.arguments.iter().filter(|word| word.bytes().all(|byte| byte.is_ascii_digit()));
-            processes.for_each(|id| self.settle(&Path::new("/proc").join(id), Fate::Gone));
+        let arguments: Vec<&str> = command.arguments.iter().map(String::as_str).collect();
+        self.tell(format!("run {program} {}", arguments.join(" ")).trim_end().to_owned());
+        match (program.as_str(), arguments.as_slice()) {
+            ("kill", words) => {
+                let processes = words.iter().filter(|word| word.bytes().all(|byte| byte.is_ascii_digit()));
+                processes.for_each(|id| {
+                    self.state().fates.insert(Path::new("/proc").join(id), Fate::Gone);
+                });
+            }
+            ("cp", ["--force", from, to]) => {
+                self.settle(Path::new(to), Fate::Copy { of: PathBuf::from(from), mode: 0o600 });
+            }
+            _ => {}
+        }
+        if let Some(change) = changes::of_program(&program, &arguments) {
+            let disrupts = match changes::interrupted(&program, &arguments) {
+                Some(unit) => systemd::is_active(self.below, unit).await.unwrap_or(false),
+                None => change.disrupts,
+            };
+            self.note(Noted::Done(change.disrupting(disrupts)));
         }
         self.state().altered_by.insert(program);
         Output::default()
@@ -143,6 +219,9 @@ impl Host for Overlay<'_> {
         match self.fate(path) {
             Some(Fate::File { content, .. }) => Ok(Some(content)),
             Some(Fate::Link(target)) => self.read(&path.parent().unwrap_or(path).join(target)),
+            Some(Fate::Copy { of, .. }) => self.below.read(&of),
+            // What would have been received is not here.
+            Some(Fate::Blob { .. }) => Ok(Some(Vec::new())),
             Some(Fate::Directory { .. } | Fate::Gone) => Ok(None),
             None => self.below.read(path),
         }
@@ -154,6 +233,10 @@ impl Host for Overlay<'_> {
             Some(Fate::Gone) => return Ok(None),
             Some(Fate::File { content, mode }) => (EntryKind::File, mode, content.len() as u64),
             Some(Fate::Directory { mode }) => (EntryKind::Directory, mode, 0),
+            Some(Fate::Copy { of, mode }) => {
+                (EntryKind::File, mode, self.below.entry(&of)?.map_or(0, |entry| entry.size))
+            }
+            Some(Fate::Blob { size, mode, .. }) => (EntryKind::File, mode, size),
             Some(Fate::Link(target)) => (EntryKind::Link(target), 0o777, 0),
         };
         Ok(Some(Entry { kind, mode, uid: 0, gid: 0, size }))
@@ -182,6 +265,8 @@ impl Host for Overlay<'_> {
     fn sha256(&self, path: &Path) -> Result<Option<String>> {
         match self.fate(path) {
             None => self.below.sha256(path),
+            Some(Fate::Copy { of, .. }) => self.below.sha256(&of),
+            Some(Fate::Blob { sha256, .. }) => Ok(Some(sha256)),
             Some(_) => Ok(self.read(path)?.map(|content| sha256_hex(&content))),
         }
     }
@@ -192,12 +277,16 @@ impl Host for Overlay<'_> {
         {
             return Err(nothing("write", path));
         }
-        let copy = self.copy_of(path);
-        if let Some(parent) = copy.parent() {
-            self.below.create_directory(parent, 0o700)?;
+        match self.copy_of(path) {
+            Some(copy) => {
+                if let Some(parent) = copy.parent() {
+                    self.below.create_directory(parent, 0o700)?;
+                }
+                self.below.write(&copy, content, mode)?;
+                self.tell(format!("write {} ({mode:04o}): see {}", path.display(), copy.display()));
+            }
+            None => self.tell(format!("write {} ({mode:04o})", path.display())),
         }
-        self.below.write(&copy, content, mode)?;
-        self.tell(format!("write {} ({mode:04o}): see {}", path.display(), copy.display()));
         self.settle(path, Fate::File { content: content.to_vec(), mode });
         Ok(())
     }
@@ -240,12 +329,12 @@ impl Host for Overlay<'_> {
     fn set_mode(&self, path: &Path, mode: u32) -> Result<()> {
         let entry = self.entry(path)?.ok_or_else(|| nothing("set the permissions of", path))?;
         self.tell(format!("set the permissions of {} to {mode:04o}", path.display()));
-        match entry.kind {
-            EntryKind::File => {
-                let content = self.read(path)?.unwrap_or_default();
-                self.settle(path, Fate::File { content, mode });
+        match (entry.kind, self.fate(path)) {
+            (EntryKind::File, None) => self.settle(path, Fate::Copy { of: path.to_owned(), mode }),
+            (EntryKind::File | EntryKind::Directory, Some(fate)) => self.settle(path, fate.with_mode(mode)),
+            (EntryKind::Directory, None) if entry.mode != mode => {
+                self.note(Noted::Done(changes::of_mode(path, entry.mode, mode)));
             }
-            EntryKind::Directory if self.fate(path).is_some() => self.settle(path, Fate::Directory { mode }),
             _ => {}
         }
         Ok(())
@@ -259,9 +348,12 @@ impl Host for Overlay<'_> {
 
     fn rename(&self, from: &Path, to: &Path) -> Result<()> {
         let mode = self.entry(from)?.ok_or_else(|| nothing("move", from))?.mode;
-        let content = self.read(from)?.unwrap_or_default();
+        let fate = match self.fate(from) {
+            Some(fate) => fate,
+            None => Fate::File { content: self.read(from)?.unwrap_or_default(), mode },
+        };
         self.tell(format!("move {} to {}", from.display(), to.display()));
-        self.settle(to, Fate::File { content, mode });
+        self.settle(to, fate);
         self.settle(from, Fate::Gone);
         Ok(())
     }
@@ -285,6 +377,7 @@ impl Host for Overlay<'_> {
 
     fn unmount(&self, path: &Path) -> Result<()> {
         self.tell(format!("unmount {}", path.display()));
+        self.note(Noted::Done(changes::of_unmounting(path)));
         Ok(())
     }
 
@@ -292,12 +385,12 @@ impl Host for Overlay<'_> {
         match (self.looks(&command), self.unknown(&command)) {
             (true, false) => self.below.run(command),
             (true, true) => Box::pin(std::future::ready(Ok(Output::default()))),
-            (false, _) => Box::pin(async move { Ok(self.perform(&command)) }),
+            (false, _) => Box::pin(async move { Ok(self.perform(&command).await) }),
         }
     }
 
     fn run_fed<'b>(&'b self, command: Command, _: Input<'b>) -> BoxFuture<'b, Result<Output>> {
-        Box::pin(async move { Ok(self.perform(&command)) })
+        Box::pin(async move { Ok(self.perform(&command).await) })
     }
 }
 

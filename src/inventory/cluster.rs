@@ -12,7 +12,8 @@ use super::{Cluster, Containerd, DEFAULT_KUBERNETES, KubeadmDocuments, Network, 
 use crate::yaml::{self, Content, Finding, Node, Span, Style};
 
 /// The keys of `cluster:`.
-pub(super) const KEYS: [&str; 7] = ["name", "kubernetes", "endpoint", "network", "kubeadm", "bundle", "containerd"];
+pub(super) const KEYS: [&str; 9] =
+    ["name", "kubernetes", "endpoint", "network", "kubeadm", "bundle", "containerd", "ignore_checks", "adopt"];
 
 /// The keys of `cluster.network:`.
 pub(super) const NETWORK_KEYS: [&str; 4] = ["pods", "services", "plugin", "domain"];
@@ -58,6 +59,8 @@ pub(super) fn read(walk: &mut Walk, node: Option<&Node>, path: &Path, surroundin
             kubeadm: None,
             bundle: None,
             containerd: Containerd::default(),
+            ignore_checks: Vec::new(),
+            adopt: None,
         },
         endpoint: None,
         pods: None,
@@ -91,6 +94,10 @@ pub(super) fn read(walk: &mut Walk, node: Option<&Node>, path: &Path, surroundin
         let what = "`cluster.containerd.restrict_oom_score_adj`";
         cluster.containerd.restrict_oom_score_adj = walk.flag(node, what).unwrap_or_default();
     }
+    if let Some(names) = fields.get("ignore_checks").and_then(|node| walk.texts(node, "`cluster.ignore_checks`")) {
+        cluster.ignore_checks = names.into_iter().map(|(_, name)| name.to_owned()).collect();
+    }
+    cluster.adopt = fields.get("adopt").and_then(|node| walk.ruled(node, "`cluster.adopt`", grammar::ca_hash));
     if let Some(node) = fields.get("network") {
         network(walk, node, &mut draft);
     }

@@ -86,6 +86,15 @@ pub(super) fn address(text: &str) -> Result<(String, Option<u16>), String> {
     }
 }
 
+/// `cluster.adopt`: the public key of a CA, as kubeadm's `--discovery-token-ca-cert-hash` writes it.
+pub(super) fn ca_hash(text: &str) -> Result<String, String> {
+    let digits = text.strip_prefix("sha256:").unwrap_or_default();
+    match digits.len() == 64 && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+        true => Ok(text.to_owned()),
+        false => Err("has to be `sha256:` and 64 hexadecimal digits in lower case".to_owned()),
+    }
+}
+
 /// `cluster.endpoint`: `built-in`, or `host:port`; without a port it is 6443, kubeadm's default.
 pub(super) fn endpoint(text: &str) -> Result<Endpoint, String> {
     if text == "built-in" {

@@ -2,7 +2,7 @@
 
 /// The text with every literal behind `password:`, `become_password:` and what looks like them replaced by asterisks, line by line and
 /// character by character, so that places stay what they are. Works on texts that are no YAML, too.
-pub(super) fn mask(text: &str) -> String {
+pub fn mask(text: &str) -> String {
     let mut masked = String::with_capacity(text.len());
     // Indentation of a key whose value may go on in the lines below.
     let mut below: Option<usize> = None;

@@ -8,6 +8,7 @@ mod cluster;
 mod grammar;
 mod hosts;
 mod mask;
+pub use self::mask::mask as masked;
 mod model;
 mod schema;
 mod ssh;
@@ -88,6 +89,20 @@ pub fn load_with_warnings(path: &Path) -> Result<Loaded> {
             .detailed(rendered())
             .advise("correct it; `clusterctl inventory example` shows what can be written")),
     }
+}
+
+/// An inventory that was put together out of what was typed; `typed` names it in failures.
+///
+/// # Errors
+/// Kind `Usage`, with every finding.
+pub fn of_text(text: &str, typed: &str) -> Result<Inventory> {
+    let home = etcetera::home_dir().map_err(|error| {
+        Failure::new(Kind::Configuration, "cannot find your home folder").because(&error).advise("set HOME")
+    })?;
+    parse(text, Path::new(typed), &home).map_err(|findings| {
+        let messages: Vec<String> = findings.into_iter().map(|finding| finding.message).collect();
+        Failure::new(Kind::Usage, format!("{typed}: {}", messages.join("; "))).advise("write [USER@]HOST[:PORT]")
+    })
 }
 
 /// Judges a text as the inventory at `path`, with `home` for `~`. It looks at the files that the text names, and

@@ -56,6 +56,10 @@ pub struct Cluster {
     pub bundle: Option<PathBuf>,
     /// Settings of the container runtime.
     pub containerd: Containerd,
+    /// Names of checks whose errors only warn; `all`.
+    pub ignore_checks: Vec<String>,
+    /// The CA of a cluster that another tool made and that is taken over: `sha256:<hex>` over its public key.
+    pub adopt: Option<String>,
 }
 
 /// The `transfer:` part.

@@ -99,6 +99,15 @@ fn cluster_schema() -> Value {
                     },
                 },
             })),
+            "ignore_checks": {
+                "description": "Names of checks whose errors only warn; `all`",
+                "oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
+            },
+            "adopt": {
+                "type": "string",
+                "pattern": "^sha256:[0-9a-f]{64}$",
+                "description": "The CA of a cluster that another tool made and that is taken over",
+            },
         },
     })
 }

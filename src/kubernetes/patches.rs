@@ -111,6 +111,7 @@ impl Patches {
             };
             patched.map_err(|reason| {
                 Failure::new(Kind::Configuration, format!("{}: the patch does not fit: {reason}", patch.place))
+                    .advise("correct the patch; a --dry-run without it shows what it is laid over")
             })
         })?;
         // Upstream reads the pod that comes out into its types and writes it again.
@@ -176,7 +177,9 @@ fn documents(path: &str, text: &str, target: Target, kind: Type) -> Result<Vec<P
         let failure = Failure::new(Kind::Configuration, sentence);
         match &finding.help {
             Some(help) => failure.advise(help.clone()),
-            None => failure,
+            None => {
+                failure.advise("correct the patch at that place; what its name says of its type decides how it is read")
+            }
         }
     };
     let (nodes, findings) = yaml::trees(text).map_err(|finding| wrong(&finding))?;

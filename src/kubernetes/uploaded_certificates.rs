@@ -69,7 +69,10 @@ impl CertificateKey {
         let digits = text.expose().trim().as_bytes();
         let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
         let mut key = Self([0; 32]);
-        let wrong = || Failure::new(Kind::Configuration, "the certificate key is not 64 hexadecimal digits");
+        let wrong = || {
+            Failure::new(Kind::Configuration, "the certificate key is not 64 hexadecimal digits")
+                .advise("give it as `init --upload-certs` printed it")
+        };
         if digits.len() != 64 {
             return Err(wrong());
         }

@@ -1,10 +1,11 @@
 //! What to tell a person when a kubelet or a control plane does not come up: the failing container's last lines, the
 //! kubelet's, and what they mean where that is known.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::failure::Failure;
+use crate::failure::{Failure, Kind};
 use crate::host::{Command, Host};
 
 /// How many lines of a log are worth showing.
@@ -48,11 +49,56 @@ const CAUSES: &[(&str, &str)] = &[
         "certificate signed by unknown authority",
         "remove certificates of an earlier cluster: run `clusterctl down`, then `up` again",
     ),
+    ("too many open files", "raise fs.inotify.max_user_instances (8192) or the limit of open files on the host"),
+    ("exec format error", "bring a bundle for the host's architecture: a program in it is for another one"),
+    ("out of memory", "give the host more memory: the kernel ended a component for want of it"),
+    ("read-only file system", "remount the file system named in the log writable, and look at the disk's health"),
+    ("input/output error", "look at the host's disk: `dmesg` tells what it cannot read or write"),
+    ("slow fdatasync", "give etcd a faster disk: its writes take too long"),
+    ("apply request took too long", "give etcd a faster disk: its writes take too long"),
+    ("clock difference", "set the clocks of the control planes by NTP: etcd's members disagree about the time"),
+    ("certificate is not yet valid", "set the host's clock: it is behind that of the host that signs"),
+    ("is not valid for any names", "add the name or address to apiServer.certSANs in cluster.kubeadm"),
+    ("cannot allocate memory", "give the host more memory"),
+    (
+        "failed to reserve sandbox name",
+        "wait a moment: the container runtime still works at an earlier try; then run the same command again",
+    ),
+    ("cni plugin not initialized", "bring a pod network: there is no configuration in /etc/cni/net.d"),
     (
         "permission denied",
         "see the log: a security module or the mode of a directory keeps the component from its files",
     ),
 ];
+
+/// So many ends of a container while it is waited for are a loop. The kubelet waits 10, 20 and 40 seconds before the next
+/// starts: a component that only waits for another one is there by then.
+const ENDS: u32 = 3;
+
+/// How often it is looked for containers that ended.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Returns when a container of one of these components has ended again and again since the call; else never.
+pub(super) async fn crash_loop(host: &dyn Host, components: &[&str]) -> Failure {
+    crash_loop_seen_every(LOOK, host, components).await
+}
+
+async fn crash_loop_seen_every(look: Duration, host: &dyn Host, components: &[&str]) -> Failure {
+    let mut first: BTreeMap<PathBuf, u32> = BTreeMap::new();
+    let mut looks = tokio::time::interval(look);
+    loop {
+        looks.tick().await;
+        for component in components {
+            for (folder, number) in starts(host, component) {
+                let first = *first.entry(folder).or_insert(number);
+                if number >= first + ENDS {
+                    let sentence = format!("{component} ends again and again: {number} times so far");
+                    return Failure::new(Kind::Cluster, sentence);
+                }
+            }
+        }
+    }
+}
 
 /// Adds to a failure what the logs of these control plane components and of the kubelet say. Components without a log
 /// have not started: then the kubelet's journal tells why.
@@ -103,6 +149,11 @@ async fn container_log(host: &dyn Host, component: &str) -> Option<Vec<String>> 
 
 /// The last log file of each pod of this component: `/var/log/pods/<namespace>_<pod>_<uid>/<container>/<restarts>.log`.
 fn logs(host: &dyn Host, component: &str) -> Vec<PathBuf> {
+    starts(host, component).into_iter().map(|(folder, number)| folder.join(format!("{number}.log"))).collect()
+}
+
+/// The folder of logs of each pod of this component, and how often its container was started before the last time.
+fn starts(host: &dyn Host, component: &str) -> Vec<(PathBuf, u32)> {
     let root = Path::new("/var/log/pods");
     let beginning = format!("kube-system_{component}-");
     let pods = host.list(root).unwrap_or_default();
@@ -110,9 +161,8 @@ fn logs(host: &dyn Host, component: &str) -> Vec<PathBuf> {
     let number = |name: &String| name.strip_suffix(".log").and_then(|number| number.parse::<u32>().ok());
     folders
         .filter_map(|folder| {
-            let files = host.list(&folder).ok()?;
-            let last = files.into_iter().filter(|name| number(name).is_some()).max_by_key(number)?;
-            Some(folder.join(last))
+            let last = host.list(&folder).ok()?.iter().filter_map(number).max()?;
+            Some((folder, last))
         })
         .collect()
 }
@@ -156,7 +206,10 @@ fn in_passing(line: &str) -> bool {
 mod tests {
     use rstest::rstest;
 
-    use super::{advice, explain, message, telling};
+    use std::path::Path;
+    use std::time::Duration;
+
+    use super::{advice, crash_loop_seen_every, explain, message, telling};
     use crate::failure::{Failure, Kind};
     use crate::host::fake::FakeHost;
 
@@ -165,6 +218,8 @@ mod tests {
     #[case("kubelet is configured to not run on a host using cgroup v1.", Some("boot the host with cgroup v2"))]
     #[case("Running with swap on is not supported, please disable swap", Some("turn swap off"))]
     #[case("write /x: No space left on device", Some("free some space"))]
+    #[case("{\"level\":\"warn\",\"msg\":\"slow fdatasync\"}", Some("give etcd a faster disk"))]
+    #[case("open /x: read-only file system", Some("remount"))]
     #[case("nothing known", None)]
     fn known_causes_have_advice(#[case] log: &str, #[case] beginning: Option<&str>) {
         assert_eq!(advice(log).map(|advice| advice.starts_with(beginning.unwrap())), beginning.map(|_| true));
@@ -213,6 +268,27 @@ mod tests {
             )
         );
         assert!(failure.advice.unwrap().starts_with("stop what listens"));
+    }
+
+    #[tokio::test]
+    async fn a_component_that_ends_again_and_again_is_noticed() {
+        let folder = "/var/log/pods/kube-system_etcd-cp1_0/etcd";
+        // What it did before somebody waited counts for nothing.
+        let host = FakeHost::new().file(format!("{folder}/7.log"), "");
+        let more = async {
+            let mut ticks = tokio::time::interval(Duration::from_millis(30));
+            ticks.tick().await;
+            for number in 8..=10 {
+                ticks.tick().await;
+                host.put(Path::new(&format!("{folder}/{number}.log")), b"", 0o644);
+            }
+            std::future::pending::<()>().await;
+        };
+        let failure = tokio::select! {
+            failure = crash_loop_seen_every(Duration::from_millis(1), &host, &["kube-apiserver", "etcd"]) => failure,
+            () = more => panic!("it was not noticed"),
+        };
+        assert_eq!(failure.sentence, "etcd ends again and again: 10 times so far");
     }
 
     #[tokio::test]

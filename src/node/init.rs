@@ -12,17 +12,20 @@ mod head_start;
 pub(super) mod kubeconfigs;
 pub(super) mod mark_control_plane;
 pub(super) mod plan;
+mod planned;
 mod upload_certs;
 mod upload_config;
 pub(super) mod wait_control_plane;
 
-pub use self::by_hand::{init_by_hand, rehearse_init};
+pub use self::by_hand::{ByHand, addon_manifests, init_by_hand, rehearse_init};
 use self::control_plane::Part;
 pub(super) use self::mark_control_plane::SOCKET_ANNOTATION;
 use self::plan::Plan;
+pub(super) use self::planned::rehearse_up;
 use super::phase::{Changes, phase};
 use super::preflight::{Finding, Surroundings};
-use super::{files, kubelet, preflight};
+use super::static_pods::{self, Generation};
+use super::{files, kubelet, preflight, refresh};
 use crate::api::Client;
 use crate::event::Events;
 use crate::fact::Facts;
@@ -104,11 +107,11 @@ pub(super) async fn credentials(host: &dyn Host, plan: &Plan, events: &Events) -
 /// As [`init`].
 pub async fn complete(host: &dyn Host, facts: &Facts, order: &InitOrder, events: &Events) -> Result<u32> {
     let plan = Plan::load(host, facts, order, events)?;
-    finish(host, &plan, events).await
+    finish(host, &plan, None, events).await
 }
 
-/// [`complete`] by a plan.
-async fn finish(host: &dyn Host, plan: &Plan, events: &Events) -> Result<u32> {
+/// [`complete`] by a plan, with the client that [`bring_up`] had if there was one.
+async fn finish(host: &dyn Host, plan: &Plan, client: Option<Client>, events: &Events) -> Result<u32> {
     let scheduler = async {
         if plan.phases.is_whole() && !control_plane::there(host, Part::Scheduler)? {
             // Whatever happens to it, the scheduler gets its rights, only later.
@@ -126,7 +129,13 @@ async fn finish(host: &dyn Host, plan: &Plan, events: &Events) -> Result<u32> {
         let path = if started { "control-plane/scheduler" } else { "wait-control-plane" };
         plan.phase(events, (path, "scheduler"), "Start the scheduler", scheduler).await
     };
-    let deploy = async { addons::deploy(&administrator(host, plan).await?, plan).await };
+    let deploy = async {
+        let client = match client {
+            Some(client) => client,
+            None => administrator(host, plan).await?,
+        };
+        addons::deploy(&client, plan).await
+    };
     let deploy = plan.phase(events, ("addon", "addons"), "Deploy CoreDNS and kube-proxy", deploy);
     let (deployed, healthy) = tokio::join!(deploy, scheduled);
     // The component that is not healthy explains the others.
@@ -134,8 +143,13 @@ async fn finish(host: &dyn Host, plan: &Plan, events: &Events) -> Result<u32> {
     Ok(started + deployed)
 }
 
-/// A client with admin.conf, to this host's own API server.
+/// A client with admin.conf, to this host's own API server; or with the kubeconfig a person named, as it stands.
 async fn administrator(host: &dyn Host, plan: &Plan) -> Result<Client> {
+    if let Some(path) = &plan.administrator {
+        let missing = || Failure::new(Kind::Configuration, format!("there is no {}", path.display()));
+        let text = files::text(host, path)?.map(Secret::new).ok_or_else(missing)?;
+        return plan.door.client(&text).await;
+    }
     plan.door.client(&kubeconfigs::local(host, plan, &ADMIN)?).await
 }
 
@@ -147,7 +161,7 @@ async fn administrator(host: &dyn Host, plan: &Plan) -> Result<Client> {
 pub async fn init(host: &dyn Host, facts: &Facts, order: &InitOrder, events: &Events) -> Result<Initialised> {
     let plan = Plan::load(host, facts, order, events)?;
     check(host, &plan, events).await?;
-    bring_up(host, &plan, events).await
+    Ok(bring_up(host, &plan, events).await?.0)
 }
 
 /// What preflight finds of what host preparation brings.
@@ -169,24 +183,39 @@ async fn prepared(host: &dyn Host, plan: &Plan) -> Result<Vec<Finding>> {
     let (mut prepared, around) =
         tokio::try_join!(of_preparation(host, plan), preflight::surroundings(host, &around, ignore))?;
     prepared.extend(around);
+    prepared.extend(preflight::chosen_etcd_data(host, plan.etcd_data(), ignore)?);
     Ok(prepared)
 }
 
-/// [`init`] by a plan, after preflight.
-async fn bring_up(host: &dyn Host, plan: &Plan, events: &Events) -> Result<Initialised> {
+/// [`init`] by a plan, after preflight; and the client that wrote to the cluster, if one did.
+async fn bring_up(host: &dyn Host, plan: &Plan, events: &Events) -> Result<(Initialised, Option<Client>)> {
     let kubelet = kubelet_files::configuration(plan.kubelet.as_ref(), &plan.cluster);
     if plan.phases.wants("kubelet-start") || plan.phases.wants("upload-config/kubelet") {
         kubelet.warnings.iter().for_each(|warning| events.warn(warning));
     }
 
     let credentials = credentials(host, plan, events).await?;
-    let manifests = async { Ok((control_plane::write(host, plan, Part::Server)?, ())) };
+    let waits = plan.phases.wants("wait-control-plane");
+    // A pod that runs by an older manifest answers until the kubelet replaces it.
+    let runs = waits && control_plane::there(host, Part::ApiServer)?;
+    let before = if runs { refresh::generation(host, plan).await } else { Generation::default() };
+    let manifests = async {
+        let changes = control_plane::write(host, plan, Part::Server)?;
+        let written = static_pods::written(&changes);
+        Ok((changes, written))
+    };
     let title = "Write static pods of etcd and the API server";
     let path = if plan.phases.wants("etcd") { "etcd" } else { "control-plane/apiserver" };
-    let (manifests, ()) = plan.phase(events, (path, "control-plane"), title, manifests).await?;
+    let (manifests, replaced) = plan.phase(events, (path, "control-plane"), title, manifests).await?;
+    let replaced: Vec<String> = replaced.into_iter().filter(|name| before.contains_key(name)).collect();
     let started = kubelet_start(host, plan, events).await?;
 
     let api_server = async {
+        if !replaced.is_empty() {
+            let limit = plan.init.timeouts.control_plane_component_health_check.0;
+            let client = administrator(host, plan).await?;
+            static_pods::replaced(&client, plan.node_name(), &replaced, &before, limit).await?;
+        }
         let own = plan.patches.apply(Target::KubeletConfiguration, kubelet.document.clone())?;
         let healthy = kubelet::wait(host, &own, plan.init.timeouts.kubelet_health_check.0);
         tokio::try_join!(wait_control_plane::api_server(host, plan), healthy)
@@ -197,7 +226,7 @@ async fn bring_up(host: &dyn Host, plan: &Plan, events: &Events) -> Result<Initi
 
     if let Some(client) = client.clone().filter(|_| bound > 0) {
         // The API server is new. Nobody waits for this: what it does not get done, Kubernetes does by itself.
-        drop(tokio::spawn(async move { head_start::accounts(&client).await }));
+        drop(tokio::spawn(async move { tokio::join!(head_start::priorities(&client), head_start::accounts(&client)) }));
     }
     let client = match client {
         None if IN_CLUSTER.iter().any(|path| plan.phases.wants(path)) => Some(administrator(host, plan).await?),
@@ -207,11 +236,21 @@ async fn bring_up(host: &dyn Host, plan: &Plan, events: &Events) -> Result<Initi
     let controllers = async {
         if let Some(client) = client.as_ref().filter(|_| bound > 0) {
             // Its node is Ready a few seconds earlier with a pod network; else the controller manager gives it one.
-            let _ = head_start::pod_network(client, plan).await;
+            let network = head_start::pod_network(client, plan);
+            // With rights the controller manager leads at once; refused, it asks again seconds later.
+            let rights = async {
+                if !plan.images_there {
+                    let _ = tokio::join!(head_start::rights(client), head_start::own_roles(client));
+                }
+            };
+            let _ = tokio::join!(network, rights);
         }
-        let changes = control_plane::write(host, plan, Part::ControllerManager)?;
-        if let Some(client) = client.as_ref().filter(|_| bound > 0) {
-            // While the container is made; without it the controller manager gets its rights a little later.
+        let mut changes = control_plane::write(host, plan, Part::ControllerManager)?;
+        if plan.images_there {
+            changes.extend(control_plane::write(host, plan, Part::Scheduler)?);
+        }
+        if let Some(client) = client.as_ref().filter(|_| bound > 0 && plan.images_there) {
+            // While the containers are made; without it they get their rights a little later.
             let _ = head_start::rights(client).await;
         }
         Ok((changes, ()))
@@ -223,7 +262,8 @@ async fn bring_up(host: &dyn Host, plan: &Plan, events: &Events) -> Result<Initi
     let ((controllers, ()), (stored, Stored { token, certificate_key })) = (controllers?, stored?);
     let changes = [credentials, manifests, started, bound, controllers, stored].iter().sum();
     let ticket = token.map(|token| ticket(host, plan, &token, certificate_key.clone())).transpose()?;
-    Ok(Initialised { joined: Joined { node: plan.node_name().to_owned(), changes }, ticket, certificate_key })
+    let joined = Joined { node: plan.node_name().to_owned(), changes };
+    Ok((Initialised { joined, ticket, certificate_key }, client))
 }
 
 /// What hosts join with, of what was stored in the cluster.

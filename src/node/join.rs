@@ -104,6 +104,9 @@ async fn run(
             preflight::surroundings(host, &around, ignore)
         )?;
         findings.extend(around);
+        if images == Images::Fetched {
+            findings.extend(preflight::runtime_serves(host, &node.cri_socket, ignore).await);
+        }
         preflight::judge(&findings, events)?;
     }
 
@@ -152,7 +155,7 @@ async fn run(
     Ok(Joined { node: node.name.clone(), changes: started + registered })
 }
 
-fn load(host: &dyn Host, facts: &Facts, order: &JoinOrder, events: &Events) -> Result<JoinConfiguration> {
+pub(super) fn load(host: &dyn Host, facts: &Facts, order: &JoinOrder, events: &Events) -> Result<JoinConfiguration> {
     let documents = configuration::load(order.configuration.expose())?;
     for warning in &documents.warnings {
         events.warn(warning.clone());

@@ -12,6 +12,8 @@ use crate::message::NetworkOrder;
 
 use super::{files, unit};
 
+mod there;
+
 /// Where the container runtime looks for its network; the name sorts before what distributions bring.
 const CNI_DIRECTORY: &str = "/etc/cni/net.d";
 
@@ -64,13 +66,15 @@ async fn set_up(host: &dyn Host, facts: &Facts, order: &NetworkOrder) -> Result<
     let masquerade = podnetwork::masquerade(order);
     let programs = Programs::find(host)?;
     let text = podnetwork::unit(&network, &masquerade, &|program| programs.path(program));
+    let there = there::look(host, network.vxlan).await?;
     let old = files::text(host, &unit_file())?.unwrap_or_default();
     for arguments in obsolete(&old, &text) {
         // It may be gone by itself.
         run(host, &arguments).await?;
     }
-    for arguments in &network.setup {
+    for arguments in network.setup.iter().filter(|arguments| !there.has(arguments)) {
         apply(host, arguments).await?;
+        changes.push(format!("`{}`", arguments.join(" ")));
     }
     for (check, add) in &masquerade {
         let there = match check {
@@ -79,14 +83,18 @@ async fn set_up(host: &dyn Host, facts: &Facts, order: &NetworkOrder) -> Result<
         };
         if !there {
             succeed(add, run(host, add).await?)?;
+            changes.push(format!("`{}`", add.join(" ")));
         }
     }
-    if files::ensure(host, &unit_file(), text.as_bytes(), 0o644)? {
+    let rewritten = files::ensure(host, &unit_file(), text.as_bytes(), 0o644)?;
+    if rewritten {
         changes.push(format!("{} written", unit_file().display()));
     }
-    if !changes.is_empty() || !systemd::is_active(host, UNIT).await? {
+    let unit = systemd::state(host, UNIT).await?;
+    if rewritten || !unit.active || !unit.enabled {
         // What it does is done already; started, it also undoes it when it is stopped.
         unit::restart(host, UNIT).await?;
+        changes.push(format!("{UNIT} started"));
     }
     Ok(changes)
 }
@@ -190,23 +198,32 @@ mod tests {
             .directory("/etc/systemd/system")
             .file("/usr/bin/ip", "")
             .answer(&["ip"], 0, "")
+            .answer(&["ip", "route", "show"], 0, "")
             .answer(&["/usr/bin/ip"], 0, "")
             .answer(&["iptables"], 0, "")
             .answer(&["systemctl"], 0, "LoadState=loaded\nActiveState=active\nUnitFileState=enabled\n")
     }
 
+    const ROUTE: &str = "run ip route replace 10.244.1.0/24 via 10.0.0.21";
+
     #[tokio::test]
-    async fn a_second_time_changes_nothing() {
+    async fn a_second_time_changes_nothing_and_a_lost_route_is_set_again() {
         let host = host();
         let order = order(&[("10.0.0.21", "10.244.1.0/24")]);
-        assert_eq!(network(&host, &facts(), &order, &Events::nowhere()).await, Ok(2));
+        // Both files, the route, the unit.
+        assert_eq!(network(&host, &facts(), &order, &Events::nowhere()).await, Ok(4));
         assert!(host.text(cni_file()).unwrap().contains("\"10.244.0.0/24\""));
         assert!(host.text(unit_file()).unwrap().contains("ExecStart=/usr/bin/ip route replace 10.244.1.0/24"));
+        assert!(host.done().contains(&ROUTE.to_owned()), "{:?}", host.done());
+        let routes = "default via 10.0.0.1 dev eth0\n10.244.1.0/24 via 10.0.0.21 dev eth0\n";
+        let host = host.answer(&["ip", "route", "show"], 0, routes);
         host.forget();
         assert_eq!(network(&host, &facts(), &order, &Events::nowhere()).await, Ok(0));
         let done = host.done();
-        assert!(done.iter().all(|done| !done.starts_with("write") && !done.contains("restart")), "{done:?}");
-        assert!(done.contains(&"run ip route replace 10.244.1.0/24 via 10.0.0.21".to_owned()), "{done:?}");
+        let alters = |done: &&String| done.starts_with("write") || done.contains("restart") || done.contains("replace");
+        assert_eq!(done.iter().find(alters), None, "{done:?}");
+        let host = host.answer(&["ip", "route", "show"], 0, "default via 10.0.0.1 dev eth0\n");
+        assert_eq!(network(&host, &facts(), &order, &Events::nowhere()).await, Ok(1));
     }
 
     #[tokio::test]

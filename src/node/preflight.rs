@@ -11,6 +11,7 @@ mod system_verification;
 
 use std::net::IpAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use semver::Version;
 
@@ -41,8 +42,8 @@ pub struct Plan<'a> {
     pub kubernetes: &'a Version,
     /// The API server's port.
     pub bind_port: u16,
-    /// Whether the control plane brings its etcd.
-    pub local_etcd: bool,
+    /// Where the control plane's own etcd keeps its data; `None` for one that is elsewhere.
+    pub etcd_data: Option<&'a str>,
     /// Names of checks whose errors are only warnings; `all`.
     pub ignore: &'a [String],
 }
@@ -110,7 +111,7 @@ fn ports(plan: &Plan<'_>, control_plane: bool) -> Vec<u16> {
     let mut ports = vec![10250];
     if control_plane {
         ports.extend([plan.bind_port, 10259, 10257]);
-        if plan.local_etcd {
+        if plan.etcd_data.is_some() {
             ports.extend([2379, 2380]);
         }
     }
@@ -207,9 +208,28 @@ fn untouched(facts: &Facts, plan: &Plan<'_>, control_plane: bool, found: &mut Fo
     if plan.purpose == Purpose::JoinWorker && there.ca_hash.is_some() {
         file("/etc/kubernetes/pki/ca.crt");
     }
-    if control_plane && plan.local_etcd && there.etcd_data {
+    if control_plane && plan.etcd_data == Some(ETCD_DATA) && there.etcd_data {
         found.error("DirAvailable--var-lib-etcd", "/var/lib/etcd is not empty");
     }
+}
+
+/// Where etcd keeps its data unless told otherwise; what is in there is among the facts.
+pub(super) const ETCD_DATA: &str = "/var/lib/etcd";
+
+/// kubeadm's check DirAvailable of a folder for etcd's data that a person chose, on the host itself. With etcd's static
+/// pod the data is that of the member here.
+///
+/// # Errors
+/// Kind `Host` when the host cannot be read.
+pub(super) fn chosen_etcd_data(host: &dyn Host, folder: Option<&str>, ignore: &[String]) -> Result<Vec<Finding>> {
+    let mut found = Found::default();
+    if let Some(folder) = folder.filter(|folder| *folder != ETCD_DATA)
+        && host.entry(Path::new("/etc/kubernetes/manifests/etcd.yaml"))?.is_none()
+        && !host.list(Path::new(folder))?.is_empty()
+    {
+        found.error(format!("DirAvailable-{}", folder.replace('/', "-")), format!("{folder} is not empty"));
+    }
+    Ok(found.downgrade(ignore))
 }
 
 pub(super) use surroundings::{Surroundings, surroundings};
@@ -247,6 +267,47 @@ pub(super) async fn prepared(
     }
     kubelet_version(host, kubernetes, &mut found).await;
     Ok(found.downgrade(ignore))
+}
+
+/// How long a runtime may take to say what it can do.
+const RUNTIME_LIMIT: Duration = Duration::from_secs(20);
+
+/// kubeadm's check CRI beyond the socket, which stays where it was when the runtime behind it has died: whether
+/// containerd answers and serves kubelets. For hosts that somebody else prepared; what `up` prepares has just been used.
+pub(super) async fn runtime_serves(host: &dyn Host, socket: &str, ignore: &[String]) -> Vec<Finding> {
+    let mut found = Found::default();
+    let path = socket.strip_prefix("unix://").unwrap_or(socket);
+    // Another runtime has no client that could be asked; nor is a socket asked that is not there.
+    let there = path.ends_with("/containerd.sock") && host.entry(Path::new(path)).is_ok_and(|entry| entry.is_some());
+    if there && let Some(message) = containerd(host, path).await {
+        found.error("CRI", message);
+    }
+    found.downgrade(ignore)
+}
+
+/// What keeps containerd from serving kubelets, as far as its own client tells.
+async fn containerd(host: &dyn Host, path: &str) -> Option<String> {
+    let words = ["--address", path, "--connect-timeout", "10s", "plugins", "ls"];
+    // Without its client nothing more can be told; the kubelet will.
+    let listed = host.run(Command::new("ctr", &words).limit(RUNTIME_LIMIT)).await.ok()?;
+    if !listed.success() {
+        return Some(format!("the container runtime at {path} does not answer: {}", listed.complaint("ctr")));
+    }
+    broken_cri(&listed.text()).map(|status| {
+        format!("containerd at {path} does not serve CRI: its plugin has the status {status:?}; see its log")
+    })
+}
+
+/// The status of containerd's CRI plugin among `ctr plugins ls`, when it is not ok. Columns are TYPE, ID, PLATFORMS and
+/// STATUS.
+fn broken_cri(listed: &str) -> Option<&str> {
+    listed.lines().find_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words.as_slice() {
+            ["io.containerd.grpc.v1", "cri", .., status] if *status != "ok" => Some(*status),
+            _ => None,
+        }
+    })
 }
 
 async fn kubelet_version(host: &dyn Host, kubernetes: Option<&Version>, found: &mut Found) {

@@ -10,18 +10,20 @@ mod etcd_member;
 mod files;
 mod firewall;
 mod links;
+mod lost_member;
 mod mounts;
 mod pods;
 mod sweep;
 
 use std::path::{Path, PathBuf};
 
+pub use self::lost_member::remove_lost_member;
 use self::sweep::Sweep;
 use super::rehearse::Rehearsed;
-use super::{etcd, phases, sysctls, unit};
+use super::{etcd, files as node_files, phases, sysctls, unit};
 use crate::api::Rehearsal;
 use crate::event::Events;
-use crate::failure::Result;
+use crate::failure::{Failure, Kind, Result};
 use crate::host::Host;
 use crate::host::overlay::Overlay;
 use crate::message::ResetOrder;
@@ -49,7 +51,10 @@ struct Traces {
 /// etcd would lose its quorum and the order does not force it.
 pub async fn reset(host: &dyn Host, order: &ResetOrder, events: &Events) -> Result<u32> {
     let phases = phases::RESET.select(order.only.as_deref(), &order.skip_phases)?;
-    let traces = files::traces(host)?;
+    let mut traces = files::traces(host)?;
+    if let Some(path) = &order.kubeconfig {
+        traces.admin = Some(named_kubeconfig(host, path)?);
+    }
     let mut sweep = Sweep::new(events);
     if phases.wants(ETCD_MEMBER) {
         etcd_member::remove(host, &traces, order, events, &mut sweep).await?;
@@ -58,6 +63,15 @@ pub async fn reset(host: &dyn Host, order: &ResetOrder, events: &Events) -> Resu
         clean(host, &traces, order, &mut sweep).await;
     }
     sweep.finish()
+}
+
+/// The kubeconfig that a person named: where it is not there, nothing has been touched yet.
+fn named_kubeconfig(host: &dyn Host, path: &str) -> Result<Secret> {
+    let text = node_files::text(host, Path::new(path))?.map(Secret::new);
+    text.ok_or_else(|| {
+        Failure::new(Kind::Configuration, format!("there is no kubeconfig {path}"))
+            .advise("name one that is there with --kubeconfig, or leave it out")
+    })
 }
 
 /// Says what [`reset`] would do, by the same steps over a host that only notes. etcd keeps its member: taking that out is
@@ -84,7 +98,7 @@ async fn clean(host: &dyn Host, traces: &Traces, order: &ResetOrder, sweep: &mut
     sweep.changes_of(unit::stop(host, "kubelet").await, "kubelet stopped");
 
     sweep.begin("pods", "Stop all pods");
-    let had_containers = pods::stop(host, sweep).await;
+    let had_containers = pods::stop(host, order.cri_socket.as_deref(), sweep).await;
 
     sweep.begin("mounts", "Unmount the pods' volumes");
     mounts::remove(host, sweep);

@@ -13,14 +13,15 @@ pub(super) async fn stop(host: &dyn Host, unit: &str) -> Result<bool> {
 }
 
 /// Starts or restarts a unit and has it started at boot. systemd reads its files again only where it must: that takes
-/// longer than the start itself.
+/// longer than the start itself. It must after a unit was enabled: until then it says of every unit that its files are not
+/// read yet, and the next run would restart what runs.
 pub(super) async fn restart(host: &dyn Host, unit: &str) -> Result<()> {
     let state = systemd::state(host, unit).await?;
-    if state.needs_reload || !state.loaded {
-        systemd::daemon_reload(host).await?;
-    }
     if !state.enabled {
         systemd::enable(host, unit).await?;
+    }
+    if state.needs_reload || !state.loaded || !state.enabled {
+        systemd::daemon_reload(host).await?;
     }
     systemd::restart(host, unit).await
 }
@@ -49,7 +50,10 @@ mod tests {
     #[rstest]
     #[case("LoadState=loaded\nUnitFileState=enabled\nNeedDaemonReload=no\n", &["restart kubelet"])]
     #[case("LoadState=loaded\nUnitFileState=disabled\nNeedDaemonReload=yes\n",
-           &["daemon-reload", "enable --quiet --no-reload kubelet", "restart kubelet"])]
+           &["enable --quiet --no-reload kubelet", "daemon-reload", "restart kubelet"])]
+    #[case("LoadState=loaded\nUnitFileState=disabled\nNeedDaemonReload=no\n",
+           &["enable --quiet --no-reload kubelet", "daemon-reload", "restart kubelet"])]
+    #[case("LoadState=loaded\nUnitFileState=enabled\nNeedDaemonReload=yes\n", &["daemon-reload", "restart kubelet"])]
     #[tokio::test]
     async fn systemd_is_asked_only_for_what_is_needed(#[case] state: &str, #[case] asked: &[&str]) {
         let host = host(state);

@@ -321,10 +321,12 @@ fn plan_unit(unit: &Unit, seen: &Observation, contents: &Contents, restart: bool
     }
     // A file of ours that systemd has not read was written by a run that was broken off.
     let rewritten = !changes.is_empty() || (contents.unit.is_some() && state.needs_reload);
-    if rewritten || state.needs_reload {
+    let enable = unit.enabled.filter(|enabled| *enabled != state.enabled);
+    // While something was enabled or disabled that systemd has not read, it says of every unit that it needs to be read.
+    if rewritten || state.needs_reload || enable.is_some() {
         changes.push(Change::Reload { unit: name.clone() });
     }
-    if let Some(enabled) = unit.enabled.filter(|enabled| *enabled != state.enabled) {
+    if let Some(enabled) = enable {
         changes.push(Change::Enable { unit: name.clone(), enabled, before });
     }
     let turn = match (unit.state, state.active) {

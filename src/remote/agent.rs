@@ -10,6 +10,7 @@ use serde_json::Value;
 use tokio::sync::oneshot;
 
 use super::start::{Start, Started};
+use crate::agent::SIGN_OF_LIFE;
 use crate::event::Events;
 use crate::failure::{Failure, Kind, Result};
 use crate::message::{Envelope, MAXIMUM_LINE_BYTES, Reply, Request};
@@ -26,7 +27,7 @@ struct State {
 /// An agent at work on a host. Dropping it ends the agent.
 pub struct Agent {
     host: String,
-    writer: tokio::sync::Mutex<Writer>,
+    writer: Arc<tokio::sync::Mutex<Writer>>,
     state: Waiting,
     next: AtomicU64,
     /// Bytes of the program that had to be sent to start it.
@@ -43,7 +44,7 @@ impl Agent {
         tokio::spawn(read(start.host.clone(), reader, first, state.clone(), events));
         Ok(Self {
             host: start.host.clone(),
-            writer: tokio::sync::Mutex::new(writer),
+            writer: Arc::new(tokio::sync::Mutex::new(writer)),
             state,
             next: AtomicU64::new(1),
             sent,
@@ -53,6 +54,24 @@ impl Agent {
     /// The host's name in the inventory.
     pub fn host(&self) -> &str {
         &self.host
+    }
+
+    /// From now on tells the agent all the time that we are here, as the holder of a lock must; ends with this agent.
+    pub fn show_life(&self) {
+        let writer = Arc::downgrade(&self.writer);
+        tokio::spawn(async move {
+            let mut ticks = tokio::time::interval(SIGN_OF_LIFE);
+            loop {
+                ticks.tick().await;
+                let Some(writer) = writer.upgrade() else { return };
+                // Nobody waits for an answer under this number.
+                let Ok(mut line) = serde_json::to_vec(&Envelope { id: 0, request: Request::Alive }) else { return };
+                line.push(b'\n');
+                if writer.lock().await.send(Bytes::from(line)).await.is_err() {
+                    return;
+                }
+            }
+        });
     }
 
     /// Asks, and waits for the answer. `T` is the type that the request's variant names.

@@ -7,6 +7,7 @@ use tokio::sync::{mpsc::UnboundedReceiver, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
+use super::experience::Experience;
 use super::run::Run;
 use super::screen::Screen;
 use super::{Output, json, plain};
@@ -48,8 +49,8 @@ impl Display {
 }
 
 async fn follow(screen: Screen, mut events: UnboundedReceiver<Event>, mut ended: oneshot::Receiver<()>) -> Run {
-    let mut shown =
-        Shown { screen, run: Run::default(), started: Instant::now(), told: Duration::ZERO, written: HashMap::new() };
+    let run = Run { experience: Experience::load(), ..Run::default() };
+    let mut shown = Shown { screen, run, started: Instant::now(), told: Duration::ZERO, written: HashMap::new() };
     let mut frames = tokio::time::interval(FRAME);
     frames.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut batch = Vec::with_capacity(BATCH);
@@ -71,6 +72,11 @@ async fn follow(screen: Screen, mut events: UnboundedReceiver<Event>, mut ended:
         }
     }
     shown.screen.clear();
+    let mut experience = shown.run.experience.clone();
+    experience.learn(&shown.run);
+    if experience != shown.run.experience {
+        experience.keep();
+    }
     shown.run
 }
 
@@ -99,8 +105,12 @@ impl Shown {
     }
 
     fn take(&mut self, event: &Event) {
+        let worth_a_line = self.is_worth_a_line(event);
+        if worth_a_line {
+            self.screen.log(|| json::event(event, SystemTime::now()));
+        }
         if self.screen.settings().output == Output::Json {
-            if !self.is_worth_a_line(event) {
+            if !worth_a_line {
                 return;
             }
             self.screen.emit(&json::event(event, SystemTime::now()));

@@ -62,7 +62,11 @@ impl Frame {
     fn header(&self, run: &Run) -> String {
         let title =
             if run.verb.is_empty() { "clusterctl".to_owned() } else { format!("clusterctl {}", clean(&run.verb)) };
-        let rest = if run.cluster.is_empty() { String::new() } else { format!("  cluster {}", clean(&run.cluster)) };
+        let mut rest =
+            if run.cluster.is_empty() { String::new() } else { format!("  cluster {}", clean(&run.cluster)) };
+        if let Some(left) = run.experience.left(run, self.at).filter(|left| *left >= Duration::from_secs(1)) {
+            rest.push_str(&format!("  about {} left", stopwatch(left)));
+        }
         let rest = fit(&rest, self.columns.saturating_sub(width(&title)));
         format!("{}{rest}", self.look.paint(Paint::Strong, &fit(&title, self.columns)))
     }

@@ -5,15 +5,18 @@
 //! function of [`Run`], the state gathered from the events. Texts of hosts are untrusted and pass [`text::clean`].
 
 pub mod display;
+pub mod experience;
 pub mod failure;
 pub mod json;
 pub mod lines;
 pub mod look;
 pub mod plain;
+pub mod plan;
 pub mod prompt;
 #[cfg(test)]
 mod rehearsal;
 pub mod run;
+pub mod schema;
 pub mod screen;
 pub mod summary;
 pub mod table;
@@ -22,6 +25,7 @@ pub mod text;
 pub use display::Display;
 pub use failure::{failure, failures};
 pub use look::Look;
+pub use plan::plan;
 pub use prompt::Prompts;
 pub use run::Run;
 pub use screen::Screen;

@@ -79,6 +79,11 @@ impl Prompts {
         answer
     }
 
+    /// Whether there is a terminal to ask on.
+    pub fn has_terminal(&self) -> bool {
+        OpenOptions::new().read(true).write(true).open("/dev/tty").is_ok()
+    }
+
     /// A question to be answered by `y` or `n`; no answer is no. `None` without a terminal.
     pub async fn confirm(&self, question: &str) -> Option<bool> {
         let prompts = self.clone();

@@ -138,6 +138,8 @@ pub fn inventory() -> crate::inventory::Inventory {
             kubeadm: None,
             bundle: None,
             containerd: Containerd::default(),
+            ignore_checks: Vec::new(),
+            adopt: None,
         },
         hosts: vec![
             host("cp1", "10.0.0.11", Role::ControlPlane),

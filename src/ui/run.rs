@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::experience::Experience;
 use crate::event::{Event, StepId, Unit, What};
 use crate::failure::{Failure, Kind};
 
@@ -22,6 +23,8 @@ pub struct Run {
     pub whole: Lane,
     /// Set by the last event of the run.
     pub ended: Option<Ended>,
+    /// What past runs of this verb teach about the time that is left.
+    pub experience: Experience,
 }
 
 /// How a run ended.
@@ -99,8 +102,14 @@ pub struct Progress {
 /// A step that ended well.
 #[derive(Debug, Clone)]
 pub struct Done {
+    /// Its id.
+    pub id: StepId,
     /// What a person reads.
     pub title: String,
+    /// How many things it altered.
+    pub changes: u32,
+    /// When it ended.
+    pub at: Duration,
     /// How long it took.
     pub took: Duration,
 }
@@ -181,7 +190,8 @@ impl Lane {
                     Some(position) => self.open.remove(position).title,
                     None => step.0.clone(),
                 };
-                self.done.push(Done { title, took: Duration::from_millis(*milliseconds) });
+                let took = Duration::from_millis(*milliseconds);
+                self.done.push(Done { id: step.clone(), title, changes: *changes, at, took });
             }
             What::StepFailed { step, failure } => {
                 self.open.retain(|open| open.id != *step);

@@ -2,7 +2,8 @@
 //! disturb each other.
 
 use std::io::{ErrorKind, Write};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -26,6 +27,8 @@ struct Shared {
     look: Look,
     surroundings: Surroundings,
     state: Mutex<State>,
+    /// What happens is written there as well.
+    log: OnceLock<std::fs::File>,
 }
 
 #[derive(Default)]
@@ -53,7 +56,9 @@ impl Screen {
     pub fn new(settings: Settings) -> Self {
         let surroundings = Surroundings::observe();
         let look = Look::decide(&settings, &surroundings);
-        Self { shared: Arc::new(Shared { settings, look, surroundings, state: Mutex::default() }) }
+        Self {
+            shared: Arc::new(Shared { settings, look, surroundings, state: Mutex::default(), log: OnceLock::new() }),
+        }
     }
 
     /// What was asked for.
@@ -97,6 +102,11 @@ impl Screen {
         }
     }
 
+    /// How things are shown on standard output, where they are for a person.
+    pub fn look_of_data(&self) -> Look {
+        Look { color: self.look().color && self.stdout_is_terminal(), live: false, ..self.look() }
+    }
+
     /// Passes on what another program wrote, byte by byte, to the stream it wrote it to.
     ///
     /// # Errors
@@ -106,8 +116,30 @@ impl Screen {
         print_bytes(stdout)
     }
 
+    /// From now on adds every event, failure and summary to the end of a file, as JSON lines. A new file is for its owner
+    /// only; the first file counts.
+    ///
+    /// # Errors
+    /// Kind `Usage` when the file cannot be opened.
+    pub fn log_to(&self, path: &Path) -> Result<()> {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        let file = std::fs::File::options().create(true).append(true).mode(0o600).open(path).map_err(|error| {
+            Failure::new(Kind::Usage, format!("cannot write the log {}", path.display())).because(&error)
+        })?;
+        let _ = self.shared.log.set(file);
+        Ok(())
+    }
+
+    /// A line of JSON for the log, where there is one. A log that cannot be written (a full disk) does not stop the run.
+    pub(super) fn log(&self, line: impl FnOnce() -> String) {
+        if let Some(mut log) = self.shared.log.get() {
+            let _ = log.write_all(line().as_bytes());
+        }
+    }
+
     fn tell(&self, what: What) {
         let event = Event { host: None, what };
+        self.log(|| json::event(&event, SystemTime::now()));
         if self.shared.settings.output == Output::Json {
             self.emit(&json::event(&event, SystemTime::now()));
         } else if let Some(line) = super::plain::line(&event, &Run::default(), self.settings(), self.look()) {
@@ -117,6 +149,7 @@ impl Screen {
 
     /// Shows why the program ends.
     pub fn failure(&self, failure: &Failure) {
+        self.log(|| json::failure(failure, SystemTime::now()));
         if self.shared.settings.output == Output::Json {
             self.emit(&json::failure(failure, SystemTime::now()));
         } else {
@@ -128,13 +161,17 @@ impl Screen {
     pub fn failures(&self, failures: &[Failure]) {
         if self.shared.settings.output == Output::Json {
             failures.iter().for_each(|failure| self.failure(failure));
-        } else if !failures.is_empty() {
+            return;
+        }
+        self.log(|| failures.iter().map(|failure| json::failure(failure, SystemTime::now())).collect());
+        if !failures.is_empty() {
             self.line(failure::failures(failures, self.columns(), self.look().color).trim_end());
         }
     }
 
     /// Shows how a run ended: the summary, then its failures. In JSON the failures are part of the summary.
     pub fn summary(&self, run: &Summary) {
+        self.log(|| json::summary(run, SystemTime::now()));
         if self.shared.settings.output == Output::Json {
             self.emit(&json::summary(run, SystemTime::now()));
             return;
@@ -144,7 +181,7 @@ impl Screen {
         }
         if !run.failed.is_empty() {
             self.line("");
-            self.failures(&run.failed);
+            self.line(failure::failures(&run.failed, self.columns(), self.look().color).trim_end());
         }
     }
 

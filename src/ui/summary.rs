@@ -81,6 +81,7 @@ impl Summary {
                     State::Waiting => "untouched".to_owned(),
                     State::Working => "unfinished".to_owned(),
                     State::Finished(state) => state.clone(),
+                    State::Failed(_) if lane.done.is_empty() => "not reached".to_owned(),
                     State::Failed(_) => "failed".to_owned(),
                 },
                 milliseconds: elapsed_milliseconds(lane.took(Duration::ZERO)),
@@ -231,10 +232,10 @@ mod tests {
 
         Cluster demo is not complete (26 s, 71 changes)
 
-        NAME      ADDRESS    ROLE           STATE   SECONDS  CHANGES
-        cp1       10.0.0.11  control-plane  ready      19.9       55
-        w1        10.0.0.21  worker         ready      25.9       16
-        worker-2  10.0.0.22  worker         failed      1.9        0
+        NAME      ADDRESS    ROLE           STATE        SECONDS  CHANGES
+        cp1       10.0.0.11  control-plane  ready           19.9       55
+        w1        10.0.0.21  worker         ready           25.9       16
+        worker-2  10.0.0.22  worker         not reached      1.9        0
 
         slowest steps
           w1   Join                            14 s  ━━━━━━━━━━━━━━━━━━━━

@@ -10,12 +10,14 @@ use crate::program::clusterctl;
 
 const VERSION: &str = "1.36.3";
 const NEXT: &str = "1.37.2";
-const KUBECTL: &str = "kubectl --kubeconfig /etc/kubernetes/admin.conf";
+pub const KUBECTL: &str = "kubectl --kubeconfig /etc/kubernetes/admin.conf";
 
 /// Whose program does it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Side {
+pub enum Side {
+    /// kubeadm.
     Upstream,
+    /// `clusterctl node`.
     Ours,
 }
 
@@ -36,10 +38,10 @@ enum Role {
 }
 
 /// The key of the uploaded certificates.
-const KEY: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+pub const KEY: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
 /// A control plane that others can join, and a prepared host.
-fn cluster(by: Side) -> Bed {
+pub fn cluster(by: Side) -> Bed {
     let bed = Bed::prepared(2, VERSION);
     let configuration = bed.folder.path().join("kubeadm.yaml");
     let endpoint = format!("controlPlaneEndpoint: {}:6443", bed.hosts[0].address);
@@ -82,7 +84,7 @@ fn both_members_vote(bed: &Bed) {
     assert_eq!(members.lines().filter(votes).count(), 2, "{members}");
 }
 
-fn wait_for(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) {
+pub fn wait_for(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) {
     let started = Instant::now();
     while !holds() {
         assert!(started.elapsed() < limit, "{what} did not happen within {limit:?}");
@@ -98,7 +100,7 @@ fn all_nodes_are_ready(bed: &Bed) {
 }
 
 /// Nothing of Kubernetes runs or lies there any more, and the host may be used again.
-fn is_reset(bed: &Bed, host: &str) {
+pub fn is_reset(bed: &Bed, host: &str) {
     let left = bed.sh(
         host,
         "ls /etc/kubernetes/manifests /etc/kubernetes/*.conf /etc/kubernetes/pki /var/lib/etcd 2>/dev/null | \

@@ -2,10 +2,10 @@
 //! writes that comes through the balancer of another node.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::bed::{Bed, difference};
-use crate::program::{Finished, call, down, kubectl, run, up};
+use crate::program::{call, down, kubectl, run, succeeds, up, wait_for};
 
 /// Writes ConfigMaps one after the other, each until it is there, and notes the moment each was acknowledged.
 const LOAD: &str = r#"
@@ -25,21 +25,8 @@ done
 /// The API may be away for this long when a control plane is lost.
 const OUTAGE_LIMIT: Duration = Duration::from_secs(20);
 
-fn succeeds(finished: Finished) -> Finished {
-    assert_eq!(finished.code, 0, "{}\n{}", finished.stdout, finished.stderr);
-    finished
-}
-
-fn wait_for(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) {
-    let started = Instant::now();
-    while !holds() {
-        assert!(started.elapsed() < limit, "{what} did not happen within {limit:?}");
-        std::thread::park_timeout(Duration::from_millis(300));
-    }
-}
-
-fn inventory_text(bed: &Bed) -> String {
-    let text = crate::bed::bed(&["inventory", &bed.name, "--control-planes", "3"]);
+fn inventory_text(bed: &Bed, control_planes: &str) -> String {
+    let text = crate::bed::bed(&["inventory", &bed.name, "--control-planes", control_planes]);
     let (head, rest) = text.split_once("cluster:\n").expect("the bed's inventory has a cluster");
     format!("{head}cluster:\n  endpoint: built-in\n{rest}")
 }
@@ -149,7 +136,7 @@ fn changes_nothing(inventory: &Path) {
 #[test]
 fn any_control_plane_can_be_lost() {
     let bed = Bed::bare(4);
-    let inventory = bed.write_inventory(&inventory_text(&bed));
+    let inventory = bed.write_inventory(&inventory_text(&bed, "3"));
     let before: Vec<String> = bed.hosts.iter().map(|host| bed.listing(&host.name)).collect();
     let worker = &bed.hosts[3].name;
 
@@ -175,6 +162,31 @@ fn any_control_plane_can_be_lost() {
         let after = bed.listing(&host.name);
         assert_eq!(*before, after, "{} is not as it was:\n{}", host.name, difference(before, &after));
     }
+}
+
+#[test]
+#[ignore = "takes minutes: make test-all"]
+fn five_control_planes_come_up_at_once() {
+    let bed = Bed::bare(5);
+    let inventory = bed.write_inventory(&inventory_text(&bed, "5"));
+    let made = succeeds(up(&inventory));
+    eprintln!("five control planes: {:.1} s", made.elapsed.as_secs_f64());
+    assert_eq!(ready(&inventory), 5);
+    let members = etcd_members(&inventory, &bed.hosts[4].name);
+    let votes = members.lines().filter(|line| line.contains(", started, ") && line.ends_with(", false")).count();
+    assert_eq!(votes, 5, "{members}");
+    changes_nothing(&inventory);
+    // Two of five may be lost, the first one, too.
+    for host in [&bed.hosts[0], &bed.hosts[3]] {
+        crate::bed::bed(&["host", "kill", &host.name]);
+    }
+    wait_for("an API server after two were lost", OUTAGE_LIMIT, || {
+        run("kubectl", &inventory, &["--", "create", "configmap", "after"]).code == 0
+    });
+    for host in [&bed.hosts[0], &bed.hosts[3]] {
+        crate::bed::bed(&["host", "start", &host.name]);
+    }
+    succeeds(down(&inventory));
 }
 
 /// It names an API server that can be reached from outside, not the nodes' own endpoint.

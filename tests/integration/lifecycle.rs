@@ -1,10 +1,10 @@
 //! From bare hosts to a cluster and back, as a person does it.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::bed::{Bed, bed, difference};
-use crate::program::{Finished, down, kubectl, run, up};
+use crate::program::{down, kubectl, run, succeeds, up, wait_for};
 
 /// A pod that serves its own name over HTTP, and a Service in front of it. The image comes from the test bed.
 const SERVER: &str = r#"
@@ -46,14 +46,6 @@ fn apply(inventory: &Path, bed: &Bed, text: &str) {
     bed.sh(&bed.hosts[0].name, &format!("printf '%s' '{encoded}' > /tmp/objects.yaml"));
     kubectl(inventory, &["apply", "-f", "/tmp/objects.yaml"]);
     bed.sh(&bed.hosts[0].name, "rm /tmp/objects.yaml");
-}
-
-fn wait_for(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) {
-    let started = Instant::now();
-    while !holds() {
-        assert!(started.elapsed() < limit, "{what} did not happen within {limit:?}");
-        std::thread::park_timeout(Duration::from_millis(300));
-    }
 }
 
 /// A pod on one worker fetches from a pod on the other through a Service name: pod network, kube-proxy and DNS at once.
@@ -235,11 +227,6 @@ fn a_dead_host_is_named(inventory: &Path, bed: &Bed) {
     }
     bed_host("start", dead);
     succeeds(down(inventory));
-}
-
-fn succeeds(finished: Finished) -> Finished {
-    assert_eq!(finished.code, 0, "{}\n{}", finished.stdout, finished.stderr);
-    finished
 }
 
 fn bed_host(verb: &str, host: &str) {

@@ -1,8 +1,10 @@
 //! Runs the real program, with a limit, and keeps what it printed.
 #![expect(clippy::disallowed_methods, reason = "tests start the program as a person would")]
 
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
 
 /// No run of the program takes longer; one that does is ended and fails its test.
@@ -87,6 +89,13 @@ pub struct Running {
     stderr: Option<std::thread::JoinHandle<String>>,
 }
 
+/// A test that fails leaves no run behind. (A program that was awaited is not signalled.)
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+    }
+}
+
 fn collect(mut pipe: impl std::io::Read + Send + 'static) -> std::thread::JoinHandle<String> {
     std::thread::spawn(move || {
         let mut bytes = Vec::new();
@@ -95,9 +104,40 @@ fn collect(mut pipe: impl std::io::Read + Send + 'static) -> std::thread::JoinHa
     })
 }
 
+/// The same, and each line at once to whoever watches.
+fn collect_lines(
+    pipe: impl std::io::Read + Send + 'static,
+    watcher: Sender<String>,
+) -> std::thread::JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut text = String::new();
+        for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+            text.push_str(&line);
+            text.push('\n');
+            let _ = watcher.send(line);
+        }
+        text
+    })
+}
+
 impl Running {
     /// Starts a program.
     pub fn start(program: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        Self::spawn(program, arguments, environment, None)
+    }
+
+    /// Starts a program whose standard output is watched line by line.
+    pub fn start_watched(program: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> (Self, Receiver<String>) {
+        let (sender, lines) = mpsc::channel();
+        (Self::spawn(program, arguments, environment, Some(sender)), lines)
+    }
+
+    fn spawn(
+        program: &Path,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+        watcher: Option<Sender<String>>,
+    ) -> Self {
         let mut child = Command::new(program)
             .args(arguments)
             .envs(environment.iter().copied())
@@ -106,7 +146,10 @@ impl Running {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start {}: {error}", program.display()));
-        let stdout = child.stdout.take().map(collect);
+        let stdout = child.stdout.take().map(|pipe| match watcher {
+            Some(watcher) => collect_lines(pipe, watcher),
+            None => collect(pipe),
+        });
         let stderr = child.stderr.take().map(collect);
         Self { child, started: Instant::now(), stdout, stderr }
     }
@@ -118,9 +161,26 @@ impl Running {
 
     /// Sends it a signal.
     pub fn signal(&self, name: &str) {
+        assert!(self.try_signal(name), "kill -s {name} {}", self.id());
+    }
+
+    /// Sends it a signal, unless it has ended.
+    pub fn try_signal(&self, name: &str) -> bool {
         let id = self.id().to_string();
-        let status = Command::new("kill").args(["-s", name, &id]).status().unwrap();
-        assert!(status.success(), "kill -s {name} {id}");
+        let mut kill = Command::new("kill");
+        kill.args(["-s", name, &id]).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+    }
+
+    /// Whether it ends within a time.
+    pub fn ends_within(&mut self, limit: Duration) -> bool {
+        let began = Instant::now();
+        while self.child.try_wait().unwrap().is_none() {
+            if began.elapsed() > limit {
+                return false;
+            }
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+        true
     }
 
     /// Waits for its end.
@@ -145,5 +205,22 @@ impl Running {
             stderr: text(&mut self.stderr),
             elapsed: self.started.elapsed(),
         }
+    }
+}
+
+/// The run, which must have ended well.
+#[track_caller]
+pub fn succeeds(finished: Finished) -> Finished {
+    assert_eq!(finished.code, 0, "{}\n{}", finished.stdout, finished.stderr);
+    finished
+}
+
+/// Looks again and again until it holds; the test fails after `limit`.
+#[track_caller]
+pub fn wait_for(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !holds() {
+        assert!(started.elapsed() < limit, "{what} did not happen within {limit:?}");
+        std::thread::park_timeout(Duration::from_millis(300));
     }
 }

@@ -20,6 +20,9 @@ use crate::node;
 /// Arguments of `node config`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Arguments {
+    /// Taken for kubeadm's sake: nothing here asks the cluster
+    #[arg(long, global = true, hide = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    kubeconfig: Option<PathBuf>,
     /// What to do with configurations.
     #[command(subcommand)]
     verb: ConfigVerb,
@@ -72,6 +75,9 @@ pub enum Defaults {
     /// ResetConfiguration
     #[command(name = "reset-defaults")]
     Reset,
+    /// UpgradeConfiguration
+    #[command(name = "upgrade-defaults")]
+    Upgrade,
 }
 
 /// A component with a configuration of its own.
@@ -201,6 +207,7 @@ async fn print(verb: &Defaults, context: &Context) -> Result<()> {
             configuration::join_defaults(&facts.hostname)?
         }
         Defaults::Reset => configuration::reset_defaults(),
+        Defaults::Upgrade => configuration::upgrade_defaults(),
     };
     context.screen.print(documents.to_text().expose())
 }
@@ -223,7 +230,7 @@ fn validate(path: &Path, deprecated: bool, context: &Context) -> Result<()> {
 async fn pull(documents: Documents, socket: Option<&str>, context: &Context) -> Result<()> {
     let cluster = documents.cluster.unwrap_or_default();
     let node = documents.init.map(|init| init.node_registration).unwrap_or_default();
-    let fetched = here::work(context, "config images pull", async |host, facts, events| {
+    let fetched = here::work(context, "config images pull", &[], async |host, facts, events| {
         let mut node = NodeRegistrationOptions { image_pull_policy: String::new(), ..node };
         if let Some(socket) = socket {
             socket.clone_into(&mut node.cri_socket);

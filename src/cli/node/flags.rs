@@ -75,10 +75,13 @@ pub(super) const ADMIN_KUBECONFIG: &str = "/etc/kubernetes/admin.conf";
 /// # Errors
 /// Kind `Configuration`, naming the file.
 pub(super) fn text(path: &Path) -> Result<String> {
-    let content = Machine
-        .read(path)?
-        .ok_or_else(|| Failure::new(Kind::Configuration, format!("there is no file {}", path.display())))?;
-    String::from_utf8(content).map_err(|_| Failure::new(Kind::Configuration, format!("{} is not text", path.display())))
+    const ADVICE: &str =
+        "name a file of kubeadm documents, as `clusterctl node config print init-defaults` prints them";
+    let unusable = |sentence: String| Failure::new(Kind::Configuration, sentence).advise(ADVICE);
+    let content =
+        Machine.read(path).map_err(|failure| Failure { causes: failure.causes, ..unusable(failure.sentence) })?;
+    let content = content.ok_or_else(|| unusable(format!("there is no file {}", path.display())))?;
+    String::from_utf8(content).map_err(|_| unusable(format!("{} is not text", path.display())))
 }
 
 /// The documents of a file; its warnings are said.

@@ -15,14 +15,18 @@ use crate::message::Holder;
 /// Does `work` on this machine under its lock, with its facts, and shows what happens meanwhile.
 ///
 /// # Errors
-/// Kind `Preflight` unless we are root; `Busy` while another run is at work here; `Interrupted` when a person stops it;
+/// Kind `Preflight` unless we are root, or `ignore` names that check; `Busy` while another run is at work here; `Interrupted` when a person stops it;
 /// what `work` fails with.
 pub(super) async fn work<T>(
     context: &Context,
     verb: &str,
+    ignore: &[String],
     work: impl AsyncFnOnce(&dyn Host, &Facts, &Events) -> Result<T>,
 ) -> Result<T> {
-    must_be_root()?;
+    must_be_root(ignore)?;
+    if !rustix::process::geteuid().is_root() {
+        context.screen.warn(NOT_ROOT);
+    }
     let since_seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let holder = Holder {
         who: "root on this host".to_owned(),
@@ -47,7 +51,6 @@ pub(super) async fn work<T>(
 
 /// A folder for what a dry run would write, for root alone; it stays for a person to look at.
 pub(super) fn folder(verb: &str) -> Result<PathBuf> {
-    must_be_root()?;
     let made = tempfile::Builder::new().prefix(&format!("clusterctl-{verb}-dryrun-")).tempdir();
     let failed = |error| Failure::new(Kind::Host, "cannot make a folder for the dry run").because(&error);
     Ok(made.map_err(failed)?.keep())
@@ -59,10 +62,34 @@ fn interrupted(verb: &str) -> Failure {
         .may_pass()
 }
 
-/// kubeadm's check IsPrivilegedUser, which nobody can ignore.
-pub(super) fn must_be_root() -> Result<()> {
-    if rustix::process::geteuid().is_root() {
+const NOT_ROOT: &str = "IsPrivilegedUser: this must be run as root";
+
+/// kubeadm's check IsPrivilegedUser. Whoever has it ignored finds out at the first thing that only root may do.
+pub(super) fn must_be_root(ignore: &[String]) -> Result<()> {
+    if rustix::process::geteuid().is_root() || is_ignored("IsPrivilegedUser", ignore) {
         return Ok(());
     }
-    Err(Failure::new(Kind::Preflight, "IsPrivilegedUser: this must be run as root").advise("run it with sudo"))
+    Err(Failure::new(Kind::Preflight, NOT_ROOT).advise("run it with sudo"))
+}
+
+/// Whether a check is among those that a person has ignored.
+fn is_ignored(check: &str, ignore: &[String]) -> bool {
+    ignore.iter().any(|name| name.eq_ignore_ascii_case("all") || name.eq_ignore_ascii_case(check))
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::is_ignored;
+
+    #[rstest]
+    #[case(&["all"], true)]
+    #[case(&["Swap", "isprivilegeduser"], true)]
+    #[case(&["Swap"], false)]
+    #[case(&[], false)]
+    fn a_check_is_ignored_by_name(#[case] ignore: &[&str], #[case] expected: bool) {
+        let ignore: Vec<String> = ignore.iter().map(|name| (*name).to_owned()).collect();
+        assert_eq!(is_ignored("IsPrivilegedUser", &ignore), expected);
+    }
 }

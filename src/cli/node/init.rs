@@ -10,15 +10,18 @@ use super::flags::{self, Form};
 use super::join_command::{self, Hidden};
 use super::{here, rehearsed, words};
 use crate::cli::Context;
+use crate::event::Events;
+use crate::fact::Facts;
 use crate::failure::{Failure, Kind, Result};
-use crate::host::Host;
 use crate::host::machine::Machine;
+use crate::host::{Host, observe};
 use crate::kubernetes::certificates::{CATALOGUE, make_ahead};
 use crate::kubernetes::configuration::{Arg, BootstrapToken, Documents, Duration, Patches};
 use crate::kubernetes::kubeconfig;
 use crate::kubernetes::objects::INIT_TOKEN_DESCRIPTION;
+use crate::kubernetes::text::yaml;
 use crate::message::{InitOrder, Initialised};
-use crate::node::{self, phases};
+use crate::node::{self, ByHand, phases};
 use crate::secret::Secret;
 
 /// Arguments of `node init`.
@@ -58,6 +61,15 @@ pub struct Arguments {
     /// Do not print the bootstrap token
     #[arg(long)]
     skip_token_print: bool,
+    /// With `phase kubeconfig`: where to write [default: /etc/kubernetes]
+    #[arg(long, value_name = "FOLDER", value_hint = DirPath)]
+    kubeconfig_dir: Option<PathBuf>,
+    /// With a phase that works in the cluster: the kubeconfig to do it with [default: /etc/kubernetes/admin.conf]
+    #[arg(long, value_name = "FILE", value_hint = FilePath)]
+    kubeconfig: Option<PathBuf>,
+    /// With `phase addon`: print the objects instead of deploying them
+    #[arg(long)]
+    print_manifest: bool,
     /// How to print the result
     #[arg(short = 'o', value_name = "FORM", value_enum)]
     form: Option<Form>,
@@ -161,7 +173,45 @@ impl Settings {
     }
 }
 
+/// Phases that a flag of single phases concerns.
+const OF_PHASES: &[(&str, &[&str])] = &[
+    ("--kubeconfig-dir", &["kubeconfig"]),
+    ("--kubeconfig", &["addon", "bootstrap-token", "upload-certs", "upload-config"]),
+    ("--print-manifest", &["addon"]),
+];
+
+/// A flag of single phases is refused elsewhere, as kubeadm does.
+fn belongs(flag: &str, only: Option<&str>) -> Result<()> {
+    let phases = OF_PHASES.iter().find(|(name, _)| *name == flag).map_or(&[] as &[&str], |(_, phases)| phases);
+    let phase = only.map(|path| path.split('/').next().unwrap_or(path));
+    let phase = phase.map(|name| match name {
+        "bootstraptoken" => "bootstrap-token",
+        "uploadconfig" => "upload-config",
+        name => name,
+    });
+    if phase.is_some_and(|phase| phases.contains(&phase)) {
+        return Ok(());
+    }
+    let places: Vec<String> = phases.iter().map(|phase| format!("`phase {phase}`")).collect();
+    Err(Failure::new(Kind::Usage, format!("{flag} belongs to {}", places.join(", ")))
+        .advise("leave it out, or name the phase: `clusterctl node init phase NAME`"))
+}
+
 impl Arguments {
+    fn by_hand<'a>(&'a self, only: Option<&'a str>) -> Result<ByHand<'a>> {
+        let given = [
+            ("--kubeconfig-dir", self.kubeconfig_dir.is_some()),
+            ("--kubeconfig", self.kubeconfig.is_some()),
+            ("--print-manifest", self.print_manifest),
+        ];
+        given.iter().filter(|(_, given)| *given).try_for_each(|(flag, _)| belongs(flag, only))?;
+        Ok(ByHand {
+            only,
+            kubeconfig_directory: self.kubeconfig_dir.as_deref(),
+            kubeconfig: self.kubeconfig.as_deref(),
+        })
+    }
+
     /// Flags that may stand beside `--config`, laid over the documents.
     fn lay_over(&self, documents: &mut Documents) -> Result<()> {
         if documents.init.is_none() && documents.cluster.is_none() {
@@ -192,7 +242,16 @@ pub(super) async fn run(arguments: &Arguments, context: &Context) -> Result<Exit
     };
     arguments.lay_over(&mut documents)?;
     let only = words.phase.as_deref();
+    let by_hand = arguments.by_hand(only)?;
     let form = Form::of(arguments.form, context);
+    if arguments.print_manifest {
+        return print_manifests(documents, only.unwrap_or_default(), context).await;
+    }
+    if only == Some("upload-certs") && !arguments.upload_certs {
+        context.screen.warn("nothing is uploaded without --upload-certs");
+    }
+    let ignore = documents.init.as_ref().map(|init| init.node_registration.ignore_preflight_errors.clone());
+    let ignore = ignore.unwrap_or_default();
     let folder = match documents.init.as_ref().is_some_and(|init| init.dry_run) {
         true => Some(here::folder("init")?),
         false => None,
@@ -200,19 +259,12 @@ pub(super) async fn run(arguments: &Arguments, context: &Context) -> Result<Exit
     if folder.is_none() {
         begin_keys(&documents, only);
     }
-    let done = here::work(context, "init", async |host, facts, events| {
-        let cluster = documents.cluster.get_or_insert_default();
-        if cluster.kubernetes_version.is_empty()
-            && let Some(kubelet) = &facts.kubernetes.kubelet_version
-        {
-            cluster.kubernetes_version.clone_from(kubelet);
-        }
-        let configuration = documents.to_text();
-        let order = InitOrder { configuration, issue_ticket: true, upload_certificates: arguments.upload_certs };
+    let done = here::work(context, "init", &ignore, async |host, facts, events| {
+        let order = order(documents, facts, arguments.upload_certs);
         match &folder {
-            None => Ok((node::init_by_hand(host, facts, &order, only, events).await?, None)),
+            None => Ok((node::init_by_hand(host, facts, &order, by_hand, events).await?, None)),
             Some(folder) => {
-                let (done, told) = node::rehearse_init(host, facts, &order, only, folder, events).await?;
+                let (done, told) = node::rehearse_init(host, facts, &order, by_hand, folder, events).await?;
                 Ok((done, Some(told)))
             }
         }
@@ -224,6 +276,27 @@ pub(super) async fn run(arguments: &Arguments, context: &Context) -> Result<Exit
     }
     let hidden = Hidden { token: arguments.skip_token_print, certificate_key: arguments.skip_certificate_key_print };
     context.screen.print(&form.write(&document(&done, hidden), || text(&done, hidden, only.is_none())))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The order, of the version of the host's kubelet where nobody named one.
+fn order(mut documents: Documents, facts: &Facts, upload_certificates: bool) -> InitOrder {
+    let cluster = documents.cluster.get_or_insert_default();
+    if cluster.kubernetes_version.is_empty()
+        && let Some(kubelet) = &facts.kubernetes.kubelet_version
+    {
+        cluster.kubernetes_version.clone_from(kubelet);
+    }
+    InitOrder { configuration: documents.to_text(), issue_ticket: true, upload_certificates }
+}
+
+/// `--print-manifest`: for this nobody has to be root, and nothing is locked.
+async fn print_manifests(documents: Documents, only: &str, context: &Context) -> Result<ExitCode> {
+    let facts = observe::facts(&Machine).await?;
+    let order = order(documents, &facts, false);
+    for object in node::addon_manifests(&Machine, &facts, &order, only, &Events::nowhere())? {
+        context.screen.print(&format!("---\n{}", yaml(&object)))?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -160,17 +160,18 @@ pub(super) async fn run(arguments: &Arguments, context: &Context) -> Result<Exit
     let join = arguments.document(words.endpoint.as_deref(), context)?;
     let control_plane = join.control_plane.is_some();
     let form = Form::of(arguments.form, context);
+    let ignore = join.node_registration.ignore_preflight_errors.clone();
     let only = words.phase.as_deref();
     let folder = if join.dry_run { Some(here::folder("join")?) } else { None };
     let order = JoinOrder { configuration: Documents { join: Some(join), ..Documents::default() }.to_text() };
     if let Some(folder) = folder {
-        let told = here::work(context, "join", async |host, facts, events| {
+        let told = here::work(context, "join", &ignore, async |host, facts, events| {
             node::rehearse_join(host, facts, &order, only, &folder, events).await
         });
         context.screen.print(&rehearsed::write(&told.await?, form))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let joined = here::work(context, "join", async |host, facts, events| {
+    let joined = here::work(context, "join", &ignore, async |host, facts, events| {
         node::join_by_hand(host, facts, &order, only, events).await
     });
     let joined = joined.await?;

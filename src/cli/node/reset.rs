@@ -37,6 +37,9 @@ pub struct Arguments {
     /// Checks whose errors are only warnings, by kubeadm's names
     #[arg(long, value_name = "CHECKS", value_delimiter = ',')]
     ignore_preflight_errors: Vec<String>,
+    /// The kubeconfig to ask the cluster where its etcd is with [default: /etc/kubernetes/admin.conf]
+    #[arg(long, value_name = "FILE", value_hint = FilePath)]
+    kubeconfig: Option<PathBuf>,
     /// Phases to leave out
     #[arg(long, value_name = "PHASES", value_delimiter = ',')]
     skip_phases: Vec<String>,
@@ -93,7 +96,8 @@ impl Arguments {
 pub(super) async fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode> {
     let words = words::read(&arguments.words, &phases::RESET, false)?;
     let reset = arguments.document(context)?;
-    here::must_be_root()?;
+    let ignore = reset.ignore_preflight_errors.clone();
+    here::must_be_root(&ignore)?;
     if !reset.force && !reset.dry_run {
         confirm(context).await?;
     }
@@ -103,18 +107,21 @@ pub(super) async fn run(arguments: &Arguments, context: &Context) -> Result<Exit
         only: words.phase,
         skip_phases: reset.skip_phases,
         certificates: Some(reset.certificates_dir),
+        kubeconfig: arguments.kubeconfig.as_ref().map(|path| path.display().to_string()),
+        cri_socket: Some(reset.cri_socket).filter(|socket| !socket.is_empty()),
         keep_temporary: !reset.cleanup_tmp_dir,
         ..ResetOrder::default()
     };
     if reset.dry_run {
         let folder = here::folder("reset")?;
-        let told = here::work(context, "reset", async |host, _, events| {
+        let told = here::work(context, "reset", &ignore, async |host, _, events| {
             node::rehearse_reset(host, &order, &folder, events).await
         });
         context.screen.print(&rehearsed::write(&told.await?, form))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let changes = here::work(context, "reset", async |host, _, events| node::reset(host, &order, events).await);
+    let changes =
+        here::work(context, "reset", &ignore, async |host, _, events| node::reset(host, &order, events).await);
     let changes = changes.await?;
     let text = || "This host is no node any more. $HOME/.kube/config stays where it is.\n".to_owned();
     context.screen.print(&form.write(&json!({ "changes": changes }), text))?;

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::flags::{self, Form};
 use super::join_command::{self, Hidden};
+use crate::api::Client;
 use crate::cli::Context;
 use crate::failure::Result;
 use crate::host::machine::Machine;
@@ -29,6 +30,9 @@ pub struct Arguments {
         default_value = flags::ADMIN_KUBECONFIG
     )]
     kubeconfig: PathBuf,
+    /// Have the cluster judge what would be done, and do nothing
+    #[arg(long, global = true)]
+    dry_run: bool,
     /// What to do with tokens.
     #[command(subcommand)]
     verb: TokenVerb,
@@ -102,15 +106,23 @@ pub(super) async fn run(arguments: &Arguments, context: &Context) -> Result<Exit
         TokenVerb::Create(create) => make(create, arguments, context).await?,
         TokenVerb::List { form } => list(*form, arguments, context).await?,
         TokenVerb::Delete { tokens } => {
-            let client = token::client(&Machine, &arguments.kubeconfig).await?;
+            let client = arguments.client().await?;
+            let done = if arguments.dry_run { "would be deleted" } else { "deleted" };
             for given in tokens {
                 let id = token::delete(&client, given.expose()).await?;
-                context.screen.print(&format!("bootstrap token {id} deleted\n"))?;
+                context.screen.print(&format!("bootstrap token {id} {done}\n"))?;
             }
         }
         TokenVerb::Generate => context.screen.print(&format!("{}\n", Token::generate()?.text().expose()))?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+impl Arguments {
+    async fn client(&self) -> Result<Client> {
+        let client = token::client(&Machine, &self.kubeconfig).await?;
+        Ok(if self.dry_run { client.dry() } else { client })
+    }
 }
 
 impl Create {
@@ -141,8 +153,11 @@ impl Create {
 
 async fn make(create: &Create, arguments: &Arguments, context: &Context) -> Result<()> {
     let tokens = create.tokens(context)?;
-    let client = token::client(&Machine, &arguments.kubeconfig).await?;
+    let client = arguments.client().await?;
     let form = Form::of(create.form, context);
+    if arguments.dry_run {
+        context.screen.say("a dry run: the cluster takes this token, and does not keep it");
+    }
     for settings in &tokens {
         let made = token::create(&client, settings).await?;
         let key = create.settings.certificate_key.clone();
@@ -164,7 +179,7 @@ async fn make(create: &Create, arguments: &Arguments, context: &Context) -> Resu
 }
 
 async fn list(form: Option<Form>, arguments: &Arguments, context: &Context) -> Result<()> {
-    let client = token::client(&Machine, &arguments.kubeconfig).await?;
+    let client = arguments.client().await?;
     let (tokens, unusable) = token::list(&client).await?;
     unusable.iter().for_each(|sentence| context.screen.warn(sentence));
     let text = match Form::of(form, context) {

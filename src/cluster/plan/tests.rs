@@ -254,7 +254,10 @@ fn a_control_plane_of_another_cluster_is_refused() {
     members(&mut facts, &["cp1", "cp2", "cp3"]);
     facts.get_mut("cp3").unwrap().kubernetes.ca_hash = Some("sha256:2".into());
     let found = plan(&three(), &Documents::default(), &facts, &manifest()).unwrap_err();
-    assert!(found[0].to_string().starts_with("cp3: it is a node of another cluster already (its CA is"), "{found:?}");
+    assert!(
+        found[0].to_string().starts_with("cp3: [Membership] it is a node of another cluster already (its CA is"),
+        "{found:?}"
+    );
 }
 
 #[test]
@@ -262,5 +265,8 @@ fn workers_of_a_cluster_that_is_gone_are_not_taken_over() {
     let mut facts = facts_of_three();
     members(&mut facts, &["w1"]);
     let found = plan(&three(), &Documents::default(), &facts, &manifest()).unwrap_err();
-    assert!(found[0].to_string().starts_with("w1: it is a node already, but no control plane"), "{found:?}");
+    assert!(
+        found[0].to_string().starts_with("w1: [Membership] it is a node already, but no control plane"),
+        "{found:?}"
+    );
 }

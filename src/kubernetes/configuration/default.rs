@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::validation::host_and_port;
 use super::{
     ApiEndpoint, BootstrapToken, ClusterConfiguration, Duration, InitConfiguration, JoinConfiguration, LocalEtcd,
-    NodeRegistrationOptions, ResetConfiguration, Taint,
+    NodeRegistrationOptions, ResetConfiguration, Taint, UpgradeConfiguration,
 };
 use crate::failure::{Failure, Kind, Result};
 use crate::kubernetes::moment;
@@ -132,6 +132,32 @@ impl ResetConfiguration {
     /// Fills in every default; the CRI socket stays empty if it is to be looked up.
     pub fn complete(&mut self) {
         default_to(&mut self.certificates_dir, "/etc/kubernetes/pki");
+    }
+}
+
+impl UpgradeConfiguration {
+    /// Fills in every default.
+    pub fn complete(&mut self) {
+        for (renewal, etcd, policy, serial) in [
+            (
+                &mut self.apply.certificate_renewal,
+                &mut self.apply.etcd_upgrade,
+                &mut self.apply.image_pull_policy,
+                &mut self.apply.image_pull_serial,
+            ),
+            (
+                &mut self.node.certificate_renewal,
+                &mut self.node.etcd_upgrade,
+                &mut self.node.image_pull_policy,
+                &mut self.node.image_pull_serial,
+            ),
+        ] {
+            renewal.get_or_insert(true);
+            etcd.get_or_insert(true);
+            default_to(policy, "IfNotPresent");
+            serial.get_or_insert(true);
+        }
+        self.plan.etcd_upgrade.get_or_insert(true);
     }
 }
 

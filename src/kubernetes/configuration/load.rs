@@ -6,9 +6,9 @@ use serde_json::Value;
 use super::cluster::ClusterConfiguration;
 use super::init::InitConfiguration;
 use super::join::{JoinConfiguration, ResetConfiguration};
+use super::migrate::lifted;
 use super::shape;
 use super::upgrade::UpgradeConfiguration;
-use super::{Duration, older};
 use crate::failure::{Failure, Kind, Result};
 use crate::yaml::{self, Node};
 
@@ -62,9 +62,9 @@ fn nodes(text: &str) -> Result<Vec<Node>> {
 /// old or too new.
 pub fn load(text: &str) -> Result<Documents> {
     let mut loaded = Documents::default();
-    let mut moved_timeout = None;
-    for (position, node) in nodes(text)?.iter().filter(|node| !node.is_null()).enumerate() {
-        let mut document = node.to_value();
+    let nodes: Vec<Node> = nodes(text)?.into_iter().filter(|node| !node.is_null()).collect();
+    for (position, node) in lifted(nodes, &mut loaded.warnings).iter().enumerate() {
+        let document = node.to_value();
         let header = |name: &str| document.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
         let (version, kind) = (header("apiVersion"), header("kind"));
         if version.is_empty() || kind.is_empty() {
@@ -75,19 +75,13 @@ pub fn load(text: &str) -> Result<Documents> {
         let (group, api_version) = version.split_once('/').unwrap_or(("", &version));
         match (group, kind.as_str()) {
             ("kubeadm.k8s.io", _) => {
-                if let Some(timeout) = accept_version(api_version, &kind, &mut document, &mut loaded.warnings)? {
-                    moved_timeout = Some(timeout);
-                }
+                accept_version(api_version, &kind)?;
                 loaded.take_kubeadm(&kind, document, node)?;
             }
             ("kubelet.config.k8s.io", "KubeletConfiguration") => once(&mut loaded.kubelet, document, &kind)?,
             ("kubeproxy.config.k8s.io", "KubeProxyConfiguration") => once(&mut loaded.kube_proxy, document, &kind)?,
             _ => loaded.warnings.push(format!("{kind} of {version} is not known here and is ignored")),
         }
-    }
-    if let Some(timeout) = moved_timeout {
-        let init = loaded.init.get_or_insert_default();
-        init.timeouts.control_plane_component_health_check = timeout;
     }
     Ok(loaded)
 }
@@ -130,28 +124,13 @@ impl ClusterConfiguration {
     }
 }
 
-/// Checks the API version and lifts an older document; returns a timeout that moved to InitConfiguration.
-fn accept_version(
-    version: &str,
-    kind: &str,
-    document: &mut Value,
-    warnings: &mut Vec<String>,
-) -> Result<Option<Duration>> {
-    match version {
-        "v1beta4" => Ok(None),
-        "v1beta3" => {
-            warnings
-                .push(format!("{kind} is written in kubeadm.k8s.io/v1beta3, which Kubernetes 1.37 no longer accepts"));
-            let Some(timeout) = older::to_v1beta4(kind, document) else { return Ok(None) };
-            serde_json::from_value(timeout).map(Some).map_err(|error| {
-                Failure::new(Kind::Configuration, "apiServer.timeoutForControlPlane is wrong").because(&error)
-            })
-        }
-        other => {
-            Err(Failure::new(Kind::Configuration, format!("{kind} has the unknown version kubeadm.k8s.io/{other}"))
-                .advise("`clusterctl node config migrate --old-config FILE` writes it in kubeadm.k8s.io/v1beta4"))
-        }
+/// What could not be lifted is of a version that upstream does not read either.
+fn accept_version(version: &str, kind: &str) -> Result<()> {
+    if version == "v1beta4" {
+        return Ok(());
     }
+    Err(Failure::new(Kind::Configuration, format!("{kind} has the unknown version kubeadm.k8s.io/{version}"))
+        .advise("`clusterctl node config migrate --old-config FILE` writes it in kubeadm.k8s.io/v1beta4"))
 }
 
 fn typed<T: DeserializeOwned>(mut document: Value, kind: &str) -> Result<T> {
@@ -266,6 +245,43 @@ apiServer: {timeoutForControlPlane: 6m0s, extraArgs: {v: "4", audit-log-path: /x
         assert_eq!(cluster.api_server.extra_args, [arg("audit-log-path", "/x"), arg("v", "4")]);
         assert_eq!(cluster.encryption_algorithm, "ECDSA-P256");
         assert_eq!(loaded.init.unwrap().timeouts.control_plane_component_health_check, Duration::from_seconds(360));
+        assert_eq!(
+            loaded.warnings,
+            ["ClusterConfiguration is written in kubeadm.k8s.io/v1beta3, which Kubernetes 1.37 no longer accepts"]
+        );
+    }
+
+    #[rstest]
+    // The kubeadm of that time did not know the field: to heed it now would be another meaning.
+    #[case(
+        "kind: ClusterConfiguration\nencryptionAlgorithm: RSA-4096",
+        Ok("has no field encryptionAlgorithm, and so it is left out (line 3")
+    )]
+    #[case(
+        "kind: JoinConfiguration\ntimeouts: {discovery: 1m0s}",
+        Ok("has no field timeouts, and so it is left out (line 3")
+    )]
+    // As upstream, whose map is one of texts.
+    #[case("kind: ClusterConfiguration\napiServer: {extraArgs: {v: 4}}", Err("wrong value"))]
+    #[case("kind: Thing", Err("unknown version kubeadm.k8s.io/v1beta3"))]
+    fn version_1_beta_3_is_read_by_its_own_rules(#[case] text: &str, #[case] said: Result<&str, &str>) {
+        match (load(&format!("apiVersion: kubeadm.k8s.io/v1beta3\n{text}\n")), said) {
+            (Ok(loaded), Ok(warned)) => {
+                assert!(loaded.warnings.iter().any(|warning| warning.contains(warned)), "{:?}", loaded.warnings);
+                assert_eq!(loaded.cluster.unwrap_or_default().encryption_algorithm, "");
+            }
+            (Err(failure), Err(sentence)) => assert!(failure.sentence.contains(sentence), "{failure}"),
+            (other, _) => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn arguments_that_join_brought_are_a_list_too() {
+        let text = "apiVersion: kubeadm.k8s.io/v1beta3\nkind: JoinConfiguration\nnodeRegistration: {kubeletExtraArgs: {v: \"4\"}}\n\
+                    discovery: {timeout: 9m0s, file: {kubeConfigPath: /f}}\n";
+        let join = load(text).unwrap().join.unwrap();
+        assert_eq!(join.node_registration.kubelet_extra_args, [Arg { name: "v".into(), value: "4".into() }]);
+        assert_eq!(join.timeouts.discovery, Duration::from_seconds(540));
     }
 
     #[test]

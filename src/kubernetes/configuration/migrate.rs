@@ -34,6 +34,8 @@ struct Document {
     version: Option<usize>,
     kind: String,
     root: Node,
+    /// Whether it was written in an older version.
+    older: bool,
 }
 
 /// A value that moves to a document of another kind.
@@ -47,6 +49,38 @@ struct Gift {
 struct Work {
     documents: Vec<Document>,
     warnings: Vec<Finding>,
+    /// Whether arguments become texts, whatever they were written as; else a number stays one, and is refused by its type.
+    texts: bool,
+}
+
+/// The last version that upstream still reads, up to Kubernetes 1.36 (kubeadm.md section 13.7). Clusters last touched by
+/// kubeadm 1.30 or older store their configuration in it.
+const STILL_READ: &str = "v1beta3";
+
+/// Documents of which those in v1beta3 are lifted to v1beta4, as upstream does when it reads them; all others stay.
+pub(super) fn lifted(nodes: Vec<Node>, warnings: &mut Vec<String>) -> Vec<Node> {
+    let from = VERSIONS.iter().position(|version| *version == STILL_READ).unwrap_or_default();
+    let is_read = |node: &Node| {
+        field::get(node, "apiVersion").and_then(scalar) == Some(&format!("kubeadm.k8s.io/{STILL_READ}"))
+            && field::get(node, "kind").and_then(scalar).is_some_and(|kind| steps::kinds(from).contains(&kind))
+    };
+    let documents = nodes.into_iter().map(|root| {
+        let (older, kind) = (is_read(&root), field::get(&root, "kind").map(text_of).unwrap_or_default());
+        if older {
+            warnings.push(format!(
+                "{kind} is written in kubeadm.k8s.io/{STILL_READ}, which Kubernetes 1.37 no longer accepts"
+            ));
+        }
+        Document { version: older.then_some(from), kind, root, older }
+    });
+    let mut work = Work { documents: documents.collect(), warnings: Vec::new(), texts: false };
+    work.drop_later_fields();
+    work.step(from, STEPS[from]);
+    warnings.extend(work.warnings.iter().map(|finding| {
+        let span = finding.span();
+        format!("{} (line {}, column {})", finding.message, span.line, span.column)
+    }));
+    work.documents.into_iter().map(|document| document.root).collect()
 }
 
 /// Rewrites documents to v1beta4. Values are not judged beyond their type: that is `config validate`'s.
@@ -56,7 +90,7 @@ struct Work {
 /// value of a wrong type.
 pub fn migrate(text: &str) -> Result<Migrated, Vec<Finding>> {
     let (nodes, mut errors) = yaml::trees(text).map_err(|finding| vec![finding])?;
-    let mut work = Work { documents: Vec::new(), warnings: Vec::new() };
+    let mut work = Work { documents: Vec::new(), warnings: Vec::new(), texts: true };
     for root in nodes.into_iter().filter(|node| !node.is_null()) {
         match Document::read(root) {
             Ok(document) => work.documents.push(document),
@@ -85,7 +119,7 @@ impl Document {
             return Err(finding.help("begin it with apiVersion: kubeadm.k8s.io/v1beta3 and its kind, for example"));
         };
         let Some(name) = api_version.strip_prefix("kubeadm.k8s.io/") else {
-            return Ok(Self { version: None, kind, root });
+            return Ok(Self { version: None, kind, root, older: false });
         };
         let span = |name: &str| field::get(&root, name).map_or(root.span, |node| node.span);
         let Some(version) = VERSIONS.iter().position(|known| *known == name) else {
@@ -98,7 +132,7 @@ impl Document {
             let finding = Finding::error(span("kind"), format!("{api_version} has no kind {kind}"));
             return Err(finding.help(did_you_mean(&kind, kinds.iter().copied())));
         }
-        Ok(Self { version: Some(version), kind, root })
+        Ok(Self { version: Some(version), kind, root, older: version < VERSIONS.len() - 1 })
     }
 }
 
@@ -172,7 +206,7 @@ impl Work {
                     self.warnings.push(Finding::warning(entry.key.span, message));
                 }
             }
-            Rule::Arguments(path) => field::list_arguments(root, path),
+            Rule::Arguments(path) => field::list_arguments(root, path, self.texts),
             Rule::Special(function) => function(root, &mut self.warnings),
             Rule::GoneDocument(why) => {
                 let message = format!("{} has no place any more: {why}", document.kind);
@@ -200,14 +234,14 @@ impl Work {
             };
             set_text(&mut root, "apiVersion", version);
             set_text(&mut root, "kind", gift.kind);
-            self.documents.push(Document { version: None, kind: gift.kind.to_owned(), root });
+            self.documents.push(Document { version: None, kind: gift.kind.to_owned(), root, older: true });
             return;
         }
         let position = position.unwrap_or_else(|| {
             let mut root = Node { span: gift.span, content: Content::Map(Vec::new()) };
             set_text(&mut root, "apiVersion", &format!("kubeadm.k8s.io/{}", VERSIONS[version]));
             set_text(&mut root, "kind", gift.kind);
-            self.documents.push(Document { version: Some(version), kind: gift.kind.to_owned(), root });
+            self.documents.push(Document { version: Some(version), kind: gift.kind.to_owned(), root, older: true });
             self.documents.len() - 1
         });
         field::put(&mut self.documents[position].root, gift.path, gift.span, gift.value);
@@ -217,6 +251,9 @@ impl Work {
     fn look_at_values(&mut self) {
         for document in self.documents.iter_mut().filter(|document| document.version.is_some()) {
             special::look_at_values(&mut document.root, &mut self.warnings);
+            if document.older {
+                special::known_gates(&mut document.root, &mut self.warnings);
+            }
             let Some(node) = field::get(&document.root, "kubernetesVersion") else { continue };
             let known = version::parse(&text_of(node)).and_then(|parsed| version::Release::of(&parsed).map(|_| ()));
             if let Err(failure) = known

@@ -8,7 +8,6 @@ mod join;
 mod judge;
 mod load;
 mod migrate;
-mod older;
 mod print;
 mod shape;
 mod upgrade;
@@ -31,7 +30,7 @@ pub use join::{
 pub use judge::{Judged, judge};
 pub use load::{Documents, documents, load};
 pub use migrate::{Migrated, migrate};
-pub use print::{init_defaults, join_defaults, reset_defaults};
+pub use print::{init_defaults, join_defaults, reset_defaults, upgrade_defaults};
 pub use upgrade::{UpgradeApply, UpgradeConfiguration, UpgradeDiff, UpgradeNode, UpgradePlan};
 pub(crate) use validation::is_subject_name;
 pub use validation::{Subnets, host_and_port, network_address, subnets};

@@ -1,6 +1,8 @@
 //! Documents to begin with, as `kubeadm config print` has them: every default, placeholders for what cannot be one.
 
-use super::{BootstrapTokenDiscovery, Documents, HostDefaults, JoinConfiguration, ResetConfiguration};
+use super::{
+    BootstrapTokenDiscovery, Documents, HostDefaults, JoinConfiguration, ResetConfiguration, UpgradeConfiguration,
+};
 use crate::failure::Result;
 use crate::kubernetes::version;
 use crate::secret::Secret;
@@ -57,11 +59,18 @@ pub fn reset_defaults() -> Documents {
     Documents { reset: Some(reset), ..Documents::default() }
 }
 
+/// UpgradeConfiguration with every default.
+pub fn upgrade_defaults() -> Documents {
+    let mut upgrade = UpgradeConfiguration::default();
+    upgrade.complete();
+    Documents { upgrade: Some(upgrade), ..Documents::default() }
+}
+
 #[cfg(test)]
 mod tests {
     use insta::assert_snapshot;
 
-    use super::{init_defaults, join_defaults, reset_defaults};
+    use super::{init_defaults, join_defaults, reset_defaults, upgrade_defaults};
     use crate::kubernetes::configuration::load;
 
     #[test]
@@ -117,6 +126,37 @@ mod tests {
           serviceSubnet: 10.96.0.0/12
         proxy: {}
         scheduler: {}
+        ");
+    }
+
+    #[test]
+    fn upgrade_begins_as_upstreams_does() {
+        let documents = upgrade_defaults();
+        assert_eq!(load(documents.to_text().expose()).unwrap(), documents);
+        assert_snapshot!(documents.to_text().expose(), @r"
+        apiVersion: kubeadm.k8s.io/v1beta4
+        apply:
+          certificateRenewal: true
+          etcdUpgrade: true
+          imagePullPolicy: IfNotPresent
+          imagePullSerial: true
+        diff: {}
+        kind: UpgradeConfiguration
+        node:
+          certificateRenewal: true
+          etcdUpgrade: true
+          imagePullPolicy: IfNotPresent
+          imagePullSerial: true
+        plan:
+          etcdUpgrade: true
+        timeouts:
+          controlPlaneComponentHealthCheck: 4m0s
+          discovery: 5m0s
+          etcdAPICall: 2m0s
+          kubeletHealthCheck: 4m0s
+          kubernetesAPICall: 1m0s
+          tlsBootstrap: 5m0s
+          upgradeManifests: 5m0s
         ");
     }
 

@@ -30,6 +30,9 @@ const EVERY_OWN: Duration = Duration::from_millis(150);
 /// How long etcd may be without a quorum before joining is given up: members that come and go leave it for seconds.
 const QUORUM_LIMIT: Duration = Duration::from_secs(45);
 
+/// A pod of etcd that the API server refused comes when the kubelet's next look is due, within 90 seconds.
+const NEXT_LOOK: Duration = Duration::from_secs(150);
+
 /// Who enters.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::node) struct Entrant<'a> {
@@ -97,7 +100,7 @@ pub(in crate::node) async fn enter(
     entrant: &Entrant<'_>,
     limits: Limits,
 ) -> Result<Entry> {
-    let cluster = Cluster::new(host, certificates, endpoints(admin, limits.api).await?)?;
+    let cluster = Cluster::new(host, certificates, endpoints(admin, limits.api.max(NEXT_LOOK)).await?)?;
     enter_cluster(host, cluster, entrant, limits).await
 }
 

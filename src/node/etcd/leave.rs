@@ -122,7 +122,7 @@ pub(in crate::node) async fn leave(
             },
         };
         let limit = if force { FORCED_LIMIT } else { REMOVE_LIMIT };
-        remove(cluster, &members, &trace.owner, force, limit).await
+        remove(cluster, &members, &trace.owner, Whose::Own { force }, limit).await
     };
     match left.await {
         Err(failure) if force => Ok(Left::GivenUp(failure.to_string())),
@@ -142,6 +142,17 @@ fn silent(failure: Failure, others_known: bool) -> Result<Left> {
     }
 }
 
+/// Takes the member of a host that is lost out, from this one, which stays. `owner` is the lost one's.
+///
+/// # Errors
+/// Kind `Cluster` when the members that are left would be no quorum, or cannot be asked.
+pub(in crate::node) async fn expel(host: &dyn Host, certificates: &Path, owner: &Owner) -> Result<Left> {
+    let local = ["127.0.0.1", "::1"].map(|address| format!("https://{}", join_host_port(address, CLIENT_PORT)));
+    let cluster = Cluster::new(host, certificates, local.to_vec())?;
+    let members = members(&cluster, MEMBERS_LIMIT).await?;
+    remove(cluster, &members, owner, Whose::Lost, REMOVE_LIMIT).await
+}
+
 async fn through_api(admin: Option<&Secret>) -> Option<Vec<String>> {
     let client = Client::from_kubeconfig(admin?).await.ok()?.hurried(Duration::from_secs(4));
     endpoints(&client, API_LIMIT).await.ok()
@@ -156,17 +167,34 @@ async fn members(cluster: &Cluster, limit: Duration) -> Result<Vec<Member>> {
     .await
 }
 
-async fn remove(mut cluster: Cluster, members: &[Member], owner: &Owner, force: bool, limit: Duration) -> Result<Left> {
+/// Whose member goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    /// The host's own; with force whatever becomes of the others.
+    Own { force: bool },
+    /// That of a host which is lost.
+    Lost,
+}
+
+async fn remove(
+    mut cluster: Cluster,
+    members: &[Member],
+    owner: &Owner,
+    whose: Whose,
+    limit: Duration,
+) -> Result<Left> {
+    let force = whose == Whose::Own { force: true };
     let healthy = cluster.healthy(members).await;
     let id = match departure(members, owner, &healthy) {
         Departure::Gone | Departure::Last => return Ok(Left::Nothing),
         Departure::Remove(id) => id,
-        Departure::Breaks(id, rest) if !force => return Err(breaks(id, &rest)),
+        Departure::Breaks(id, rest) if !force => return Err(breaks(id, &rest, whose)),
         Departure::Breaks(id, _) => id,
     };
     // Whoever stays is asked, not the one that leaves.
     cluster.follow(members, |url| owner.owns_endpoint(url));
-    let wait = Wait::new("etcd", "let this host's member go", limit).every(Duration::from_millis(500));
+    let verb = if whose == Whose::Lost { "let the lost member go" } else { "let this host's member go" };
+    let wait = Wait::new("etcd", verb, limit).every(Duration::from_millis(500));
     wait.until(async || {
         match cluster.change(async |endpoint| cluster.gateway.remove(&endpoint, id).await).await {
             Ok(()) => Ok(Look::There(())),
@@ -184,18 +212,22 @@ async fn remove(mut cluster: Cluster, members: &[Member], owner: &Owner, force: 
     Ok(Left::Removed(format!("etcd member {id:x} removed")))
 }
 
-fn breaks(id: u64, rest: &Quorum) -> Failure {
+fn breaks(id: u64, rest: &Quorum, whose: Whose) -> Failure {
+    let of = if whose == Whose::Lost { "the lost" } else { "this host's" };
     let sentence = match rest.voters {
-        0 => format!("without this host's member {id:x} etcd would have none that votes"),
+        0 => format!("without {of} member {id:x} etcd would have none that votes"),
         voters => format!(
-            "without this host's member {id:x} etcd would have no quorum: of the other {voters}, {} are well",
+            "without {of} member {id:x} etcd would have no quorum: of the other {voters}, {} are well",
             rest.healthy
         ),
     };
-    Failure::new(Kind::Cluster, sentence).advise(
-        "bring the other control planes back first, or take those that are gone out with `etcdctl member remove`; by \
-         force the host is reset all the same, and the cluster stops",
-    )
+    Failure::new(Kind::Cluster, sentence).advise(match whose {
+        Whose::Lost => "bring the other control planes back first",
+        Whose::Own { .. } => {
+            "bring the other control planes back first, or take those that are gone out with `etcdctl member remove`; by \
+             force the host is reset all the same, and the cluster stops"
+        }
+    })
 }
 
 #[cfg(test)]
@@ -204,13 +236,15 @@ mod tests {
     use std::path::Path;
     use std::time::Duration;
 
-    use super::{Left, Owner, Trace, remove};
+    use super::{Left, Owner, Trace, Whose, remove};
     use crate::host::fake::FakeHost;
     use crate::kubernetes::certificates::{Authority, KeyAlgorithm, PrivateKey, Subject};
     use crate::node::etcd::fake::FakeEtcd;
 
     const PKI: &str = "/etc/kubernetes/pki";
     const LIMIT: Duration = Duration::from_millis(700);
+
+    const OWN: Whose = Whose::Own { force: false };
 
     fn owner(number: u8) -> Owner {
         Owner::PeerUrl(format!("https://10.0.0.{number}:2380"))
@@ -244,11 +278,11 @@ mod tests {
         etcd.kill("cp3");
         let cluster = etcd.cluster();
         let members = cluster.members().await.unwrap();
-        let left = remove(cluster.clone(), &members, &owner(3), false, LIMIT).await;
+        let left = remove(cluster.clone(), &members, &owner(3), OWN, LIMIT).await;
         assert_eq!(left, Ok(Left::Removed("etcd member 3 removed".into())));
         assert_eq!(etcd.members(), ["cp1", "cp2"]);
         let members = cluster.members().await.unwrap();
-        assert_eq!(remove(cluster, &members, &owner(3), false, LIMIT).await, Ok(Left::Nothing));
+        assert_eq!(remove(cluster, &members, &owner(3), OWN, LIMIT).await, Ok(Left::Nothing));
     }
 
     #[tokio::test]
@@ -256,20 +290,35 @@ mod tests {
         let etcd = FakeEtcd::start(&["cp1", "cp2", "cp3"]).await;
         etcd.kill("cp3");
         let members = etcd.cluster().members().await.unwrap();
-        let failure = remove(etcd.cluster(), &members, &owner(1), false, LIMIT).await.unwrap_err();
+        let failure = remove(etcd.cluster(), &members, &owner(1), OWN, LIMIT).await.unwrap_err();
         assert_eq!(
             failure.sentence,
             "without this host's member 1 etcd would have no quorum: of the other 2, 1 are well"
         );
         assert!(etcd.changes().is_empty());
-        assert!(remove(etcd.cluster(), &members, &owner(1), true, LIMIT).await.is_ok());
+        assert!(remove(etcd.cluster(), &members, &owner(1), Whose::Own { force: true }, LIMIT).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_lost_member_is_taken_out_by_another_while_there_is_a_quorum() {
+        let etcd = FakeEtcd::start(&["cp1", "cp2", "cp3"]).await;
+        etcd.kill("cp2");
+        let members = etcd.cluster().members().await.unwrap();
+        let left = remove(etcd.cluster(), &members, &Owner::Name("cp2".into()), Whose::Lost, LIMIT).await;
+        assert_eq!(left, Ok(Left::Removed("etcd member 2 removed".into())));
+        let etcd = FakeEtcd::start(&["cp1", "cp2", "cp3"]).await;
+        etcd.kill("cp3");
+        let members = etcd.cluster().members().await.unwrap();
+        let address = Owner::Addresses(vec!["10.0.0.1".parse().unwrap()]);
+        let failure = remove(etcd.cluster(), &members, &address, Whose::Lost, LIMIT).await.unwrap_err();
+        assert_eq!(failure.sentence, "without the lost member 1 etcd would have no quorum: of the other 2, 1 are well");
     }
 
     #[tokio::test]
     async fn the_last_member_just_goes() {
         let etcd = FakeEtcd::start(&["cp1"]).await;
         let members = etcd.cluster().members().await.unwrap();
-        assert_eq!(remove(etcd.cluster(), &members, &owner(1), false, LIMIT).await, Ok(Left::Nothing));
+        assert_eq!(remove(etcd.cluster(), &members, &owner(1), OWN, LIMIT).await, Ok(Left::Nothing));
         assert!(etcd.changes().is_empty());
     }
 
@@ -279,9 +328,9 @@ mod tests {
         etcd.refuse_next(1, "etcdserver: unhealthy cluster");
         let members = etcd.cluster().members().await.unwrap();
         let limit = Duration::from_secs(5);
-        assert!(matches!(remove(etcd.cluster(), &members, &owner(2), false, limit).await, Ok(Left::Removed(_))));
+        assert!(matches!(remove(etcd.cluster(), &members, &owner(2), OWN, limit).await, Ok(Left::Removed(_))));
         etcd.refuse_next(100, "etcdserver: unhealthy cluster");
         let members = etcd.cluster().members().await.unwrap();
-        assert_eq!(remove(etcd.cluster(), &members, &owner(1), false, LIMIT).await, Ok(Left::Nothing));
+        assert_eq!(remove(etcd.cluster(), &members, &owner(1), OWN, LIMIT).await, Ok(Left::Nothing));
     }
 }

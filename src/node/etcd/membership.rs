@@ -103,11 +103,13 @@ pub(super) enum Departure {
 
 /// Whose member is to leave.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Owner {
+pub(in crate::node) enum Owner {
     /// The one with this peer URL.
     PeerUrl(String),
     /// The one whose peer URL has one of these addresses as its host.
     Addresses(Vec<std::net::IpAddr>),
+    /// The one with this name, where nothing better is known: kubeadm gives members the names of their nodes.
+    Name(String),
 }
 
 impl Owner {
@@ -115,6 +117,7 @@ impl Owner {
         member.peer_urls.iter().any(|url| match self {
             Owner::PeerUrl(own) => same_url(url, own),
             Owner::Addresses(addresses) => host(url).is_some_and(|host| addresses.contains(&host)),
+            Owner::Name(name) => member.name == *name,
         })
     }
 
@@ -125,6 +128,7 @@ impl Owner {
             || match self {
                 Owner::PeerUrl(own) => self::host(own) == Some(host),
                 Owner::Addresses(addresses) => addresses.contains(&host),
+                Owner::Name(_) => false,
             }
     }
 }
@@ -233,6 +237,9 @@ mod tests {
         assert_eq!(departure(&members, &Owner::PeerUrl("https://10.0.0.1:2380/".into()), healthy), decided);
         let address = "10.0.0.1".parse().unwrap();
         assert_eq!(departure(&members, &Owner::Addresses(vec![address]), healthy), decided);
+        if members.iter().any(|member| member.name == "cp1") {
+            assert_eq!(departure(&members, &Owner::Name("cp1".into()), healthy), decided);
+        }
     }
 
     #[rstest]

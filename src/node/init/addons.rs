@@ -14,6 +14,11 @@ use crate::node::phase::Changes;
 /// kubeadm's number of CoreDNS pods.
 const REPLICAS: u32 = 2;
 
+/// What is not disabled, as it is on a new cluster.
+pub(super) fn of(plan: &Plan) -> Result<Vec<Value>> {
+    wanted(plan, REPLICAS)
+}
+
 /// Writes what is not disabled.
 pub(super) async fn deploy(client: &Client, plan: &Plan) -> Result<(Changes, ())> {
     let replicas = match client.get("Deployment", Some("kube-system"), "coredns").await {

@@ -11,7 +11,6 @@ use crate::kubernetes::configuration::BootstrapToken;
 use crate::kubernetes::kubeconfig::{ADMIN, Kubeconfig};
 use crate::kubernetes::moment::rfc3339;
 use crate::kubernetes::token::Token;
-use crate::kubernetes::version::Release;
 use crate::kubernetes::{jws, objects, rbac};
 use crate::node::phase::Changes;
 use crate::node::{defaults, files};
@@ -28,7 +27,7 @@ pub(super) async fn make(host: &dyn Host, client: &Client, plan: &Plan) -> Resul
         tokio::join!(create_or_update_all(client, &rights, limit), tokens(client, plan, now_seconds));
     let (mut changes, (tokens_changed, tokens)) = (written?, tokens?);
     changes.extend(tokens_changed);
-    let text = cluster_info_text(host, client, plan.release).await?;
+    let text = cluster_info_text(host, client, plan).await?;
     changes.extend(create_or_update_all(client, &[signed_cluster_info(&text, &tokens)], limit).await?);
     Ok((changes, tokens.into_iter().next()))
 }
@@ -111,15 +110,16 @@ fn lives(secret: &Value, alive: &str) -> bool {
 
 /// The kubeconfig inside cluster-info. One that is there and says the same stays to the byte, because signatures are
 /// made over its bytes.
-async fn cluster_info_text(host: &dyn Host, client: &Client, release: &Release) -> Result<String> {
-    let path = kubeconfigs::path(&ADMIN);
+async fn cluster_info_text(host: &dyn Host, client: &Client, plan: &Plan) -> Result<String> {
+    let path = plan.administrator.clone().unwrap_or_else(|| kubeconfigs::path(&ADMIN));
     let admin = files::text(host, &path)?.unwrap_or_default();
     let unusable = |failure: Failure| {
         Failure::new(Kind::Configuration, format!("{} cannot be used", path.display())).because(&failure)
     };
     let admin = Kubeconfig::parse(&admin).map_err(unusable)?;
     let cluster = admin.current_cluster().cloned().unwrap_or_default();
-    let wanted = Kubeconfig::cluster_info(&cluster.server, &cluster.ca_pem().map_err(unusable)?).written_by(release);
+    let wanted =
+        Kubeconfig::cluster_info(&cluster.server, &cluster.ca_pem().map_err(unusable)?).written_by(plan.release);
     if let Ok(Some(there)) = client.get("ConfigMap", Some("kube-public"), "cluster-info").await
         && let Some(text) = there["data"]["kubeconfig"].as_str()
         && Kubeconfig::parse(text).is_ok_and(|kubeconfig| kubeconfig == wanted)

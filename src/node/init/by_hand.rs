@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use serde_json::Value;
+
 use super::plan::Plan;
 use super::{bring_up, finish, prepared};
 use crate::api::Rehearsal;
@@ -23,7 +25,27 @@ const UNDER_WAY: &str = "/etc/kubernetes/tmp/clusterctl-init";
 /// What an earlier run leaves on a host when it breaks off.
 const LEFT_BEHIND: &[&str] = &["Port-", "FileAvailable-", "DirAvailable-"];
 
-/// Does the whole workflow, or with `only` one phase of it.
+/// What a person who types may want besides the documents.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ByHand<'a> {
+    /// One phase alone: `certs/ca`.
+    pub only: Option<&'a str>,
+    /// Where the phase kubeconfig writes; /etc/kubernetes without it.
+    pub kubeconfig_directory: Option<&'a Path>,
+    /// The kubeconfig that phases in the cluster work with; admin.conf without it.
+    pub kubeconfig: Option<&'a Path>,
+}
+
+impl ByHand<'_> {
+    fn lay_over(self, plan: &mut Plan) {
+        if let Some(directory) = self.kubeconfig_directory {
+            plan.kubeconfigs = directory.to_owned();
+        }
+        plan.administrator = self.kubeconfig.map(Path::to_owned);
+    }
+}
+
+/// Does the whole workflow, or one phase of it.
 ///
 /// # Errors
 /// As [`super::init`]; kind `Usage` for a phase there is not.
@@ -31,11 +53,26 @@ pub async fn init_by_hand(
     host: &dyn Host,
     facts: &Facts,
     order: &InitOrder,
-    only: Option<&str>,
+    by_hand: ByHand<'_>,
     events: &Events,
 ) -> Result<Initialised> {
-    let plan = load(host, facts, order, only, events)?;
+    let plan = load(host, facts, order, by_hand, events)?;
     run(host, facts, &plan, events).await
+}
+
+/// The objects of the phase addon, or of one part of it, for a person to apply. Nothing is asked and nothing is altered.
+///
+/// # Errors
+/// Kind `Configuration` for what the documents say; kind `Usage` for a phase there is not.
+pub fn addon_manifests(
+    host: &dyn Host,
+    facts: &Facts,
+    order: &InitOrder,
+    only: &str,
+    events: &Events,
+) -> Result<Vec<Value>> {
+    let plan = load(host, facts, order, ByHand { only: Some(only), ..ByHand::default() }, events)?;
+    super::addons::of(&plan)
 }
 
 /// Says what [`init_by_hand`] would do: the same steps over a host that only notes and a server that is only played. Files
@@ -47,11 +84,11 @@ pub async fn rehearse_init(
     host: &dyn Host,
     facts: &Facts,
     order: &InitOrder,
-    only: Option<&str>,
+    by_hand: ByHand<'_>,
     folder: &Path,
     events: &Events,
 ) -> Result<(Initialised, Rehearsed)> {
-    let mut plan = load(host, facts, order, only, events)?;
+    let mut plan = load(host, facts, order, by_hand, events)?;
     let server = Rehearsal::default().with(rehearse::node(plan.node_name()));
     plan.door = Door::Rehearsed(server.clone());
     let left_out: Vec<&str> = WAITS.iter().filter(|phase| plan.phases.wants(phase)).copied().collect();
@@ -67,14 +104,17 @@ const SHOW: &str = "show-join-command";
 /// Phases that wait for pods, which a dry run does not start.
 const WAITS: &[&str] = &["wait-control-plane"];
 
-fn load(host: &dyn Host, facts: &Facts, order: &InitOrder, only: Option<&str>, events: &Events) -> Result<Plan> {
-    if only == Some(SHOW) {
+fn load(host: &dyn Host, facts: &Facts, order: &InitOrder, by_hand: ByHand<'_>, events: &Events) -> Result<Plan> {
+    if by_hand.only == Some(SHOW) {
         return Err(Failure::new(Kind::Usage, format!("{SHOW} has nothing to show without a token of the same run"))
             .advise("use `clusterctl node token create --print-join-command`"));
     }
-    let mut plan = Plan::load_phases(host, facts, order, only, events)?;
+    let mut plan = Plan::load_phases(host, facts, order, by_hand.only, events)?;
+    by_hand.lay_over(&mut plan);
     // As kubeadm does: every run makes a token of its own.
     plan.tokens_given = true;
+    // Preflight has looked for them.
+    plan.images_there = true;
     Ok(plan)
 }
 
@@ -86,8 +126,8 @@ async fn run(host: &dyn Host, facts: &Facts, plan: &Plan, events: &Events) -> Re
     if whole {
         files::ensure(host, Path::new(UNDER_WAY), b"", 0o600)?;
     }
-    let mut done = bring_up(host, plan, events).await?;
-    done.joined.changes += finish(host, plan, events).await?;
+    let (mut done, client) = bring_up(host, plan, events).await?;
+    done.joined.changes += finish(host, plan, client, events).await?;
     if whole {
         host.remove(Path::new(UNDER_WAY))?;
         done.ticket = done.ticket.filter(|_| plan.phases.wants(SHOW));
@@ -104,14 +144,18 @@ async fn check(host: &dyn Host, facts: &Facts, plan: &Plan, events: &Events) -> 
         cluster: "",
         kubernetes: &plan.version,
         bind_port: plan.init.local_api_endpoint.bind_port,
-        local_etcd: plan.cluster.etcd.external.is_none(),
+        etcd_data: plan.etcd_data(),
         ignore: &node.ignore_preflight_errors,
     };
     let mut findings = preflight::preflight(facts, &checks);
     if unfinished {
         findings.retain(|finding| !left_behind(finding));
     }
-    findings.extend(prepared(host, plan).await?);
+    let ignore = &node.ignore_preflight_errors;
+    let (prepared, serves) =
+        tokio::join!(prepared(host, plan), preflight::runtime_serves(host, &node.cri_socket, ignore));
+    findings.extend(prepared?);
+    findings.extend(serves);
     preflight::judge(&findings, events)?;
     let wanted = version::images(&plan.cluster)?;
     images::fetch(host, node, &wanted.wanted(&plan.cluster, true), events).await.map(drop)
@@ -127,7 +171,7 @@ mod tests {
 
     use rstest::rstest;
 
-    use super::{init_by_hand, rehearse_init};
+    use super::{ByHand, addon_manifests, init_by_hand, rehearse_init};
     use crate::event::Events;
     use crate::fact::Facts;
     use crate::failure::Kind;
@@ -163,6 +207,43 @@ mod tests {
         }
     }
 
+    fn one(phase: &str) -> ByHand<'_> {
+        ByHand { only: Some(phase), ..ByHand::default() }
+    }
+
+    #[tokio::test]
+    async fn kubeconfigs_go_where_a_person_wants_them() {
+        let host = FakeHost::new();
+        for phase in ["certs/ca", "kubeconfig/admin"] {
+            let by_hand = ByHand { kubeconfig_directory: Some(Path::new("/srv/kubeconfigs")), ..one(phase) };
+            init_by_hand(&host, &facts(), &order(""), by_hand, &Events::nowhere()).await.unwrap();
+        }
+        assert_eq!(host.list(Path::new("/srv/kubeconfigs")).unwrap(), ["admin.conf"]);
+        assert!(host.text("/etc/kubernetes/admin.conf").is_none());
+    }
+
+    #[rstest]
+    #[case("bootstrap-token")]
+    #[case("addon")]
+    #[case("upload-config")]
+    #[tokio::test]
+    async fn phases_in_the_cluster_take_the_kubeconfig_that_is_named(#[case] phase: &str) {
+        let by_hand = ByHand { kubeconfig: Some(Path::new("/root/mine")), ..one(phase) };
+        let failed = init_by_hand(&FakeHost::new(), &facts(), &order(""), by_hand, &Events::nowhere()).await;
+        assert_eq!(failed.unwrap_err().sentence, "there is no /root/mine");
+    }
+
+    #[rstest]
+    #[case("addon", &["ClusterRole", "Deployment", "DaemonSet"], 2)]
+    #[case("addon/coredns", &["Deployment"], 1)]
+    #[case("addon/kube-proxy", &["DaemonSet"], 1)]
+    fn add_ons_can_be_printed_on_a_bare_host(#[case] phase: &str, #[case] kinds: &[&str], #[case] config_maps: usize) {
+        let printed = addon_manifests(&FakeHost::new(), &facts(), &order(""), phase, &Events::nowhere()).unwrap();
+        let there: Vec<&str> = printed.iter().filter_map(|object| object["kind"].as_str()).collect();
+        assert!(kinds.iter().all(|kind| there.contains(kind)), "{there:?}");
+        assert_eq!(there.iter().filter(|kind| **kind == "ConfigMap").count(), config_maps);
+    }
+
     fn with(more: &str) -> InitOrder {
         order(&format!("---\napiVersion: kubeadm.k8s.io/v1beta4\nkind: InitConfiguration\n{more}"))
     }
@@ -175,7 +256,7 @@ mod tests {
     #[tokio::test]
     async fn one_phase_writes_its_files_and_no_others(#[case] phase: &str, #[case] files: &[&str]) {
         let host = FakeHost::new();
-        init_by_hand(&host, &facts(), &order(""), Some(phase), &Events::nowhere()).await.unwrap();
+        init_by_hand(&host, &facts(), &order(""), one(phase), &Events::nowhere()).await.unwrap();
         let written: Vec<String> = host
             .listing()
             .into_iter()
@@ -192,7 +273,7 @@ mod tests {
     #[tokio::test]
     async fn a_phase_that_needs_another_names_it(#[case] phase: &str, #[case] sentence: &str, #[case] advice: &str) {
         let host = FakeHost::new();
-        let failed = init_by_hand(&host, &facts(), &order(""), Some(phase), &Events::nowhere()).await.unwrap_err();
+        let failed = init_by_hand(&host, &facts(), &order(""), one(phase), &Events::nowhere()).await.unwrap_err();
         assert_eq!(failed.sentence, sentence);
         assert!(failed.advice.unwrap().contains(advice));
         assert!(host.list(Path::new("/etc/kubernetes")).unwrap().is_empty());
@@ -205,7 +286,9 @@ mod tests {
         let order = with("patches: {directory: /tmp/patches}\n");
         let host = host.file("/tmp/patches/etcd+merge.yaml", "metadata: {labels: {mine: 'yes'}}\n");
         let (done, told) =
-            rehearse_init(&host, &able(), &order, None, Path::new("/tmp/dry"), &Events::nowhere()).await.unwrap();
+            rehearse_init(&host, &able(), &order, ByHand::default(), Path::new("/tmp/dry"), &Events::nowhere())
+                .await
+                .unwrap();
         assert!(done.ticket.is_some());
         let after: Vec<_> = host.listing().into_keys().filter(|path| !path.starts_with("/tmp")).collect();
         assert!(after.iter().all(|path| before.contains(path)), "{after:?}");
@@ -223,7 +306,7 @@ mod tests {
     async fn what_is_left_out_is_not_done() {
         let order = with("skipPhases: [addon/kube-proxy, bootstrap-token, preflight, certs/sa]\n");
         let (done, told) =
-            rehearse_init(&prepared(), &facts(), &order, None, Path::new("/tmp/dry"), &Events::nowhere())
+            rehearse_init(&prepared(), &facts(), &order, ByHand::default(), Path::new("/tmp/dry"), &Events::nowhere())
                 .await
                 .unwrap();
         assert!(done.ticket.is_none());
@@ -234,7 +317,8 @@ mod tests {
     #[tokio::test]
     async fn a_host_that_does_not_fit_is_told_by_kubeadms_names() {
         let host = prepared();
-        let failed = init_by_hand(&host, &facts(), &order(""), None, &Events::nowhere()).await.unwrap_err();
+        let failed =
+            init_by_hand(&host, &facts(), &order(""), ByHand::default(), &Events::nowhere()).await.unwrap_err();
         assert_eq!(failed.kind, Kind::Preflight);
         let detail = failed.detail.unwrap();
         assert!(detail.contains("NumCPU: ") && detail.contains("Mem: "), "{detail}");
@@ -243,11 +327,15 @@ mod tests {
 
     #[tokio::test]
     async fn an_unfinished_run_is_not_in_its_own_way() {
-        let host = prepared().answer(&["ctr", "--address"], 1, "");
+        let host = prepared().answer_with(&["ctr", "--address"], |_, command| {
+            // It lists its plugins, and not its images.
+            let status = i32::from(command.arguments.iter().any(|word| word == "images"));
+            Ok(crate::host::Output { status, ..Default::default() })
+        });
         let mut facts = able();
         facts.kubernetes.manifests = vec!["etcd.yaml".into()];
         let run = async |host: &FakeHost| {
-            init_by_hand(host, &facts, &with(""), None, &Events::nowhere()).await.unwrap_err().sentence
+            init_by_hand(host, &facts, &with(""), ByHand::default(), &Events::nowhere()).await.unwrap_err().sentence
         };
         assert!(run(&host).await.starts_with("FileAvailable--etc-kubernetes-manifests-etcd.yaml"));
         let host = host.file("/etc/kubernetes/tmp/clusterctl-init", "");

@@ -37,7 +37,7 @@ pub(in crate::node) async fn make(
     }
     let mut kubeconfigs = 0;
     for entry in super::kubeconfigs::wanted(plan) {
-        kubeconfigs += usize::from(host.entry(&super::kubeconfigs::path(entry))?.is_none());
+        kubeconfigs += usize::from(host.entry(&super::kubeconfigs::path_of(plan, entry))?.is_none());
     }
     let mut problems = super::kubeconfigs::wrong_with_external(host, plan, &existing)?;
     let now_seconds = defaults::now_seconds()?;

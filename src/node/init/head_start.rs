@@ -21,6 +21,20 @@ use crate::kubernetes::configuration::{ClusterConfiguration, subnets};
 /// Users that need their rights early; the API server's role has the same name.
 const USERS: [&str; 2] = ["system:kube-controller-manager", "system:kube-scheduler"];
 
+/// The classes that every cluster has: name, value, description.
+const PRIORITIES: [(&str, u32, &str); 2] = [
+    (
+        "system-node-critical",
+        2_000_001_000,
+        "Used for system critical pods that must not be moved from their current node.",
+    ),
+    (
+        "system-cluster-critical",
+        2_000_000_000,
+        "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
+    ),
+];
+
 /// Beginning of the names of the roles that the API server makes for controllers; the rest is the account's name.
 const CONTROLLER_ROLE: &str = "system:controller:";
 
@@ -37,6 +51,37 @@ const LIMIT: Duration = Duration::from_secs(10);
 pub(super) async fn rights(client: &Client) -> Result<()> {
     let bindings: Vec<Value> = USERS.iter().map(|user| binding(user)).collect();
     create_or_update_all(client, &bindings, LIMIT).await.map(drop)
+}
+
+/// Makes the priority classes that the API server makes a second later. Without them it refuses the kubelet's pods of the
+/// control plane, and the kubelet tries again when its next look is due: 10 to 90 seconds later.
+pub(super) async fn priorities(client: &Client) -> Result<()> {
+    let classes = PRIORITIES.map(|(name, value, description)| {
+        json!({
+            "apiVersion": "scheduling.k8s.io/v1",
+            "kind": "PriorityClass",
+            "metadata": { "name": name },
+            "value": value,
+            "description": description,
+        })
+    });
+    create_or_update_all(client, &classes, LIMIT).await.map(drop)
+}
+
+/// Waits until the API server has made the roles of controller manager and scheduler; it makes dozens, one by one.
+pub(super) async fn own_roles(client: &Client) -> Result<()> {
+    let wait = Wait::new("the API server", "make the roles of its own users", LIMIT).every(Duration::from_millis(50));
+    wait.until(async || {
+        for user in USERS {
+            match client.get("ClusterRole", None, user).await {
+                Ok(Some(_)) => {}
+                Ok(None) => return Ok(Look::NotYet(format!("there is no ClusterRole {user}"))),
+                Err(problem) => return Ok(Look::NotYet(problem.to_string())),
+            }
+        }
+        Ok(Look::There(()))
+    })
+    .await
 }
 
 /// The binding that the API server makes for its own user of this name.
@@ -162,7 +207,7 @@ mod tests {
     use rstest::rstest;
     use serde_json::json;
 
-    use super::{accounts, first_pod_networks, pod_network, rights};
+    use super::{accounts, first_pod_networks, own_roles, pod_network, priorities, rights};
     use crate::api::fake::FakeApi;
     use crate::kubernetes::configuration::Arg;
     use crate::node::init::plan::tests::plan;
@@ -206,6 +251,27 @@ mod tests {
         accounts(&client).await.unwrap();
         let accounts: Vec<String> = api.paths().into_iter().filter(|path| path.contains("serviceaccounts")).collect();
         assert_eq!(accounts, ["/api/v1/namespaces/kube-system/serviceaccounts/job-controller"]);
+    }
+
+    #[tokio::test]
+    async fn the_priority_classes_are_the_api_servers_own() {
+        let api = FakeApi::start().await;
+        priorities(&api.client().await).await.unwrap();
+        let made = |name: &str| api.object(&format!("/apis/scheduling.k8s.io/v1/priorityclasses/{name}")).unwrap();
+        assert_eq!(made("system-node-critical")["value"], 2_000_001_000);
+        assert_eq!(made("system-cluster-critical")["value"], 2_000_000_000);
+    }
+
+    #[tokio::test]
+    async fn both_roles_are_waited_for() {
+        let api = FakeApi::start().await;
+        let client = api.client().await;
+        let role = |name: &str| json!({"kind": "ClusterRole", "metadata": {"name": name}});
+        api.put(role("system:kube-controller-manager"));
+        let soon = tokio::time::timeout(std::time::Duration::from_millis(300), own_roles(&client)).await;
+        assert!(soon.is_err(), "{soon:?}");
+        api.put(role("system:kube-scheduler"));
+        own_roles(&client).await.unwrap();
     }
 
     #[tokio::test]

@@ -14,11 +14,16 @@ use crate::node::{defaults, files};
 use crate::secret::Secret;
 
 /// Where kubeconfigs lie.
-const DIRECTORY: &str = "/etc/kubernetes";
+pub(super) const DIRECTORY: &str = "/etc/kubernetes";
 
 /// Path of a kubeconfig.
 pub(in crate::node) fn path(entry: &Entry) -> PathBuf {
     Path::new(DIRECTORY).join(entry.file)
+}
+
+/// Path of a kubeconfig that this run writes.
+pub(super) fn path_of(plan: &Plan, entry: &Entry) -> PathBuf {
+    plan.kubeconfigs.join(entry.file)
 }
 
 /// Path of the phase that writes a kubeconfig: `kubeconfig/super-admin`.
@@ -52,13 +57,13 @@ pub(in crate::node) fn write(
     };
     let (mut changes, mut problems) = (Vec::new(), Vec::new());
     for entry in wanted(plan) {
-        let path = path(entry);
+        let path = path_of(plan, entry);
         match files::text(host, &path)? {
             Some(text) => match judge(plan, entry, &text, authority.certificates(), order.now_seconds) {
                 Ok(warnings) => warnings.into_iter().for_each(|warning| events.warn(warning)),
                 Err(failure) => problems.push(failure),
             },
-            None if authority.is_external() => problems.push(missing(entry)),
+            None if authority.is_external() => problems.push(missing(plan, entry)),
             None => {
                 let made = entry.issue(&order, &mut keys)?;
                 files::ensure(host, &path, made.to_text().expose().as_bytes(), 0o600)?;
@@ -66,18 +71,19 @@ pub(in crate::node) fn write(
             }
         }
     }
-    all_at_once(problems, DIRECTORY)?;
+    all_at_once(problems, &plan.kubeconfigs.display().to_string())?;
     Ok((changes, ()))
 }
 
-fn missing(entry: &Entry) -> Failure {
-    let sentence = format!("{} is missing, and the certificate authority has no key here", path(entry).display());
+fn missing(plan: &Plan, entry: &Entry) -> Failure {
+    let sentence =
+        format!("{} is missing, and the certificate authority has no key here", path_of(plan, entry).display());
     Failure::new(Kind::Configuration, sentence).advise(EXTERNAL)
 }
 
 /// Judges a kubeconfig that is there; answers with warnings.
 fn judge(plan: &Plan, entry: &Entry, text: &str, authorities: &[Certificate], now_seconds: u64) -> Result<Vec<String>> {
-    let path = path(entry);
+    let path = path_of(plan, entry);
     let named = |failure: Failure| {
         let advice = failure.advice.clone().unwrap_or_else(|| "remove it to have it made anew".to_owned());
         Failure::new(Kind::Configuration, format!("{} cannot be used", path.display())).because(&failure).advise(advice)
@@ -107,8 +113,8 @@ pub(super) fn wrong_with_external(
     let now_seconds = defaults::now_seconds()?;
     let mut problems = Vec::new();
     for entry in of_role(plan) {
-        match files::text(host, &path(entry))? {
-            None => problems.push(missing(entry)),
+        match files::text(host, &path_of(plan, entry))? {
+            None => problems.push(missing(plan, entry)),
             Some(text) => problems.extend(judge(plan, entry, &text, &authorities, now_seconds).err()),
         }
     }

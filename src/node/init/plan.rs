@@ -7,6 +7,7 @@ use semver::Version;
 use serde_json::Value;
 
 use super::control_plane::joined_members;
+use super::kubeconfigs;
 use crate::event::Events;
 use crate::fact::Facts;
 use crate::failure::{Failure, Kind, Result};
@@ -44,12 +45,18 @@ pub(in crate::node) struct Plan {
     pub(in crate::node) kube_proxy: Option<Value>,
     /// Whether a person gave bootstrap tokens; else one that is there may serve.
     pub(in crate::node) tokens_given: bool,
+    /// Whether all images are on the host, so that the scheduler starts beside the controller manager.
+    pub(in crate::node) images_there: bool,
     /// Whether hosts are waiting to join.
     pub(in crate::node) issue_ticket: bool,
     /// What a person lays over what is made.
     pub(in crate::node) patches: Patches,
     /// How the API server is reached.
     pub(in crate::node) door: Door,
+    /// Where kubeconfigs are written.
+    pub(in crate::node) kubeconfigs: PathBuf,
+    /// The kubeconfig of the administrator, where it is another than the one that is written here.
+    pub(in crate::node) administrator: Option<PathBuf>,
     /// Whether control planes are waiting to join.
     pub(in crate::node) upload_certificates: bool,
     /// Whether the host joins a cluster that is there: what all control planes share is never made then.
@@ -135,9 +142,12 @@ impl Plan {
             kubelet: documents.kubelet,
             kube_proxy: documents.kube_proxy,
             tokens_given,
+            images_there: false,
             issue_ticket: order.issue_ticket,
             patches,
             door: Door::Real,
+            kubeconfigs: PathBuf::from(kubeconfigs::DIRECTORY),
+            administrator: None,
             upload_certificates: order.upload_certificates,
             joining: false,
             joined_before: !joined_members(host)?.is_empty(),
@@ -172,6 +182,7 @@ impl Plan {
             kubelet: None,
             kube_proxy: None,
             tokens_given: false,
+            images_there: false,
             issue_ticket: false,
             upload_certificates: false,
             joining: true,
@@ -179,6 +190,8 @@ impl Plan {
             etcd_members: Vec::new(),
             patches: Patches::default(),
             door: Door::Real,
+            kubeconfigs: PathBuf::from(kubeconfigs::DIRECTORY),
+            administrator: None,
             phases: Selection::whole(&phases::INIT),
             hostname: hostname.to_owned(),
             version,
@@ -192,6 +205,12 @@ impl Plan {
             JOINING.iter().filter(|(phase, _)| !joining.wants(phase)).map(|(_, path)| *path).collect();
         self.phases = self.phases.without(&left_out);
         self.patches = patches.clone();
+        self
+    }
+
+    /// The plan without waiting for what a dry run does not start.
+    pub(in crate::node) fn waiting_for_nothing(mut self) -> Self {
+        self.phases = self.phases.without(&["preflight", "wait-control-plane"]);
         self
     }
 
@@ -212,6 +231,11 @@ impl Plan {
     /// Name of the Node.
     pub(in crate::node) fn node_name(&self) -> &str {
         &self.init.node_registration.name
+    }
+
+    /// Where the etcd on this host keeps its data; `None` where etcd is elsewhere.
+    pub(in crate::node) fn etcd_data(&self) -> Option<&str> {
+        self.cluster.etcd.local.as_ref().map(|local| local.data_dir.as_str())
     }
 
     /// A path below certificatesDir.

@@ -17,7 +17,9 @@ use crate::node::health::Probe;
 use crate::node::phase::Changes;
 
 /// Waits until the API server takes objects from the administrator, whose rights are made on the way: the binding that
-/// gives them is written with admin.conf where it is there already, else with super-admin.conf.
+/// gives them is written with admin.conf where it is there already, else with super-admin.conf. The client returned is
+/// the one that could write: a new API server knows the administrator's rights only when it has made its roles, a second
+/// later.
 ///
 /// Writing the first object is the test: it succeeds earlier than the health path, which waits for work in the
 /// background to end.
@@ -31,14 +33,21 @@ pub(in crate::node) async fn api_server(host: &dyn Host, plan: &Plan) -> Result<
         Err(_) => None,
     };
     let limit = plan.init.timeouts.control_plane_component_health_check.0;
-    let administrators = match plan.joining {
-        true => joined_administrators(&admin, limit).await.map(|()| false),
-        false => administrators(&admin, super_admin.as_ref(), limit).await,
+    let administrators = async {
+        match plan.joining {
+            true => joined_administrators(&admin, limit).await.map(|()| (false, admin.clone())),
+            false => administrators(&admin, super_admin.as_ref(), limit).await,
+        }
+    };
+    // What ends again and again will not come up by being waited for.
+    let administrators = tokio::select! {
+        done = administrators => done,
+        failure = diagnosis::crash_loop(host, &["kube-apiserver", "etcd"]) => Err(failure),
     };
     match administrators {
-        Ok(created) => {
+        Ok((created, client)) => {
             let change = created.then(|| format!("ClusterRoleBinding {} created", rbac::ADMINISTRATORS));
-            Ok((change.into_iter().collect(), admin))
+            Ok((change.into_iter().collect(), client))
         }
         Err(failure) => Err(diagnosis::explain(host, failure, &["kube-apiserver", "etcd"]).await),
     }
@@ -61,15 +70,15 @@ async fn joined_administrators(admin: &Client, limit: Duration) -> Result<()> {
     .await
 }
 
-/// Makes the binding of the administrators; `true` when it was not there.
-async fn administrators(admin: &Client, super_admin: Option<&Client>, limit: Duration) -> Result<bool> {
+/// Makes the binding of the administrators: `true` when it was not there, and the client that may write.
+async fn administrators(admin: &Client, super_admin: Option<&Client>, limit: Duration) -> Result<(bool, Client)> {
     let binding = rbac::cluster_admins();
-    let admin = admin.clone().hurried(Duration::from_secs(5));
+    let hurried = admin.clone().hurried(Duration::from_secs(5));
     let wait = Wait::new("the API server", "take objects", limit).every(Duration::from_millis(50));
     wait.until(async || {
-        let refused = match admin.create(&binding).await {
-            Ok(_) => return Ok(Look::There(true)),
-            Err(problem) if problem.is_already_there() => return Ok(Look::There(false)),
+        let refused = match hurried.create(&binding).await {
+            Ok(_) => return Ok(Look::There((true, admin.clone()))),
+            Err(problem) if problem.is_already_there() => return Ok(Look::There((false, admin.clone()))),
             Err(problem) => problem,
         };
         if !refused.is_forbidden() {
@@ -84,8 +93,8 @@ async fn administrators(admin: &Client, super_admin: Option<&Client>, limit: Dur
             return Err(failure.advise("put super-admin.conf back into /etc/kubernetes: it is needed to give them"));
         };
         match super_admin.create(&binding).await {
-            Ok(_) => Ok(Look::There(true)),
-            Err(problem) if problem.is_already_there() => Ok(Look::There(false)),
+            Ok(_) => Ok(Look::There((true, super_admin.clone()))),
+            Err(problem) if problem.is_already_there() => Ok(Look::There((false, super_admin.clone()))),
             Err(problem) => Ok(Look::NotYet(problem.to_string())),
         }
     })
@@ -143,8 +152,9 @@ mod tests {
     async fn rights_are_made_once() {
         let api = FakeApi::start().await;
         let client = api.client().await;
-        assert_eq!(administrators(&client, None, Duration::from_secs(1)).await, Ok(true));
-        assert_eq!(administrators(&client, None, Duration::from_secs(1)).await, Ok(false));
+        let made = async || administrators(&client, None, Duration::from_secs(1)).await.unwrap().0;
+        assert!(made().await);
+        assert!(!made().await);
     }
 
     #[tokio::test]
@@ -152,7 +162,7 @@ mod tests {
         let api = FakeApi::start().await;
         api.refuse_next(1, 403, "Forbidden");
         let client = api.client().await;
-        assert_eq!(administrators(&client, Some(&client), Duration::from_secs(1)).await, Ok(true));
+        assert!(administrators(&client, Some(&client), Duration::from_secs(1)).await.unwrap().0);
         assert_eq!(api.requests().len(), 2);
     }
 
@@ -160,7 +170,8 @@ mod tests {
     async fn without_the_super_administrator_it_fails_at_once() {
         let api = FakeApi::start().await;
         api.refuse_next(1, 403, "Forbidden");
-        let failure = administrators(&api.client().await, None, Duration::from_secs(60)).await.unwrap_err();
+        let failed = administrators(&api.client().await, None, Duration::from_secs(60)).await.map(|(made, _)| made);
+        let failure = failed.unwrap_err();
         assert!(failure.advice.unwrap().contains("super-admin.conf"));
     }
 

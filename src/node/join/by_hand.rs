@@ -83,7 +83,7 @@ fn check(facts: &Facts, configuration: &JoinConfiguration, events: &Events) -> R
         cluster: "",
         kubernetes: &kubernetes,
         bind_port: control_plane.map_or(6443, |control_plane| control_plane.local_api_endpoint.bind_port),
-        local_etcd: true,
+        etcd_data: Some(preflight::ETCD_DATA),
         ignore: &configuration.node_registration.ignore_preflight_errors,
     };
     let findings: Vec<Finding> =

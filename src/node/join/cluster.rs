@@ -35,15 +35,21 @@ pub(super) async fn read(client: &Client, limit: Duration, events: &Events) -> R
     for warning in warnings {
         events.warn(format!("kubeadm-config: {warning}"));
     }
+    let version = version::parse(&cluster.kubernetes_version)?;
+    let release = Release::of(&version).map_err(|failure| unsupported(&failure))?;
     // Fields that an older tool left out have the defaults of kubeadm; nothing of it is written back.
     cluster.complete(6443)?;
-    let version = version::parse(&cluster.kubernetes_version)?;
     let unreadable = || Failure::new(Kind::Cluster, "the ConfigMap kube-system/kubelet-config cannot be read");
     let mut read = documents(&kubelet).map_err(|failure| unreadable().because(&failure))?;
     if read.len() != 1 || !read[0].is_object() {
         return Err(unreadable().caused_by("it does not hold one KubeletConfiguration"));
     }
-    Ok(Settings { release: Release::of(&version)?, version, cluster, kubelet: read.remove(0) })
+    Ok(Settings { release, version, cluster, kubelet: read.remove(0) })
+}
+
+fn unsupported(why: &Failure) -> Failure {
+    let sentence = "the cluster is of a version that no node can be made for";
+    Failure { advice: why.advice.clone(), ..Failure::new(Kind::Configuration, sentence).because(why) }
 }
 
 /// A text of a ConfigMap in kube-system. The rights of a token reach all API servers a moment after it is made, and an
@@ -70,6 +76,7 @@ async fn text(client: &Client, name: &str, key: &str, limit: Duration) -> Result
 mod tests {
     use std::time::Duration;
 
+    use rstest::rstest;
     use serde_json::json;
 
     use super::read;
@@ -92,6 +99,22 @@ mod tests {
         assert_eq!(settings.cluster.certificates_dir, "/etc/kubernetes/certs");
         assert_eq!(settings.kubelet["fromTheFuture"]["a"], 1);
         assert_eq!(settings.version.to_string(), "1.36.3");
+    }
+
+    #[rstest]
+    #[case("v1.29.3", "Kubernetes 1.29.3 is not supported")]
+    #[case("v1.99.0", "Kubernetes 1.99.0 is not supported")]
+    #[tokio::test]
+    async fn a_cluster_of_a_version_we_do_not_know_is_left_alone(#[case] version: &str, #[case] cause: &str) {
+        let api = FakeApi::start().await;
+        let stored =
+            format!("apiVersion: kubeadm.k8s.io/v1beta4\nkind: ClusterConfiguration\nkubernetesVersion: {version}\n");
+        api.put(map("kubeadm-config", "ClusterConfiguration", &stored));
+        api.put(map("kubelet-config", "kubelet", "kind: KubeletConfiguration\n"));
+        let failure = read(&api.client().await, Duration::from_secs(5), &Events::nowhere()).await.unwrap_err();
+        assert_eq!(failure.sentence, "the cluster is of a version that no node can be made for");
+        assert_eq!(failure.causes, [cause]);
+        assert!(failure.advice.unwrap().starts_with("choose a version from"));
     }
 
     #[tokio::test]

@@ -49,10 +49,15 @@ pub(super) fn check(host: &dyn Host, facts: &Facts, plan: &Plan, with_key: bool,
             cluster: "",
             kubernetes: &plan.version,
             bind_port: plan.init.local_api_endpoint.bind_port,
-            local_etcd: plan.cluster.etcd.external.is_none(),
+            etcd_data: plan.etcd_data(),
             ignore: &plan.init.node_registration.ignore_preflight_errors,
         },
     );
+    findings.extend(preflight::chosen_etcd_data(
+        host,
+        plan.etcd_data(),
+        &plan.init.node_registration.ignore_preflight_errors,
+    )?);
     findings.retain(|finding| finding.severity == Severity::Error);
     preflight::judge(&findings, events)
 }

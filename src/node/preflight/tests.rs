@@ -1,7 +1,7 @@
 use rstest::rstest;
 use semver::Version;
 
-use super::{Finding, Plan, Purpose, Severity, judge, preflight, prepared};
+use super::{Finding, Plan, Purpose, Severity, judge, preflight, prepared, runtime_serves};
 use crate::event::Events;
 use crate::fact::{Facts, Listening, Service};
 use crate::failure::Kind;
@@ -48,8 +48,14 @@ fn good() -> Facts {
 fn findings(facts: &Facts, purpose: Purpose, ignore: &[&str]) -> Vec<String> {
     let ignore: Vec<String> = ignore.iter().map(|name| (*name).to_owned()).collect();
     let kubernetes = Version::new(1, 36, 3);
-    let plan =
-        Plan { purpose, cluster: "demo", kubernetes: &kubernetes, bind_port: 6443, local_etcd: true, ignore: &ignore };
+    let plan = Plan {
+        purpose,
+        cluster: "demo",
+        kubernetes: &kubernetes,
+        bind_port: 6443,
+        etcd_data: Some("/var/lib/etcd"),
+        ignore: &ignore,
+    };
     let short = |finding: Finding| match finding.severity {
         Severity::Error => format!("E {}", finding.name),
         Severity::Warning => format!("W {}", finding.name),
@@ -152,7 +158,7 @@ fn a_node_of_another_cluster_says_of_which() {
         cluster: "demo",
         kubernetes: &kubernetes,
         bind_port: 6443,
-        local_etcd: true,
+        etcd_data: Some("/var/lib/etcd"),
         ignore: &[],
     };
     let failure = judge(&preflight(&facts, &plan), &Events::nowhere()).unwrap_err();
@@ -230,6 +236,46 @@ fn hopeless() -> Facts {
     facts.kubernetes.ca_hash = Some("sha256:00".into());
     facts.kubernetes.etcd_data = true;
     facts
+}
+
+#[rstest]
+#[case(0, "io.containerd.cri.v1 runtime linux/amd64 ok\nio.containerd.grpc.v1 cri - ok\n", None)]
+#[case(0, "TYPE ID PLATFORMS STATUS\n", None)]
+#[case(0, "io.containerd.grpc.v1 cri - error\n", Some("does not serve CRI: its plugin has the status \"error\""))]
+#[case(0, "io.containerd.grpc.v1 cri linux/amd64 skip\n", Some("has the status \"skip\""))]
+#[case(1, "", Some("does not answer: ctr ended with 1"))]
+#[tokio::test]
+async fn a_runtime_that_does_not_serve_is_found_behind_its_socket(
+    #[case] status: i32,
+    #[case] plugins: &str,
+    #[case] message: Option<&str>,
+) {
+    let host = FakeHost::new().file("/run/containerd/containerd.sock", "").answer(&["ctr"], status, plugins);
+    let found = runtime_serves(&host, "unix:///run/containerd/containerd.sock", &[]).await;
+    match message {
+        Some(message) => assert!(found[0].name == "CRI" && found[0].message.contains(message), "{found:?}"),
+        None => assert!(found.is_empty(), "{found:?}"),
+    }
+}
+
+#[rstest]
+#[case(Some("/data/etcd"), FakeHost::new().file("/data/etcd/member/snap/db", ""), &["DirAvailable--data-etcd"])]
+#[case(Some("/data/etcd"), FakeHost::new().directory("/data/etcd"), &[])]
+#[case(Some("/data/etcd"), FakeHost::new(), &[])]
+// It is a member that runs here already.
+#[case(Some("/data/etcd"), FakeHost::new().file("/data/etcd/member/snap/db", "").file("/etc/kubernetes/manifests/etcd.yaml", ""), &[])]
+// Among the facts.
+#[case(Some("/var/lib/etcd"), FakeHost::new().file("/var/lib/etcd/member/snap/db", ""), &[])]
+#[case(None, FakeHost::new(), &[])]
+fn a_folder_that_a_person_chose_for_etcd_is_empty(
+    #[case] folder: Option<&str>,
+    #[case] host: FakeHost,
+    #[case] expected: &[&str],
+) {
+    let found = super::chosen_etcd_data(&host, folder, &[]).unwrap();
+    assert_eq!(found.iter().map(|finding| finding.name.as_str()).collect::<Vec<_>>(), expected);
+    let ignored = super::chosen_etcd_data(&host, folder, &["all".to_owned()]).unwrap();
+    assert!(ignored.iter().all(|finding| finding.severity == Severity::Warning));
 }
 
 #[tokio::test]

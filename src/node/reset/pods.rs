@@ -32,12 +32,19 @@ const NAMES_AT_ONCE: usize = 100;
 /// Stops and removes all containers of Kubernetes. A runtime that does not answer is passed by: processes are found by
 /// their control group and killed.
 ///
+/// `socket` is the one of the runtime, where it is not containerd's usual one; another runtime than containerd finds out
+/// by itself that its containers ended.
+///
 /// Answers whether a living runtime had containers.
-pub(super) async fn stop(host: &dyn Host, sweep: &mut Sweep) -> bool {
+pub(super) async fn stop(host: &dyn Host, socket: Option<&str>, sweep: &mut Sweep) -> bool {
     kill(host, sweep).await;
-    for client in CLIENTS {
-        match host.entry(Path::new(client)) {
-            Ok(Some(_)) => return forget(host, client, sweep).await,
+    let address = socket.map(|socket| socket.strip_prefix("unix://").unwrap_or(socket));
+    if address.is_some_and(|address| !address.contains("containerd")) {
+        return false;
+    }
+    for program in CLIENTS {
+        match host.entry(Path::new(program)) {
+            Ok(Some(_)) => return forget(host, Client { program, address }, sweep).await,
             Ok(None) => {}
             Err(failure) => {
                 sweep.resisted(failure);
@@ -67,6 +74,22 @@ pub(super) async fn remove_state(host: &dyn Host, had_containers: bool, sweep: &
     if removed {
         let restarted = host.run(Command::new("systemctl", &["try-restart", "containerd"])).await;
         sweep.changes_of(restarted.map(|_| false), "");
+    }
+}
+
+/// containerd's client, and where it finds containerd.
+#[derive(Debug, Clone, Copy)]
+struct Client<'a> {
+    program: &'a str,
+    address: Option<&'a str>,
+}
+
+impl Client<'_> {
+    fn command(self, arguments: &[&str]) -> Command {
+        let mut words = self.address.map_or_else(Vec::new, |address| vec!["--address", address]);
+        words.extend(["--connect-timeout", "2s", "-n", NAMESPACE]);
+        words.extend(arguments);
+        Command::new(self.program, &words)
     }
 }
 
@@ -134,7 +157,7 @@ fn is_shim(command: &str) -> bool {
 
 /// Has a living containerd forget its containers of Kubernetes; a dead one has nothing to say. Answers whether there were
 /// any.
-async fn forget(host: &dyn Host, client: &str, sweep: &mut Sweep) -> bool {
+async fn forget(host: &dyn Host, client: Client<'_>, sweep: &mut Sweep) -> bool {
     let mut any = false;
     // Order matters: a container with a task stays, a sandbox with containers stays.
     let kinds: [(&str, &[&str]); 3] =
@@ -143,11 +166,11 @@ async fn forget(host: &dyn Host, client: &str, sweep: &mut Sweep) -> bool {
         let Some(names) = names(host, client, kind).await else { continue };
         any |= !names.is_empty();
         for chunk in names.chunks(NAMES_AT_ONCE) {
-            let mut arguments = vec!["-n", NAMESPACE, kind];
+            let mut arguments = vec![kind];
             arguments.extend(removal);
             arguments.extend(chunk.iter().map(String::as_str));
             // What could not be removed shows in the list that follows.
-            if let Err(failure) = host.run(Command::new(client, &arguments)).await {
+            if let Err(failure) = host.run(client.command(&arguments)).await {
                 sweep.resisted(failure);
             }
         }
@@ -167,12 +190,12 @@ async fn forget(host: &dyn Host, client: &str, sweep: &mut Sweep) -> bool {
 
 /// Names of all objects of a kind in Kubernetes' namespace; `None` where containerd does not answer or does not know
 /// the kind.
-async fn names(host: &dyn Host, client: &str, kind: &str) -> Option<Vec<String>> {
-    let mut arguments = vec!["--connect-timeout", "2s", "-n", NAMESPACE, kind, "ls"];
+async fn names(host: &dyn Host, client: Client<'_>, kind: &str) -> Option<Vec<String>> {
+    let mut arguments = vec![kind, "ls"];
     if kind != "sandboxes" {
         arguments.push("-q");
     }
-    let listed = host.run(Command::new(client, &arguments).limit(Duration::from_secs(20))).await.ok()?;
+    let listed = host.run(client.command(&arguments).limit(Duration::from_secs(20))).await.ok()?;
     let text = listed.success().then(|| listed.text())?;
     // Sandboxes have no short form: the first column, without its heading.
     let lines = text.lines().skip(usize::from(kind == "sandboxes"));
@@ -182,6 +205,8 @@ async fn names(host: &dyn Host, client: &str, kind: &str) -> Option<Vec<String>>
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+
+    use rstest::rstest;
 
     use super::{is_shim, remove_state, stop};
     use crate::event::Events;
@@ -214,9 +239,30 @@ mod tests {
                 Ok(Output::default())
             });
         let mut sweep = Sweep::new(&Events::nowhere());
-        assert!(!stop(&host, &mut sweep).await);
+        assert!(!stop(&host, None, &mut sweep).await);
         assert_eq!(sweep.finish(), Ok(1));
         assert!(host.done().contains(&"run kill -KILL 77 78".to_owned()));
+    }
+
+    #[rstest]
+    #[case(None, Some("ctr --connect-timeout 2s -n k8s.io"))]
+    #[case(
+        Some("unix:///run/k3s/containerd/containerd.sock"),
+        Some("--address /run/k3s/containerd/containerd.sock --connect-timeout 2s -n k8s.io")
+    )]
+    #[case(Some("unix:///run/crio/crio.sock"), None)]
+    #[tokio::test]
+    async fn the_runtime_is_asked_at_its_socket(#[case] socket: Option<&str>, #[case] asked: Option<&str>) {
+        let host = FakeHost::new().file("/usr/local/bin/ctr", "").answer(&["/usr/local/bin/ctr"], 0, "");
+        let mut sweep = Sweep::new(&Events::nowhere());
+        stop(&host, socket, &mut sweep).await;
+        let commands: Vec<String> = host.done().into_iter().filter(|line| line.contains("/ctr ")).collect();
+        match asked {
+            Some(words) => {
+                assert!(!commands.is_empty() && commands.iter().all(|line| line.contains(words)), "{commands:?}")
+            }
+            None => assert!(commands.is_empty(), "{commands:?}"),
+        }
     }
 
     #[tokio::test]

@@ -91,9 +91,9 @@ pub(super) fn remove_matches(node: &mut Node, path: &str) -> Vec<Span> {
     take(node, path).map(|entry| entry.key.span).into_iter().collect()
 }
 
-/// Turns a mapping of arguments into a list sorted by name, as v1beta4 has them. Values become texts, whatever they were
-/// written as.
-pub(super) fn list_arguments(node: &mut Node, path: &str) {
+/// Turns a mapping of arguments into a list sorted by name, as v1beta4 has them. With `texts` values become texts, whatever
+/// they were written as.
+pub(super) fn list_arguments(node: &mut Node, path: &str, texts: bool) {
     let Some(arguments) = get_mut(node, path) else { return };
     let span = arguments.span;
     let Some(entries) = fields_mut(arguments) else { return };
@@ -103,9 +103,9 @@ pub(super) fn list_arguments(node: &mut Node, path: &str) {
     let field = |name: &str, span, value| Entry { key: Key { span, text: name.to_owned() }, value };
     let items = entries.into_iter().map(|Entry { key, value }| {
         let value = match scalar(&value) {
-            Some(plain) => text(value.span, plain.to_owned()),
-            None if value.is_null() => text(value.span, String::new()),
-            None => value,
+            Some(plain) if texts => text(value.span, plain.to_owned()),
+            None if texts && value.is_null() => text(value.span, String::new()),
+            _ => value,
         };
         let name = text(key.span, key.text);
         Node {

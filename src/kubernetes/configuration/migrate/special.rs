@@ -128,13 +128,17 @@ pub(super) fn dns_type(root: &mut Node, warnings: &mut Vec<Finding>) {
 const GATES: [&str; 4] =
     ["RootlessControlPlane", "NodeLocalCRISocket", "ControlPlaneKubeletLocalMode", "WaitForAllControlPlaneComponents"];
 
-/// The gate PublicKeysECDSA became encryptionAlgorithm; gates that nothing knows any more would be refused.
-pub(super) fn feature_gates(root: &mut Node, warnings: &mut Vec<Finding>) {
+/// The gate PublicKeysECDSA was the only way to choose such keys; it became encryptionAlgorithm.
+pub(super) fn ecdsa_gate(root: &mut Node, _: &mut Vec<Finding>) {
     if let Some(entry) = take(root, "featureGates.PublicKeysECDSA")
         && text_of(&entry.value) == "true"
     {
         set_text(root, "encryptionAlgorithm", "ECDSA-P256");
     }
+}
+
+/// Gates that nothing knows any more would be refused.
+pub(super) fn known_gates(root: &mut Node, warnings: &mut Vec<Finding>) {
     let Some(Content::Map(gates)) = get_mut(root, "featureGates").map(|node| &mut node.content) else { return };
     gates.retain(|gate| {
         let known = GATES.contains(&gate.key.text.as_str());

@@ -115,7 +115,7 @@ const FROM_V1BETA3: &[(&str, &[Rule])] = &[
             Arguments("scheduler.extraArgs"),
             Arguments("etcd.local.extraArgs"),
             Give("apiServer.timeoutForControlPlane", INIT, "timeouts.controlPlaneComponentHealthCheck"),
-            Special(special::feature_gates),
+            Special(special::ecdsa_gate),
         ],
     ),
     (

@@ -168,6 +168,21 @@ async fn a_server_that_cannot_prove_the_ca_it_told_of_is_refused() {
     assert!(failure.sentence.ends_with("is signed by an authority that is not trusted here"), "{failure}");
 }
 
+/// Signed with our token and pinned, and yet not what the cluster itself says.
+#[tokio::test]
+async fn a_cluster_info_that_was_altered_on_the_way_is_refused() {
+    let authority = authority(now());
+    let (pin, ca_pem) = (authority.certificates()[0].public_key_hash(), authority.pem().to_owned());
+    let asked = std::sync::atomic::AtomicU32::new(0);
+    let url = tls_server::start(&authority, now(), Fault::None, move |url, _| {
+        let elsewhere = asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0;
+        (200, cluster_info(if elsewhere { "https://10.6.6.6:6443" } else { url }, &ca_pem))
+    });
+    let failure = by_token(&url, &[&pin], false).await.unwrap_err();
+    assert!(failure.sentence.ends_with("gave another cluster-info over a verified connection"), "{failure}");
+    assert!(failure.advice.unwrap().contains("somebody may stand between"));
+}
+
 /// A kubeconfig with these lines below its user.
 fn kubeconfig(url: &str, ca: Option<&str>, user: &str) -> String {
     let ca = ca.map(|ca| format!(", certificate-authority: {ca}")).unwrap_or_default();

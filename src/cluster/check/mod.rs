@@ -1,0 +1,291 @@
+//! `check`: every condition on every host in one report, before anything is changed. What facts tell `up` judges as well;
+//! what takes time is measured and tried here alone: clocks, disks, names, and the ways between hosts.
+
+pub(super) mod fleet;
+mod ways;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use self::fleet::Clock;
+use self::ways::{Need, Place};
+use super::adopt::facts_of;
+use super::connect::{Access, Session, Settings, connect};
+use super::documents::Documents;
+use super::findings::{Finding, turn_down};
+use super::plan::{Assessment, HostPlan, Way, assess};
+use crate::bundle::Manifest;
+use crate::event::{What, elapsed_milliseconds};
+use crate::failure::{Failure, Result};
+use crate::host::measure::{Measure, Measured};
+use crate::host::reach::{Dialled, Listen, Transport};
+use crate::inventory::{Endpoint, Inventory, Role};
+use crate::message::Request;
+use crate::node::Severity;
+
+/// Name of the check that every host can be reached by SSH.
+const CONNECTION: &str = "Connection";
+
+/// What all checks came to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Verdict {
+    /// Names of all hosts, in inventory order.
+    pub hosts: Vec<String>,
+    /// What was found, errors first, then in inventory order.
+    pub findings: Vec<Finding>,
+    /// How many ways between hosts were tried.
+    pub ways: usize,
+    /// How long it took, in milliseconds.
+    pub milliseconds: u64,
+}
+
+impl Verdict {
+    /// Failures that stop an `up`.
+    pub fn errors(&self) -> impl Iterator<Item = &Finding> {
+        self.findings.iter().filter(|finding| finding.severity == Severity::Error)
+    }
+}
+
+/// Checks all hosts of an inventory; without a bundle, what depends on it is left out. Hosts that are not nodes are as they
+/// were afterwards.
+///
+/// # Errors
+/// Only what prevents the attempt; a host that cannot be reached is a finding.
+pub async fn check(inventory: &Inventory, manifest: Option<&Manifest>, settings: &Settings) -> Result<Verdict> {
+    let started = std::time::Instant::now();
+    settings.events.send(What::RunStarted {
+        verb: "check".to_owned(),
+        cluster: inventory.cluster.name.clone(),
+        hosts: inventory.hosts.iter().map(|host| host.name.clone()).collect(),
+    });
+    let documents = Documents::read(inventory)?;
+    let (sessions, unreachable) = connect(inventory, settings, Access::Look).await?;
+    let facts = facts_of(inventory, &sessions);
+    let Assessment { hosts: plans, mut findings } = assess(inventory, &documents, &facts, manifest);
+    findings.extend(unreachable.into_iter().map(|failure| Finding::error(CONNECTION, failure)));
+    for session in &sessions {
+        findings.extend(fleet::room(&session.host, &session.facts));
+    }
+    let (measured, tried) = futures::join!(
+        measure(inventory, &documents, &sessions, &plans),
+        try_ways(inventory, &documents, &sessions, &plans)
+    );
+    findings.extend(measured);
+    let (ways, closed) = tried;
+    findings.extend(closed);
+    turn_down(&mut findings, &inventory.cluster.ignore_checks);
+    sort(&mut findings, inventory);
+    let milliseconds = elapsed_milliseconds(started.elapsed());
+    for session in &sessions {
+        session.events.send(What::HostFinished { state: state(&findings, &session.host.name).to_owned() });
+    }
+    let failed = findings.iter().filter(|finding| finding.severity == Severity::Error);
+    let failed = failed.map(|finding| finding.failure.clone()).collect();
+    settings.events.send(What::RunFinished { milliseconds, changes: 0, failed });
+    let hosts = inventory.hosts.iter().map(|host| host.name.clone()).collect();
+    Ok(Verdict { hosts, findings, ways, milliseconds })
+}
+
+fn state(findings: &[Finding], host: &str) -> &'static str {
+    let of_host = findings.iter().filter(|finding| finding.failure.host.as_deref() == Some(host));
+    match of_host.map(|finding| finding.severity).max() {
+        None => "fit",
+        Some(Severity::Warning) => "fit, with warnings",
+        Some(Severity::Error) => "unfit",
+    }
+}
+
+/// Errors first, each kind in inventory order; each thing once.
+fn sort(findings: &mut Vec<Finding>, inventory: &Inventory) {
+    let place = |finding: &Finding| {
+        let host = finding.failure.host.as_deref();
+        inventory.hosts.iter().position(|there| Some(there.name.as_str()) == host)
+    };
+    findings.sort_by_key(|finding| (std::cmp::Reverse(finding.severity), place(finding)));
+    findings.dedup();
+}
+
+/// A check that could not be made.
+fn unmade(check: &str, session: &Session, failure: Failure) -> Finding {
+    Finding::error(check, failure).on(&session.host.name)
+}
+
+/// Clocks, disks and names, on all hosts at once.
+async fn measure(
+    inventory: &Inventory,
+    documents: &Documents,
+    sessions: &[Session],
+    plans: &[HostPlan],
+) -> Vec<Finding> {
+    let asked = sessions.iter().map(|session| async move {
+        let control_plane = session.host.role == Role::ControlPlane;
+        let member = plans.iter().any(|plan| plan.name == session.host.name && plan.member);
+        let text = |kind: &str, path: &[&str]| documents.field(kind, path).and_then(|value| value.as_str());
+        let order = Measure {
+            // etcd of a member is at work there: measuring would disturb it and say little.
+            disk: control_plane && !member && has_local_etcd(documents),
+            etcd_directory: text("ClusterConfiguration", &["etcd", "local", "dataDir"])
+                .unwrap_or("/var/lib/etcd")
+                .to_owned(),
+            names: names(inventory),
+            resolv_conf: text("KubeletConfiguration", &["resolvConf"]).map(str::to_owned),
+        };
+        let step = session.events.step("measure", "measure clock, disk and names");
+        let before = now();
+        let measured: Result<Measured> = session.agent.ask(Request::Measure(order)).await;
+        let after = now();
+        (session, before, after, step.end(measured))
+    });
+    let (mut findings, mut clocks) = (Vec::new(), BTreeMap::new());
+    for (session, before, after, measured) in futures::future::join_all(asked).await {
+        match measured {
+            Ok(measured) => {
+                let name = &session.host.name;
+                clocks.insert(name.clone(), Clock::of(measured.clock_milliseconds, before, after));
+                findings.extend(fleet::measured(name, &measured));
+            }
+            Err(failure) => findings.push(unmade("Measurement", session, failure)),
+        }
+    }
+    findings.extend(fleet::clocks(&clocks));
+    findings
+}
+
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn has_local_etcd(documents: &Documents) -> bool {
+    documents.field("ClusterConfiguration", &["etcd", "external"]).is_none()
+}
+
+/// Names that every host must know: that of the endpoint, if it is one.
+fn names(inventory: &Inventory) -> Vec<String> {
+    let Some(Endpoint::Address(address)) = &inventory.cluster.endpoint else { return Vec::new() };
+    let is_address = address.parse::<SocketAddr>().is_ok();
+    let host = address.rsplit_once(':').map_or(address.as_str(), |(host, _)| host);
+    if is_address || host.parse::<std::net::IpAddr>().is_ok() { Vec::new() } else { vec![host.to_owned()] }
+}
+
+/// Tries every way that must be open; how many there are, and what was found.
+async fn try_ways(
+    inventory: &Inventory,
+    documents: &Documents,
+    sessions: &[Session],
+    plans: &[HostPlan],
+) -> (usize, Vec<Finding>) {
+    let known: Vec<(&Session, &HostPlan)> = sessions
+        .iter()
+        .filter_map(|session| Some((session, plans.iter().find(|plan| plan.name == session.host.name)?)))
+        .collect();
+    let places: Vec<Place> = known.iter().map(|(session, plan)| place(session, plan)).collect();
+    let settings = ways::Settings {
+        api: documents.bind_port(),
+        local_etcd: has_local_etcd(documents),
+        plugin: inventory.cluster.network.plugin,
+    };
+    let needs = ways::needs(&places, settings);
+    if needs.is_empty() {
+        return (0, Vec::new());
+    }
+    let word = format!("clusterctl {} {}", inventory.cluster.name, now());
+    let listening = listen(&known, &places, &needs, &word).await;
+    let mut findings = Vec::new();
+    let dialled = known.iter().enumerate().map(|(host, (session, _))| {
+        let is_listening = |to: usize, transport: Transport, port: u16| listening[to].contains(&(transport, port));
+        let dials = ways::dials(&needs, &places, host, &word, is_listening);
+        async move {
+            let (needs, targets): (Vec<Need>, Vec<_>) = dials.into_iter().unzip();
+            let step = session.events.step("ways", "try the ways to the other hosts");
+            let answered: Result<Vec<Dialled>> = session.agent.ask(Request::Dial { targets }).await;
+            (*session, needs, step.end(answered))
+        }
+    });
+    let mut tried = 0;
+    for (session, needs, answered) in futures::future::join_all(dialled).await {
+        match answered {
+            Ok(answered) => {
+                tried += answered.len();
+                let judged = needs.iter().zip(answered);
+                findings.extend(judged.filter_map(|(need, dialled)| ways::judge(need, &places, dialled)));
+            }
+            Err(failure) => findings.push(unmade("Reachable", session, failure)),
+        }
+    }
+    // Listeners go with their agents; these go at once.
+    let quiet = known.iter().map(|(session, _)| async move {
+        let none = Listen { ports: Vec::new(), word: String::new(), ipv6: false };
+        let _: Result<Vec<(Transport, u16)>> = session.agent.ask(Request::Listen(none)).await;
+    });
+    futures::future::join_all(quiet).await;
+    (tried, findings)
+}
+
+/// Has all hosts listen on what nobody listens on yet; which ports each could take.
+async fn listen(
+    known: &[(&Session, &HostPlan)],
+    places: &[Place],
+    needs: &[Need],
+    word: &str,
+) -> Vec<BTreeSet<(Transport, u16)>> {
+    let orders = known.iter().enumerate().map(|(host, (session, plan))| {
+        let ports = ways::listened(needs, places, host);
+        let order = Listen { ports, word: word.to_owned(), ipv6: plan.node.address.is_ipv6() };
+        async move { session.agent.ask::<Vec<(Transport, u16)>>(Request::Listen(order)).await.unwrap_or_default() }
+    });
+    futures::future::join_all(orders).await.into_iter().map(|taken| taken.into_iter().collect()).collect()
+}
+
+fn place(session: &Session, plan: &HostPlan) -> Place {
+    let facts = &session.facts;
+    let reachable = |address: std::net::IpAddr| address.is_unspecified() || address == plan.node.address;
+    Place {
+        name: session.host.name.clone(),
+        address: plan.node.address,
+        networks: facts.addresses.iter().map(|link| link.address).collect(),
+        control_plane: plan.way != Way::Worker,
+        taken: facts.listening.iter().filter(|it| reachable(it.address)).map(|it| it.port).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use rstest::rstest;
+
+    use super::{Finding, names, sort, state};
+    use crate::cluster::findings::unmet;
+    use crate::inventory::{self, Inventory};
+
+    fn inventory(endpoint: &str) -> Inventory {
+        let text = format!("cluster: {{name: demo, endpoint: '{endpoint}'}}\nssh: {{user: root}}\nhosts: [b, a]\n");
+        inventory::parse(&text, Path::new("inventory.yaml"), Path::new("/home/ann"))
+            .unwrap_or_else(|findings| panic!("{findings:?}"))
+    }
+
+    #[rstest]
+    #[case("built-in", &[])]
+    #[case("10.0.0.9:6443", &[])]
+    #[case("[fd00::1]:6443", &[])]
+    #[case("api.demo.example:6443", &["api.demo.example"])]
+    fn the_name_of_the_endpoint_must_be_known(#[case] endpoint: &str, #[case] expected: &[&str]) {
+        assert_eq!(names(&inventory(endpoint)), expected);
+    }
+
+    #[test]
+    fn errors_come_first_then_hosts_as_in_the_inventory() {
+        let mut findings = vec![
+            Finding::warning("X", unmet("x")).on("b"),
+            Finding::error("Y", unmet("y")).on("a"),
+            Finding::error("Z", unmet("z")).on("b"),
+            Finding::error("Z", unmet("z")).on("b"),
+        ];
+        sort(&mut findings, &inventory("built-in"));
+        let order: Vec<&str> = findings.iter().map(|finding| finding.check.as_str()).collect();
+        assert_eq!(order, ["Z", "Y", "X"]);
+        assert_eq!(["a", "b", "c"].map(|host| state(&findings, host)), ["unfit", "unfit", "fit"]);
+    }
+}

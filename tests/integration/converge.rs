@@ -1,0 +1,123 @@
+//! Clusters that become what the inventory says now: a changed configuration, a deleted line, a cluster of kubeadm's.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::bed::{Bed, bed};
+use crate::program::{bundle, call, clusterctl, kubectl, run, succeeds, up};
+
+fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !holds() {
+        assert!(started.elapsed() < Duration::from_secs(60), "{what} did not come");
+        std::thread::park_timeout(Duration::from_millis(300));
+    }
+}
+
+fn nothing_is_to_do(inventory: &Path) {
+    let plan = run("plan", inventory, &["--bundle", bundle().to_str().unwrap()]);
+    assert_eq!(plan.code, 0, "{}\n{}", plan.stdout, plan.stderr);
+}
+
+#[test]
+#[ignore = "takes minutes: make test-all"]
+fn a_changed_configuration_is_rolled_out_and_a_deleted_line_is_pruned() {
+    let made = Bed::bare(4);
+    let names: Vec<&str> = made.hosts.iter().map(|host| host.name.as_str()).collect();
+    let text = bed(&["inventory", &made.name, "--control-planes", "2"])
+        .replace("  network: {plugin: bridge}\n", "  network: {plugin: bridge}\n  endpoint: built-in\n");
+    let inventory = made.write_inventory(&text);
+    succeeds(up(&inventory));
+    nothing_is_to_do(&inventory);
+
+    let changed = text.replace("oomScoreAdj: 0\n", "oomScoreAdj: 0\n    maxPods: 77\n").replacen(
+        "    apiVersion: kubeadm.k8s.io/v1beta4\n    kind: InitConfiguration\n",
+        "    apiVersion: kubeadm.k8s.io/v1beta4\n    kind: ClusterConfiguration\n    apiServer:\n      extraArgs:\n      \
+         - {name: audit-log-maxage, value: '7'}\n    ---\n    apiVersion: kubeadm.k8s.io/v1beta4\n    kind: \
+         InitConfiguration\n",
+        1,
+    );
+    // kube-proxy has an oomScoreAdj, too, and no maxPods.
+    let (kubelet, proxy) = changed.split_once("kind: KubeProxyConfiguration").unwrap();
+    let changed = format!("{kubelet}kind: KubeProxyConfiguration{}", proxy.replace("    maxPods: 77\n", ""));
+    let inventory = made.write_inventory(&changed);
+    succeeds(up(&inventory));
+    let pods = "jsonpath={range .items[*]}{.status.allocatable.pods} {end}";
+    // A kubelet tells of it a moment after it has started.
+    wait_for("what the new kubelets allow", || {
+        kubectl(&inventory, &["get", "nodes", "-o", pods]).trim() == "77 77 77 77"
+    });
+    for name in &names[..2] {
+        let running = "jsonpath={.spec.containers[0].command} {.status.phase}";
+        let pod = format!("kube-apiserver-{name}");
+        let running = kubectl(&inventory, &["-n", "kube-system", "get", "pod", &pod, "-o", running]);
+        assert!(running.contains("--audit-log-maxage=7") && running.ends_with("Running"), "{running}");
+    }
+    nothing_is_to_do(&inventory);
+
+    let without: String =
+        changed.lines().filter(|line| !line.contains(names[3])).map(|line| format!("{line}\n")).collect();
+    let inventory = made.write_inventory(&without);
+    let left = succeeds(up(&inventory));
+    assert!(left.stderr.contains(&format!("the node {} is not in the inventory", names[3])), "{}", left.stderr);
+    assert_eq!(kubectl(&inventory, &["get", "nodes", "--no-headers"]).lines().count(), 4);
+    succeeds(run("up", &inventory, &["--yes", "--prune", "--bundle", bundle().to_str().unwrap()]));
+    let nodes = kubectl(&inventory, &["get", "nodes", "--no-headers"]);
+    assert!(nodes.lines().count() == 3 && !nodes.contains(names[3]), "{nodes}");
+    assert_eq!(made.try_sh(names[3], "test -e /etc/kubernetes || test -e /var/lib/clusterctl").code, 1);
+    // The others lose their routes to it.
+    succeeds(up(&inventory));
+    nothing_is_to_do(&inventory);
+}
+
+/// What upstream's kubeadm is told on the bed.
+const KUBEADM: &str = "apiVersion: kubeadm.k8s.io/v1beta4\nkind: ClusterConfiguration\nkubernetesVersion: v1.36.3\n\
+                       networking: {podSubnet: 10.244.0.0/16}\n---\n";
+
+#[test]
+#[ignore = "takes minutes: make test-all"]
+fn a_cluster_of_kubeadms_is_taken_over() {
+    let made = Bed::prepared(2, "1.36.3");
+    let (control_plane, worker) = (made.hosts[0].name.as_str(), made.hosts[1].name.as_str());
+    let configuration = made.folder.path().join("kubeadm.yaml");
+    // What joins reads its own document.
+    let settings = bed(&["settings"]);
+    let of_init: Vec<&str> = settings.split("---\n").filter(|text| !text.contains("JoinConfiguration")).collect();
+    std::fs::write(&configuration, format!("{KUBEADM}{}", of_init.join("---\n"))).unwrap();
+    made.send(control_plane, &[&configuration], "/root");
+    made.sh(
+        control_plane,
+        "kubeadm init --config /root/kubeadm.yaml >/root/init.log 2>&1 || { cat /root/init.log; exit 1; }",
+    );
+    let printed = made.sh(control_plane, "kubeadm token create --print-join-command");
+    let join = printed.lines().rfind(|line| line.contains(" join ")).unwrap().trim().to_owned();
+    made.sh(worker, &format!("{join} --ignore-preflight-errors=SystemVerification"));
+
+    let known = made.inventory_text("root");
+    let ssh = known.lines().find(|line| line.starts_with("ssh:")).unwrap();
+    let home = made.folder.path().join("home");
+    std::fs::create_dir_all(home.join(".ssh")).unwrap();
+    let options =
+        format!("Host *\n  User root\n  IdentityFile {}\n  StrictHostKeyChecking accept-new\n", made.key.display());
+    std::fs::write(home.join(".ssh/config"), options).unwrap();
+    let environment = [("HOME", home.to_str().unwrap())];
+    let words = ["inventory", "from-cluster", &made.hosts[0].address];
+    let text = succeeds(call(&clusterctl(), &words, &environment)).stdout;
+    assert!(text.contains("adopt: sha256:") && text.contains(worker) && text.contains("plugin: none"), "{text}");
+
+    // The same cluster without the line that takes it over is somebody else's.
+    let foreign: String =
+        text.lines().filter(|line| !line.contains("adopt:")).map(|line| format!("{line}\n")).collect();
+    let inventory = made.write_inventory(&format!("{ssh}\n{foreign}"));
+    assert_eq!(up(&inventory).code, 8);
+
+    let inventory = made.write_inventory(&format!("{ssh}\n{text}"));
+    let uid = |kind: &str| kubectl(&inventory, &["get", kind, "-o", "jsonpath={.metadata.uid}"]);
+    succeeds(up(&inventory));
+    let (before, node) = (uid("namespace/kube-system"), uid(&format!("node/{worker}")));
+    nothing_is_to_do(&inventory);
+    succeeds(up(&inventory));
+    assert_eq!((before, node), (uid("namespace/kube-system"), uid(&format!("node/{worker}"))));
+    let ready = kubectl(&inventory, &["get", "nodes", "--no-headers"]);
+    assert!(ready.lines().count() == 2 && !ready.contains("NotReady"), "{ready}");
+}

@@ -1,0 +1,106 @@
+//! What came of each case: a line of JSON as soon as it is known, so that a suite goes on where it was stopped, and a table
+//! for people.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::faults::case::{Case, cases};
+
+/// What came of one case.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    /// The seed of the list.
+    pub seed: u64,
+    /// Its place in the list.
+    pub number: usize,
+    /// Which fault.
+    pub fault: String,
+    /// The case in words.
+    pub case: String,
+    /// Whether its moment came before the run's end.
+    pub injected: bool,
+    /// How the disturbed run ended: `ended with 4`.
+    pub disturbed: String,
+    /// How long the `up` after it took, in seconds.
+    pub again: Option<f64>,
+    /// Why the case failed, if it did.
+    pub failure: Option<String>,
+}
+
+/// All entries, and the files they are kept in.
+pub struct Book {
+    lines: PathBuf,
+    table: PathBuf,
+    /// By seed and number.
+    entries: BTreeMap<(u64, usize), Entry>,
+}
+
+impl Book {
+    /// The book of this checkout: `target/faults.jsonl`, and the table in `tests/faults.md`.
+    pub fn open() -> Self {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let lines = root.join("target/faults.jsonl");
+        let text = std::fs::read_to_string(&lines).unwrap_or_default();
+        let entries = text.lines().filter_map(|line| serde_json::from_str::<Entry>(line).ok());
+        let entries = entries.map(|entry| ((entry.seed, entry.number), entry)).collect();
+        Self { lines, table: root.join("tests/faults.md"), entries }
+    }
+
+    /// Whether a case was survived already. Another case of that number is one of an earlier list.
+    pub fn has(&self, seed: u64, case: &Case) -> bool {
+        let same = |entry: &Entry| entry.failure.is_none() && entry.case == case.to_string();
+        self.entries.get(&(seed, case.number)).is_some_and(same)
+    }
+
+    /// Keeps an entry.
+    pub fn enter(&mut self, entry: Entry) -> std::io::Result<()> {
+        std::fs::create_dir_all(self.lines.parent().unwrap_or(Path::new(".")))?;
+        let mut file = std::fs::File::options().create(true).append(true).open(&self.lines)?;
+        writeln!(file, "{}", serde_json::to_string(&entry)?)?;
+        self.entries.insert((entry.seed, entry.number), entry);
+        Ok(())
+    }
+
+    /// Writes the table of one seed.
+    pub fn write_table(&self, seed: u64) -> std::io::Result<()> {
+        let list: BTreeMap<usize, String> = cases(seed).iter().map(|case| (case.number, case.to_string())).collect();
+        let of_list = |entry: &&Entry| entry.seed == seed && list.get(&entry.number) == Some(&entry.case);
+        let entries: Vec<&Entry> = self.entries.values().filter(of_list).collect();
+        std::fs::write(&self.table, table(seed, &entries))
+    }
+}
+
+/// The table: kinds of fault first, then every case.
+fn table(seed: u64, entries: &[&Entry]) -> String {
+    let injected = entries.iter().filter(|entry| entry.injected).count();
+    let failed = entries.iter().filter(|entry| entry.failure.is_some()).count();
+    let mut text = format!(
+        "# Faults that were injected\n\nWritten by `make test-faults SEED={seed}`: {} cases, {injected} injected before the \
+         run had ended, {failed} not survived.\nA case is survived when the same command afterwards ends green, nothing was \
+         lost or made twice, one more `up` changes\nnothing, and `down` leaves every host as it was. `c` is the control plane, \
+         `w` the worker.\n\n| fault | cases | injected | survived | seconds of `up` afterwards |\n|---|---:|---:|---:|---:|\n",
+        entries.len()
+    );
+    let mut kinds: BTreeMap<&str, Vec<&Entry>> = BTreeMap::new();
+    for entry in entries {
+        kinds.entry(&entry.fault).or_default().push(entry);
+    }
+    for (kind, of_kind) in kinds {
+        let injected = of_kind.iter().filter(|entry| entry.injected).count();
+        let survived = of_kind.iter().filter(|entry| entry.failure.is_none()).count();
+        let times: Vec<f64> = of_kind.iter().filter_map(|entry| entry.again).collect();
+        let mean = times.iter().sum::<f64>() / times.len().max(1) as f64;
+        text.push_str(&format!("| {kind} | {} | {injected} | {survived} | {mean:.1} |\n", of_kind.len()));
+    }
+    text.push_str("\n| number | case | the disturbed run | `up` afterwards | |\n|---:|---|---|---:|---|\n");
+    for entry in entries {
+        let again = entry.again.map_or_else(String::new, |seconds| format!("{seconds:.1} s"));
+        let verdict = if entry.failure.is_some() { "**not survived**" } else { "survived" };
+        let disturbed = if entry.injected { entry.disturbed.clone() } else { format!("{} (before)", entry.disturbed) };
+        text.push_str(&format!("| {} | {} | {disturbed} | {again} | {verdict} |\n", entry.number, entry.case));
+    }
+    text
+}

@@ -1,0 +1,130 @@
+//! Doing a fault to a host, and taking it away again.
+
+use std::time::Duration;
+
+use crate::bed::{Bed, bed};
+use crate::faults::case::Fault;
+use crate::program::Running;
+
+/// How long a fault lasts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lasting {
+    /// It is over as soon as it was.
+    Moment,
+    /// It is taken away while the run goes on.
+    For(Duration),
+    /// It is taken away when the run has ended.
+    Run,
+}
+
+/// A host stands still, is cut off or has no etcd for this long.
+const SHORT: Duration = Duration::from_secs(5);
+
+/// How long a fault lasts.
+pub fn lasting(fault: Fault) -> Lasting {
+    match fault {
+        Fault::PauseHost | Fault::CutShortly | Fault::SlowEtcd => Lasting::For(SHORT),
+        Fault::KillHost
+        | Fault::Cut
+        | Fault::CutInwards
+        | Fault::CutOutwards
+        | Fault::LaptopVanishes
+        | Fault::Loss
+        | Fault::Latency
+        | Fault::DiskFull
+        | Fault::ReadOnly => Lasting::Run,
+        _ => Lasting::Moment,
+    }
+}
+
+/// A file system of its own for /var/lib, which can be full without this machine being full.
+const OWN_LIBRARY: &str = "set -e; mkdir /run/library; mount -t tmpfs -o size=3g,mode=755 faults-library /run/library; \
+    cp -a /var/lib/. /run/library/; mount --bind /run/library /var/lib; umount /run/library; rmdir /run/library";
+
+const FILL: &str = "fallocate -l $(df --output=avail -B1 /var/lib | tail -1) /var/lib/.faults";
+
+/// Packets that neither the other host nor the laptop gets, by rules ahead of everything a cluster puts there. The bed
+/// heals tables of this name.
+const LOSE: &str = "table inet clusterctl_bed_faults {
+  chain in { type filter hook prerouting priority -450; IN }
+  chain out { type filter hook postrouting priority 450; OUT }
+}";
+
+fn lose(bed: &Bed, host: &str, inwards: &str, outwards: &str) {
+    let table = LOSE.replace("IN", inwards).replace("OUT", outwards);
+    bed.sh(host, &format!("nft '{table}'"));
+}
+
+/// What must be so before the run begins.
+pub fn prepare(fault: Fault, bed: &Bed, host: &str) {
+    if fault == Fault::DiskFull {
+        bed.sh(host, OWN_LIBRARY);
+    }
+}
+
+/// What [`prepare`] made, taken away when nothing of a cluster is left.
+pub fn clear(fault: Fault, bed: &Bed, host: &str) {
+    if fault == Fault::DiskFull {
+        bed.sh(host, "umount --lazy /var/lib");
+    }
+}
+
+/// Does it. What acts on the laptop (latency, a second run) is the driver's own.
+pub fn inject(fault: Fault, bed_of: &Bed, host: &str, run: &Running) {
+    // Signals for what may not run (yet).
+    let signal = |name: &str, pattern: &str| drop(bed_of.try_sh(host, &format!("pkill -{name} {pattern}")));
+    let kill_controller = || {
+        run.try_signal("KILL");
+    };
+    match fault {
+        Fault::KillController => kill_controller(),
+        Fault::KillAgent => signal("KILL", "-f 'bin/clusterctl-[0-9a-f]* agent'"),
+        Fault::PauseHost => drop(bed(&["host", "pause", host])),
+        Fault::KillHost => drop(bed(&["host", "kill", host])),
+        Fault::CutShortly | Fault::Cut => lose(bed_of, host, "iifname eth0 drop;", "oifname eth0 drop;"),
+        Fault::CutInwards => lose(bed_of, host, "iifname eth0 drop;", ""),
+        Fault::CutOutwards => lose(bed_of, host, "", "oifname eth0 drop;"),
+        Fault::LaptopVanishes => {
+            // Only what belongs to connections with sshd: the cluster's own traffic goes on.
+            lose(bed_of, host, "iifname eth0 tcp dport 22 drop;", "oifname eth0 tcp sport 22 drop;");
+            kill_controller();
+        }
+        Fault::Loss => {
+            let tenth = |way: &str| format!("{way} eth0 numgen random mod 10 0 drop;");
+            lose(bed_of, host, &tenth("iifname"), &tenth("oifname"));
+        }
+        Fault::DiskFull => drop(bed_of.try_sh(host, FILL)),
+        Fault::ReadOnly => {
+            let read_only = "for place in /etc /usr/local /opt /var/lib; do \
+                mount --bind $place $place && mount -o remount,bind,ro $place; done";
+            bed_of.sh(host, read_only);
+        }
+        Fault::RestartSshd => signal("KILL", "sshd-session; systemctl restart ssh"),
+        Fault::CrashContainerd => signal("KILL", "-x containerd"),
+        Fault::CrashKubelet => signal("KILL", "-x kubelet"),
+        Fault::CrashApiServer => signal("KILL", "-x kube-apiserver"),
+        Fault::CrashEtcd => signal("KILL", "-x etcd"),
+        Fault::SlowEtcd => signal("STOP", "-x etcd"),
+        Fault::Latency | Fault::SecondUp | Fault::DownMeanwhile => {}
+    }
+}
+
+/// Takes it away.
+pub fn lift(fault: Fault, bed_of: &Bed, host: &str) {
+    match fault {
+        Fault::PauseHost => drop(bed(&["host", "unpause", host])),
+        Fault::KillHost => drop(bed(&["host", "start", host])),
+        Fault::CutShortly
+        | Fault::Cut
+        | Fault::CutInwards
+        | Fault::CutOutwards
+        | Fault::LaptopVanishes
+        | Fault::Loss => drop(bed(&["host", "heal", host])),
+        Fault::DiskFull => drop(bed_of.sh(host, "rm -f /var/lib/.faults")),
+        Fault::ReadOnly => {
+            bed_of.sh(host, "for place in /etc /usr/local /opt /var/lib; do umount --lazy $place; done");
+        }
+        Fault::SlowEtcd => drop(bed_of.try_sh(host, "pkill -CONT -x etcd")),
+        _ => {}
+    }
+}

@@ -1,0 +1,137 @@
+//! Hosts that leave a cluster which goes on: their pods go first, as far as budgets let them; and those that are dead are
+//! forgotten.
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::bed::Bed;
+use crate::program::{down, kubectl, run, succeeds, up, wait_for};
+
+/// Two pods that anybody may run, one of which must always be there.
+const WEB: &str = r#"
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 1
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+      - name: web
+        image: clusterctl.test/busybox:2
+        imagePullPolicy: Never
+        command: ["sh", "-c", "mkdir /tmp/www && exec httpd -f -p 8080 -h /tmp/www"]
+---
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata: {name: web}
+spec:
+  minAvailable: 1
+  selector: {matchLabels: {app: web}}
+"#;
+
+fn apply(inventory: &Path, bed: &Bed, text: &str) {
+    let host = &bed.hosts[0].name;
+    bed.sh(host, &format!("printf '%s' '{text}' > /tmp/objects.yaml"));
+    kubectl(inventory, &["apply", "-f", "/tmp/objects.yaml"]);
+    bed.sh(host, "rm /tmp/objects.yaml");
+}
+
+fn ready_pods(inventory: &Path) -> usize {
+    kubectl(inventory, &["get", "deployment", "web", "-o", "jsonpath={.status.readyReplicas}"]).parse().unwrap_or(0)
+}
+
+/// The nodes that the pods are on.
+fn places(inventory: &Path) -> String {
+    kubectl(inventory, &["get", "pods", "-l", "app=web", "-o", "jsonpath={.items[*].spec.nodeName}"])
+}
+
+#[test]
+fn the_pods_of_a_host_that_leaves_go_first() {
+    let bed = Bed::bare(2);
+    let inventory = bed.inventory();
+    let [control_plane, worker] = [0, 1].map(|at| bed.hosts[at].name.as_str());
+    let before = bed.listing(worker);
+    succeeds(up(&inventory));
+    let image = crate::bed::bed(&["test-image"]);
+    for host in &bed.hosts {
+        crate::bed::bed(&["host", "import", &host.name, image.trim()]);
+    }
+    apply(&inventory, &bed, WEB);
+    wait_for("a pod on the worker", Duration::from_secs(60), || ready_pods(&inventory) == 1);
+
+    // There is no other place for it, and one must be there: nothing is taken away, the node stays in service.
+    let refused = run("down", &inventory, &["--yes", "--host", worker, "--drain-limit", "3s"]);
+    assert_eq!(refused.code, 11, "{}\n{}", refused.stdout, refused.stderr);
+    for words in ["did not become empty within 3 seconds", "default/web-", "--no-drain", worker] {
+        assert!(refused.stderr.contains(words), "no «{words}» in:\n{}", refused.stderr);
+    }
+    let nodes = kubectl(&inventory, &["get", "nodes", "--no-headers"]);
+    assert_eq!((nodes.matches(" Ready ").count(), nodes.contains("SchedulingDisabled")), (2, false), "{nodes}");
+    assert_eq!(ready_pods(&inventory), 1);
+
+    // The control plane takes pods from now on, and one of two may be away.
+    kubectl(&inventory, &["taint", "nodes", control_plane, "node-role.kubernetes.io/control-plane-"]);
+    kubectl(&inventory, &["scale", "deployment", "web", "--replicas=2"]);
+    wait_for("two pods", Duration::from_secs(60), || ready_pods(&inventory) == 2);
+    let left = succeeds(run("down", &inventory, &["--yes", "--host", worker]));
+    eprintln!("a worker with pods left: {:.1} s", left.elapsed.as_secs_f64());
+    assert!(ready_pods(&inventory) >= 1, "the budget was broken");
+    assert!(!places(&inventory).contains(worker), "{}", places(&inventory));
+    assert_eq!(kubectl(&inventory, &["get", "nodes", "-o", "name"]).lines().count(), 1);
+    assert_eq!(bed.listing(worker), before);
+    wait_for("two pods elsewhere", Duration::from_secs(60), || ready_pods(&inventory) == 2);
+    succeeds(down(&inventory));
+}
+
+fn members(inventory: &Path, from: &str) -> String {
+    let pki = "/etc/kubernetes/pki/etcd";
+    let pod = format!("etcd-{from}");
+    let flags = [("cacert", "ca.crt"), ("cert", "healthcheck-client.crt"), ("key", "healthcheck-client.key")];
+    let flags = flags.map(|(flag, file)| format!("--{flag}={pki}/{file}"));
+    let mut words = vec!["exec", "-n", "kube-system", &pod, "--", "etcdctl"];
+    words.extend(flags.iter().map(String::as_str));
+    kubectl(inventory, &[&words[..], &["member", "list"]].concat())
+}
+
+#[test]
+fn a_control_plane_that_is_dead_is_forgotten_and_a_fresh_one_joins() {
+    let bed = Bed::bare(3);
+    let text = crate::bed::bed(&["inventory", &bed.name, "--control-planes", "3"]);
+    let (head, rest) = text.split_once("cluster:\n").expect("the bed's inventory has a cluster");
+    let inventory = bed.write_inventory(&format!("{head}cluster:\n  endpoint: built-in\n{rest}"));
+    let [first, dead] = [0, 2].map(|at| bed.hosts[at].name.as_str());
+    succeeds(up(&inventory));
+
+    // Its machine lives and only the way to it is broken: nobody takes it out behind its back.
+    bed.sh(dead, "systemctl stop ssh.socket ssh 2>/dev/null; systemctl stop sshd 2>/dev/null; true");
+    let alive = run("down", &inventory, &["--yes", "--host", dead]);
+    assert_eq!(alive.code, 4, "{}\n{}", alive.stdout, alive.stderr);
+    for words in [dead, "lives: it reports", "switch it off"] {
+        assert!(alive.stderr.contains(words), "no «{words}» in:\n{}", alive.stderr);
+    }
+    assert_eq!(members(&inventory, first).matches("started").count(), 3);
+
+    crate::bed::bed(&["host", "kill", dead]);
+    let gone = succeeds(run("down", &inventory, &["--yes", "--host", dead]));
+    eprintln!("a dead control plane was forgotten: {:.1} s", gone.elapsed.as_secs_f64());
+    assert!(gone.stderr.contains("should it come back"), "{}", gone.stderr);
+    let left = members(&inventory, first);
+    assert_eq!((left.matches("started").count(), left.contains(dead)), (2, false), "{left}");
+    assert_eq!(kubectl(&inventory, &["get", "nodes", "-o", "name"]).lines().count(), 2);
+
+    // The machine was repaired and is taken back in: alone it is given back first, then it joins as a fresh one.
+    crate::bed::bed(&["host", "start", dead]);
+    let alone = bed.folder.path().join("alone.yaml");
+    let others = |line: &&str| !bed.hosts[..2].iter().any(|host| line.contains(&format!("{}:", host.name)));
+    let text: String =
+        std::fs::read_to_string(&inventory).unwrap().lines().filter(others).map(|line| format!("{line}\n")).collect();
+    std::fs::write(&alone, text).unwrap();
+    succeeds(down(&alone));
+    succeeds(up(&inventory));
+    assert_eq!(members(&inventory, first).matches("started").count(), 3);
+    succeeds(down(&inventory));
+}
