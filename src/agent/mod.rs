@@ -298,6 +298,8 @@ impl Agent {
                 let store = Store::of_this_host();
                 document(&fetch::fetch(&self.machine, &store, &order, &self.events).await?)
             }
+            Request::Fetched(order) => document(&fetch::fetched(&self.machine, &Store::of_this_host(), &order).await?),
+            Request::Unavailable(order) => document(&fetch::unavailable(&order).await?),
             Request::Relay(order) => {
                 let giving = Giving::open(&order, Store::of_this_host()).await?;
                 let address = giving.address();

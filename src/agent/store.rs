@@ -7,8 +7,8 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Read, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::io::{self, Read};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -185,9 +185,8 @@ impl Arriving {
 
     /// Keeps bytes that follow what is there. A full disk ends the keeping, not the transfer.
     pub fn keep(&mut self, bytes: &[u8]) {
-        let Some(file) = &mut self.file else { return };
-        let written = file.seek(SeekFrom::Start(self.there)).and_then(|_| file.write_all(bytes));
-        if written.is_ok() {
+        let Some(file) = &self.file else { return };
+        if file.write_all_at(bytes, self.there).is_ok() {
             self.there += bytes.len() as u64;
         } else {
             self.file = None;

@@ -76,10 +76,8 @@ pub async fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode> {
         return plan::run(&plan::Arguments { bundle, prune, login }, context).await;
     }
     let inventory = login::inventory(context, &arguments.login).await?;
-    let bundle = Arc::new(match inventory.transfer.fetch {
-        Fetch::Bundle => Bundle::open(&bundle_path(arguments.bundle.as_deref(), &inventory)?)?,
-        Fetch::OnHost => Bundle::on_hosts(Manifest::empty(&inventory.cluster.kubernetes)),
-    });
+    let nothing = || Bundle::on_hosts(Manifest::empty(&inventory.cluster.kubernetes));
+    let bundle = Arc::new(bundle(arguments.bundle.as_deref(), &inventory)?.unwrap_or_else(nothing));
     // Scripts, which have no terminal, are not stopped.
     let asks = !arguments.yes && context.prompts.has_terminal();
     let made = make(arguments, context, &inventory, &bundle, asks).await;
@@ -188,6 +186,18 @@ fn partly(name: &str, hosts: &[cluster::HostOutcome]) -> String {
     };
     let (done, all) = (done.len(), hosts.len());
     format!("Cluster {name} is ready on {done} of {all} hosts; not done: {}{more}", names.join(", "))
+}
+
+/// The bundle of an `up`; `None` where hosts download themselves.
+pub(super) fn bundle(typed: Option<&Path>, inventory: &Inventory) -> Result<Option<Bundle>> {
+    match (inventory.transfer.fetch, typed) {
+        (Fetch::Bundle, _) => Bundle::open(&bundle_path(typed, inventory)?).map(Some),
+        (Fetch::OnHost, None) => Ok(None),
+        (Fetch::OnHost, Some(_)) => {
+            let sentence = "a bundle was named, but hosts download themselves (`fetch: on-host` of `transfer`)";
+            Err(Failure::new(Kind::Usage, sentence).advise("leave --bundle out, or take `fetch` out of the inventory"))
+        }
+    }
 }
 
 /// The bundle that was typed, else the inventory's.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::connect::Session;
 use crate::agent::FetchOrder;
-use crate::bundle::download::Sources;
+use crate::bundle::download::{self, Credentials, Sources};
 use crate::bundle::{Blob, Bundle, FORMAT, Manifest};
 use crate::failure::{Failure, Kind, Result};
 use crate::inventory::{Inventory, Role};
@@ -35,6 +35,56 @@ pub async fn fetch(inventory: &Inventory, sessions: &[Session]) -> Result<Arc<Bu
     }
 }
 
+/// What hosts would have after [`fetch`], as far as it is known before.
+pub struct Foresight {
+    /// Blobs that hosts have of former downloads, and in their place those that would be downloaded, without hashes.
+    pub manifest: Manifest,
+    /// Hosts that would download.
+    pub downloading: BTreeSet<String>,
+}
+
+/// Looks what hosts have of a former download, and foresees the rest; nothing is downloaded.
+///
+/// # Errors
+/// All hosts that could not be asked, each with its reason.
+pub async fn foresee(inventory: &Inventory, sessions: &[Session]) -> Result<Foresight, Vec<Failure>> {
+    let work = sessions.iter().map(|session| async move {
+        let asked = async {
+            let order = order(inventory, session)?;
+            let fetched: Option<Manifest> = session.agent.ask(Request::Fetched(order.clone())).await?;
+            Ok((fetched, order))
+        };
+        asked.await.map_err(|failure: Failure| failure.on(&session.host.name))
+    });
+    let (mut manifests, mut expected, mut failures) = (Vec::new(), Vec::new(), Vec::new());
+    let mut downloading = BTreeSet::new();
+    for (session, result) in sessions.iter().zip(futures::future::join_all(work).await) {
+        match result {
+            Ok((Some(manifest), _)) => manifests.push(manifest),
+            Ok((None, order)) => {
+                downloading.insert(session.host.name.clone());
+                expected.push(download::foresee(&order.downloads(Credentials::default())));
+            }
+            Err(failure) => failures.push(failure),
+        }
+    }
+    if !failures.is_empty() {
+        return Err(failures);
+    }
+    let kubernetes = &inventory.cluster.kubernetes;
+    // What a host has tells more of another one than what is expected of it.
+    let manifest = first_of_each(kubernetes, in_order(manifests).into_iter().chain(in_order(expected)));
+    Ok(Foresight { manifest, downloading })
+}
+
+/// What a host could not download.
+///
+/// # Errors
+/// When it cannot be asked.
+pub async fn unavailable(inventory: &Inventory, session: &Session) -> Result<Vec<Failure>> {
+    session.agent.ask(Request::Unavailable(order(inventory, session)?)).await
+}
+
 fn order(inventory: &Inventory, session: &Session) -> Result<FetchOrder> {
     let control_plane = session.host.role == Role::ControlPlane;
     let cluster = ClusterConfiguration {
@@ -57,11 +107,20 @@ fn order(inventory: &Inventory, session: &Session) -> Result<FetchOrder> {
     })
 }
 
-/// All blobs of all hosts, those of control planes first: they have the whole order.
-fn union(kubernetes: &semver::Version, mut manifests: Vec<Manifest>) -> Manifest {
+/// All blobs of all hosts.
+fn union(kubernetes: &semver::Version, manifests: Vec<Manifest>) -> Manifest {
+    first_of_each(kubernetes, in_order(manifests).into_iter())
+}
+
+/// Those of control planes first: they have the whole order.
+fn in_order(mut manifests: Vec<Manifest>) -> Vec<Manifest> {
     manifests.sort_by_key(|manifest| std::cmp::Reverse(manifest.blobs.len()));
+    manifests
+}
+
+fn first_of_each(kubernetes: &semver::Version, manifests: impl Iterator<Item = Manifest>) -> Manifest {
     let mut seen = BTreeSet::new();
-    let all = manifests.into_iter().flat_map(|manifest| manifest.blobs);
+    let all = manifests.flat_map(|manifest| manifest.blobs);
     let blobs: Vec<Blob> = all.filter(|blob| seen.insert((blob.architecture.clone(), blob.name.clone()))).collect();
     Manifest { format: FORMAT, kubernetes: kubernetes.clone(), blobs }
 }

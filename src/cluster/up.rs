@@ -215,8 +215,15 @@ async fn begin(
     };
     match plan(inventory, &documents, &facts, bundle.manifest()) {
         Ok(plan) if may_begin => {
-            let sight =
-                Sight { inventory, documents: &documents, sessions: &sessions, plan: &plan, prune: options.prune };
+            let sight = Sight {
+                inventory,
+                documents: &documents,
+                sessions: &sessions,
+                plan: &plan,
+                prune: options.prune,
+                // It is there by now.
+                downloading: &BTreeSet::new(),
+            };
             approved(sight, options).await?;
             Ok(Begun { documents, sessions, plan, bundle, unreachable })
         }

@@ -328,8 +328,14 @@ fn read_ahead(bundle: Arc<Bundle>, blob: Blob, from: u64) -> mpsc::Receiver<Resu
         };
         let mut left = blob.stored_size - from;
         while left > 0 {
-            let mut chunk = vec![0_u8; CHUNK_BYTES.min(usize::try_from(left).unwrap_or(CHUNK_BYTES))];
-            let result = stored.read_exact(&mut chunk).map(|()| Bytes::from(chunk)).map_err(damaged);
+            let size = CHUNK_BYTES.min(usize::try_from(left).unwrap_or(CHUNK_BYTES));
+            // Into room that is not zeroed first.
+            let mut chunk = Vec::with_capacity(size);
+            let result = match stored.by_ref().take(size as u64).read_to_end(&mut chunk) {
+                Ok(count) if count < size => Err(damaged(std::io::ErrorKind::UnexpectedEof.into())),
+                Ok(_) => Ok(Bytes::from(chunk)),
+                Err(error) => Err(damaged(error)),
+            };
             let (size, broken) = (result.as_ref().map_or(0, Bytes::len) as u64, result.is_err());
             if sender.blocking_send(result).is_err() || broken {
                 return;

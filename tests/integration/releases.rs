@@ -187,10 +187,23 @@ fn hosts_download_themselves() {
     let text = bed.inventory_text("root");
     let transfer = format!("transfer: {{fetch: on-host, bandwidth: 50K, mirrors: [{}]}}", mirrors.join(", "));
     let inventory = bed.write_inventory(&format!("{transfer}\n{text}"));
+    let looked = |verb: &str| call(&clusterctl(), &[verb, "-i", inventory.to_str().unwrap()], &[]);
+    let planned = looked("plan");
+    assert_eq!(planned.code, 20, "{}\n{}", planned.stdout, planned.stderr);
+    for words in ["the host downloads the releases", "/usr/local/bin/kubelet", "registry.k8s.io/etcd:"] {
+        assert!(planned.stdout.contains(words), "{words}:\n{}", planned.stdout);
+    }
+    let checked = looked("check");
+    assert!(!checked.stdout.contains("Downloads"), "{}", checked.stdout);
+    assert_eq!(releases.asked("/blobs/"), 0);
+    for (host, before) in bed.hosts.iter().zip(&before) {
+        assert_eq!(*before, bed.listing(&host.name));
+    }
     succeeds(&up(&inventory));
     assert_eq!(kubectl(&inventory, &["get", "nodes", "--no-headers"]).matches(" Ready ").count(), 2);
-    // The worker has no use for kubectl and etcd.
-    assert_eq!((releases.asked("/kubectl"), releases.asked("/etcd/manifests/")), (2, 1));
+    assert_eq!(looked("plan").code, 0);
+    // The worker has no use for kubectl and etcd; of both the check asked for a little.
+    assert_eq!((releases.asked("/kubectl"), releases.asked("/etcd/manifests/")), (3, 2));
     let asked = releases.asked("");
     let again = up(&inventory);
     succeeds(&again);

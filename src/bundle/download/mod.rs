@@ -5,6 +5,7 @@
 mod archive;
 mod cache;
 mod credentials;
+mod foresee;
 mod registry;
 mod releases;
 #[cfg(test)]
@@ -19,6 +20,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 
 use self::cache::{Cache, Origin};
 pub use self::credentials::Credentials;
+pub use self::foresee::{foresee, unavailable};
 use self::registry::{Manifest, Reference, Registry};
 pub use self::releases::{CNI_PLUGINS, CONTAINERD, RUNC, Sources};
 use self::releases::{Form, Release};
@@ -109,15 +111,18 @@ pub async fn download(
 /// Images that go into one archive: they are sent to the same hosts, and share layers.
 const TOGETHER: &[&str] = &["kube-apiserver", "kube-controller-manager", "kube-scheduler"];
 
+/// The name of the archive that an image goes into.
+fn archive_of(reference: &str) -> &str {
+    let repository = reference.rsplit_once(':').map_or(reference, |(repository, _)| repository);
+    let name = repository.rsplit('/').next().unwrap_or(repository);
+    if TOGETHER.contains(&name) { "control-plane" } else { name }
+}
+
 /// The archives of images: those of the control plane in one, the others one each.
 fn lay_out(images: Vec<Image>, folder: &Path) -> Result<()> {
     let mut archives: BTreeMap<String, Vec<Image>> = BTreeMap::new();
     for image in images {
-        let repository =
-            image.reference.rsplit_once(':').map_or(image.reference.as_str(), |(repository, _)| repository);
-        let name = repository.rsplit('/').next().unwrap_or(repository);
-        let archive = if TOGETHER.contains(&name) { "control-plane" } else { name };
-        archives.entry(archive.to_owned()).or_default().push(image);
+        archives.entry(archive_of(&image.reference).to_owned()).or_default().push(image);
     }
     archives.iter_mut().try_for_each(|(name, images)| {
         // The same downloads make the same archive.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use rstest::rstest;
 
 use super::server::{Behaviour, start};
-use super::{CNI_PLUGINS, CONTAINERD, Credentials, Order, RUNC, Sources, download};
+use super::{CNI_PLUGINS, CONTAINERD, Credentials, Order, RUNC, Sources, download, foresee, unavailable};
 use crate::bundle::digest::sha256;
 use crate::bundle::{Bundle, create};
 use crate::failure::{Failure, Kind};
@@ -179,6 +179,38 @@ async fn what_was_downloaded_is_a_bundle() {
     trial.run().await.unwrap();
     assert_eq!((trial.asked("/blobs/"), trial.asked("kubelet ")), (blobs, 0));
     assert_eq!(trial.asked(&format!("{KUBELET}.sha256")), 2);
+}
+
+#[tokio::test]
+async fn what_is_foreseen_is_what_comes() {
+    let trial = Trial::new(releases());
+    let folder = trial.run().await.unwrap();
+    let staging = crate::bundle::Order {
+        from: folder,
+        kubernetes: semver::Version::new(1, 36, 3),
+        architecture: Some("amd64".to_owned()),
+        output: trial.folder.path().to_owned(),
+        level: 1,
+    };
+    let shape = |manifest: crate::bundle::Manifest| -> Vec<_> {
+        manifest.blobs.into_iter().map(|blob| (blob.name, blob.place, blob.roles)).collect()
+    };
+    let came = shape(crate::bundle::stage(&staging).unwrap());
+    assert_eq!(shape(foresee(&order(&trial.url, &trial.cache()))), came);
+}
+
+#[tokio::test]
+async fn what_is_not_to_be_had_is_told_before() {
+    let mut behaviour = releases();
+    assert!(unavailable(&order(&Trial::new(releases()).url, Path::new(""))).await.unwrap().is_empty());
+    behaviour.files.remove(&format!("{KUBELET}.sha256"));
+    behaviour.files.retain(|path, _| !path.contains("/etcd/"));
+    let trial = Trial::new(behaviour);
+    let failures = unavailable(&order(&trial.url, Path::new(""))).await.unwrap();
+    let sentences: Vec<&str> = failures.iter().map(|failure| failure.sentence.as_str()).collect();
+    assert_eq!(sentences.len(), 2, "{sentences:?}");
+    assert!(sentences[0].contains("kubelet.sha256") && sentences[1].contains("etcd"), "{sentences:?}");
+    assert_eq!(trial.asked("/blobs/"), 0);
 }
 
 #[rstest]
