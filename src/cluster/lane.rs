@@ -31,6 +31,9 @@ pub(super) const PREPARATION: &[(&str, &str)] = &[("prepare", "prepare host"), (
 /// Blobs that the first control plane needs only when its API server runs already: add-ons and the person's tool.
 const COMPLETES: &[&str] = &["images/kube-proxy", "images/coredns", "bin/kubectl"];
 
+/// How often a transfer goes on after its link was lost.
+const TRANSFER_REPEATS: usize = 5;
+
 /// Files and images.
 pub(super) fn split(blobs: Vec<Blob>) -> (Vec<Blob>, Vec<Blob>) {
     blobs.into_iter().partition(is_file)
@@ -258,14 +261,32 @@ impl Lane<'_> {
                 self.spreading.measured(&self.plan.name, sent, false, began);
             }
         };
-        let delivery = self.spreading.delivery(self.session, self.bundle, first);
-        let sending = send(delivery, blobs, &report);
+        let sending = async {
+            let delivery = || self.spreading.delivery(self.session, self.bundle, first);
+            let mut result = send(delivery(), blobs, &report).await;
+            // A lost link: the connection is made again, and what the host still lacks is sent.
+            for _ in 0..TRANSFER_REPEATS {
+                let Err(failure) = &result else { break };
+                if failure.kind != Kind::Connection || self.cancel.requested() {
+                    break;
+                }
+                let lacking = self.still_lacking(blobs).await?;
+                result = send(delivery(), &lacking, &report).await;
+            }
+            result
+        };
         let result = self.spreading.open_beside(self.session, self.plan.node.address, self.bundle, sending).await;
         for blob in blobs.iter().filter(|_| result.is_ok()) {
             step.changed(&blob.name);
         }
         let changes = step.changes();
         step.end(result.map(|()| changes))
+    }
+
+    /// Which of these blobs the host lacks now.
+    async fn still_lacking(&self, blobs: &[Blob]) -> Result<Vec<Blob>> {
+        let lacking: Vec<String> = self.ask(Request::Lacking { blobs: blobs.iter().map(wanted).collect() }).await?;
+        Ok(blobs.iter().filter(|blob| lacking.contains(&blob.sha256)).cloned().collect())
     }
 
     async fn play(&self, name: &str, title: &str) -> Result<u32> {
