@@ -29,7 +29,7 @@ pub struct Arguments {
 #[derive(Debug, Clone, Subcommand)]
 pub enum BundleVerb {
     /// Make a bundle of the official releases, or of a folder of binaries and image archives
-    Create(Create),
+    Create(Box<Create>),
     /// List what a bundle holds
     Inspect {
         /// The bundle

@@ -206,14 +206,14 @@ impl<'a> Transfer<'a> {
         self.announced.push_back(Announced { blob, again });
         match giver {
             None => self.bytes(blob, from).await?,
-            Some(giver) => self.from_others(blob, giver).await?,
+            Some(giver) => self.through_others(blob, giver).await?,
         }
         self.done += blob.stored_size;
         Ok(())
     }
 
     /// Other hosts give the blob, one after the other, until one gave all; or the laptop gives the rest.
-    async fn from_others(&mut self, blob: &Blob, giver: Giver) -> Result<()> {
+    async fn through_others(&mut self, blob: &Blob, giver: Giver) -> Result<()> {
         let host = &self.delivery.start.host;
         let mut giver = Some(giver);
         loop {
