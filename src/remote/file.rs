@@ -22,7 +22,7 @@ const PORTION: u64 = 4 << 20;
 const AHEAD: u64 = 4;
 
 /// `$1` place, `$2` name to use inside of a folder, `$3` size, `$4` mode.
-const WRITE_FILE: &str = r#"if [ -d "$1" ]; then set -- "${1%/}/$2" "$2" "$3" "$4"; fi; t=$1.clusterctl-$$; trap 'rm -f "$t"' EXIT; trap 'exit 1' HUP INT TERM PIPE; umask 077; cat >"$t" || exit 1; n=$(wc -c <"$t"); [ $n -eq $3 ] || { echo "only $n of $3 bytes arrived" >&2; exit 1; }; chmod $4 "$t" && mv -f "$t" "$1""#;
+const WRITE_FILE: &str = r#"if [ -d "$1" ]; then set -- "${1%/}/$2" "$2" "$3" "$4"; fi; t=$1.partial-$$; trap 'rm -f "$t"' EXIT; trap 'exit 1' HUP INT TERM PIPE; umask 077; cat >"$t" || exit 1; n=$(wc -c <"$t"); [ $n -eq $3 ] || { echo "only $n of $3 bytes arrived" >&2; exit 1; }; chmod $4 "$t" && mv -f "$t" "$1""#;
 
 /// `$1` place, `$2` name to use inside of a folder.
 const WRITE_FOLDER: &str = r#"if [ -d "$1" ]; then set -- "${1%/}/$2"; fi; mkdir -p "$1" && exec tar -C "$1" -xof -"#;
