@@ -16,12 +16,13 @@ use super::lane::Lane;
 use super::plan::{Plan, Way, plan};
 use super::preview::Sight;
 use super::rollout::Rollout;
+use super::spread::Spreading;
 use super::tolerance::{Casualties, Tolerance, may_begin};
 use crate::bundle::Bundle;
 use crate::change::Preview;
 use crate::event::{What, elapsed_milliseconds};
 use crate::failure::{Failure, Kind, Result};
-use crate::inventory::{Inventory, Role};
+use crate::inventory::{Fetch, Inventory, Role};
 
 /// How a host came out of a run.
 #[derive(Debug, Clone, PartialEq)]
@@ -104,22 +105,25 @@ pub async fn up(
         cluster: inventory.cluster.name.clone(),
         hosts: inventory.hosts.iter().map(|host| host.name.clone()).collect(),
     });
-    let Begun { documents, sessions, plan, unreachable } = match begin(inventory, &bundle, options, settings).await {
-        Ok(begun) => begun,
-        Err(failures) => {
-            let failed = |name: &str| failures.iter().any(|failure| failure.host.as_deref() == Some(name));
-            for host in inventory.hosts.iter().filter(|host| !failed(&host.name)) {
-                events.of_host(&host.name).send(What::HostFinished { state: "untouched".to_owned() });
+    let Begun { documents, sessions, plan, bundle, unreachable } =
+        match begin(inventory, bundle, options, settings).await {
+            Ok(begun) => begun,
+            Err(failures) => {
+                let failed = |name: &str| failures.iter().any(|failure| failure.host.as_deref() == Some(name));
+                for host in inventory.hosts.iter().filter(|host| !failed(&host.name)) {
+                    events.of_host(&host.name).send(What::HostFinished { state: "untouched".to_owned() });
+                }
+                let milliseconds = elapsed_milliseconds(started.elapsed());
+                events.send(What::RunFinished { milliseconds, changes: 0, failed: failures.clone() });
+                return Err(failures);
             }
-            let milliseconds = elapsed_milliseconds(started.elapsed());
-            events.send(What::RunFinished { milliseconds, changes: 0, failed: failures.clone() });
-            return Err(failures);
-        }
-    };
+        };
     plan.warnings.iter().for_each(|warning| events.warn(warning));
     let (joins, control_planes_join) = (plan.joins(), plan.control_planes_join());
     let is_old = plan.hosts.iter().any(|host| host.way == Way::Source && host.member);
     let board = Board::new();
+    let spreading =
+        Spreading::new(&inventory.transfer, sessions.len(), plan.source()).map_err(|failure| vec![failure])?;
     let rollout = Rollout::of(&plan);
     let casualties = Casualties::new(options.tolerance, inventory, &unreachable);
     let lanes = sessions.iter().zip(&plan.hosts).map(|(session, plan)| {
@@ -130,6 +134,7 @@ pub async fn up(
             plan,
             bundle: &bundle,
             board: &board,
+            spreading: &spreading,
             rollout: &rollout,
             cancel: &settings.cancel,
             casualties: &casualties,
@@ -150,6 +155,7 @@ pub async fn up(
     });
     let work = async {
         let mut hosts: Vec<HostOutcome> = futures::future::join_all(lanes).await;
+        futures::future::join_all(sessions.iter().map(|session| spreading.leave(session))).await;
         let concluded =
             conclude(inventory, &plan, documents.bind_port(), &sessions, &board, &mut hosts, settings).await;
         (hosts, concluded)
@@ -178,6 +184,8 @@ struct Begun {
     documents: Documents,
     sessions: Vec<Session>,
     plan: Plan,
+    /// The one that was given, or what the hosts fetched.
+    bundle: Arc<Bundle>,
     /// Hosts that the run goes on without.
     unreachable: Vec<Failure>,
 }
@@ -186,7 +194,7 @@ struct Begun {
 /// not.
 async fn begin(
     inventory: &Inventory,
-    bundle: &Bundle,
+    bundle: Arc<Bundle>,
     options: Options<'_>,
     settings: &Settings,
 ) -> Result<Begun, Vec<Failure>> {
@@ -200,12 +208,24 @@ async fn begin(
         unreachable.push(failure);
         false
     });
+    let bundle = match inventory.transfer.fetch {
+        Fetch::OnHost if may_begin => super::fetch::fetch(inventory, &sessions).await?,
+        Fetch::OnHost => return Err(unreachable),
+        Fetch::Bundle => bundle,
+    };
     match plan(inventory, &documents, &facts, bundle.manifest()) {
         Ok(plan) if may_begin => {
-            let sight =
-                Sight { inventory, documents: &documents, sessions: &sessions, plan: &plan, prune: options.prune };
+            let sight = Sight {
+                inventory,
+                documents: &documents,
+                sessions: &sessions,
+                plan: &plan,
+                prune: options.prune,
+                // It is there by now.
+                downloading: &BTreeSet::new(),
+            };
             approved(sight, options).await?;
-            Ok(Begun { documents, sessions, plan, unreachable })
+            Ok(Begun { documents, sessions, plan, bundle, unreachable })
         }
         Ok(_) => Err(unreachable),
         Err(findings) => Err(unreachable.into_iter().chain(findings).collect()),
