@@ -21,4 +21,5 @@ mod plan;
 mod playbooks;
 mod privileges;
 mod program;
+mod unsound;
 mod vagrant;
