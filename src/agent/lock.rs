@@ -8,7 +8,7 @@ use std::io::{Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal, kill_process};
@@ -28,6 +28,9 @@ pub const SIGN_OF_LIFE: Duration = Duration::from_secs(3);
 
 /// A holder that was silent for this long is gone.
 const VANISHED: Duration = Duration::from_secs(15);
+
+/// A holder that was ended has let go of the lock after this long, or is none that we can end.
+const ENDING: Duration = Duration::from_secs(1);
 
 /// How often the lock is tried meanwhile.
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -196,9 +199,10 @@ impl Lock {
         patience: Duration,
         tell: &(dyn Fn(&Failure) + Send + Sync),
     ) -> Result<Taken> {
-        let began = std::time::Instant::now();
+        let began = Instant::now();
         let mut ticks = tokio::time::interval(INTERVAL);
         let (mut waited, mut told) = (false, false);
+        let mut ended = None;
         loop {
             ticks.tick().await;
             let held_by = match Self::take_at(path, note)? {
@@ -209,7 +213,13 @@ impl Lock {
             let heart = held_by.as_ref().and_then(|note| note.agent);
             match course(began.elapsed(), patience, heart.map(Heart::silent)) {
                 Course::Leave => return Err(busy(held_by.as_ref())),
-                Course::End => end(heart),
+                Course::End if ended.is_some_and(|since: Instant| since.elapsed() >= ENDING) => {
+                    return Err(busy(held_by.as_ref()));
+                }
+                Course::End => {
+                    end(heart);
+                    ended.get_or_insert_with(Instant::now);
+                }
                 Course::Wait => {}
             }
             if !told && began.elapsed() >= PATIENCE {
@@ -324,7 +334,7 @@ mod tests {
     async fn the_second_run_is_told_who_holds_the_lock() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lock");
-        let held = take(&path, Duration::ZERO).await.unwrap();
+        let held = Lock::take_within(&path, &note(None), Duration::ZERO, &|_| {}).await.unwrap();
         assert!(!held.waited);
         let failure = take(&path, Duration::ZERO).await.unwrap_err();
         assert_eq!(failure.kind, Kind::Busy);
@@ -344,6 +354,15 @@ mod tests {
         };
         let (taken, ()) = tokio::join!(take(&path, Duration::from_secs(30)), ends);
         assert!(taken.unwrap().waited);
+    }
+
+    #[tokio::test]
+    async fn a_silent_holder_that_is_no_agent_is_not_waited_for_without_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let silent = Heart { process: i32::try_from(std::process::id()).unwrap(), alive_milliseconds: 0 };
+        let _held = Lock::take_within(&path, &note(Some(silent)), Duration::ZERO, &|_| {}).await.unwrap();
+        assert_eq!(take(&path, Duration::ZERO).await.unwrap_err().kind, Kind::Busy);
     }
 
     #[rstest]
