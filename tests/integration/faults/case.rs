@@ -177,10 +177,12 @@ pub fn series(seed: u64) -> Vec<Vec<Case>> {
     let mut chance = Chance::of(seed);
     let mut all: Vec<Vec<Case>> = vec![Vec::new(); SERIES];
     let kills = [
-        // The control plane goes on when the worker's agent is killed, and the other way round: such kills come last.
-        (Verb::Up, Fault::KillController, None, 0..SERIES),
-        (Verb::Up, Fault::KillAgent, Some(0), 0..SERIES),
+        // The control plane goes on when the worker's agent is killed, and the other way round. So half of the series are
+        // about the steps of the one, half about those of the other.
+        (Verb::Up, Fault::KillController, Some(1), 0..SERIES / 2),
         (Verb::Up, Fault::KillAgent, Some(1), 0..SERIES / 2),
+        (Verb::Up, Fault::KillController, Some(0), SERIES / 2..SERIES),
+        (Verb::Up, Fault::KillAgent, Some(0), SERIES / 2..SERIES),
         (Verb::Down, Fault::KillController, None, 0..SERIES),
         (Verb::Leave, Fault::KillAgent, Some(1), 0..SERIES / 2),
         (Verb::Leave, Fault::KillAgent, Some(0), SERIES / 2..SERIES),
@@ -202,7 +204,7 @@ pub fn series(seed: u64) -> Vec<Vec<Case>> {
     deal(&mut mends, 0..SERIES, &mut all, &mut chance);
     for verb in ROUNDS {
         for (at, fault) in round(&all, &mut chance).into_iter().enumerate() {
-            let verb = if verb == Verb::Down && at % 2 == 0 { Verb::Leave } else { verb };
+            let verb = if verb == Verb::Down && at.is_multiple_of(2) { Verb::Leave } else { verb };
             all[at].push(anywhere(verb, fault, &mut chance));
         }
     }
@@ -265,13 +267,13 @@ fn round(all: &[Vec<Case>], chance: &mut Chance) -> Vec<Fault> {
     }
 }
 
-/// Where a case stands in its series: kills that stop the whole run as time goes, then those that leave the other host to
-/// finish, then a fault that lets the run go on.
+/// Where a case stands in its series: kills as time goes (while a cluster is taken away first those that stop the whole run),
+/// then a fault that lets the run go on.
 fn place(case: &Case) -> (usize, usize, usize) {
     let verb = [Verb::Up, Verb::Mend, Verb::Down, Verb::Leave].iter().position(|verb| *verb == case.verb);
-    let part = match (case.fault, case.verb, case.host) {
-        (Fault::KillController, ..) | (Fault::KillAgent, Verb::Up, 0) => 0,
-        (Fault::KillAgent, ..) => 1,
+    let part = match (case.fault, case.verb) {
+        (Fault::KillController, _) | (Fault::KillAgent, Verb::Up) => 0,
+        (Fault::KillAgent, _) => 1,
         _ => 2,
     };
     let time = boundaries(case.verb).iter().position(|boundary| *boundary == case.boundary);

@@ -247,7 +247,7 @@ impl Life {
         if is_down {
             self.expect_nothing();
         }
-        if case.verb == Verb::Mend && case.number % 2 == 0 {
+        if case.verb == Verb::Mend && case.number.is_multiple_of(2) {
             self.ground.bed.try_sh(self.ground.host(1), DRIFT);
         }
         let Disturbed { injected, how, finished, meanwhile } = disturb(case, &self.ground, is_down)?;
