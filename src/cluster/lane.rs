@@ -229,10 +229,10 @@ impl Lane<'_> {
         self.session.agent.ask(request).await
     }
 
-    /// What another host's lane says when this one failed.
+    /// What another host's lane says when this one failed. It is of the same kind: the exit code tells what went wrong, not
+    /// what followed from it.
     fn because_of(&self, failure: &Failure) -> Failure {
-        let kind = if failure.kind == Kind::Interrupted { Kind::Interrupted } else { Kind::Cluster };
-        Failure::new(kind, format!("it could not go on because {} failed", self.plan.name)).may_pass()
+        Failure::new(failure.kind, format!("it could not go on because {} failed", self.plan.name)).may_pass()
     }
 
     fn proceed(&self) -> Result<()> {

@@ -1,7 +1,7 @@
 //! How many hosts may be missing before a run is worth nothing: a few dead machines must not keep the others from their
 //! cluster. Pure, apart from the count that lanes share.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
 use crate::failure::{Failure, Kind, Result};
@@ -64,35 +64,37 @@ pub fn may_begin(
     }
 }
 
-/// The hosts of a run that failed so far.
+/// The hosts of a run that failed so far, and by what kind of failure.
 #[derive(Debug)]
 pub struct Casualties<'a> {
     tolerance: Tolerance,
     inventory: &'a Inventory,
-    failed: Mutex<BTreeSet<String>>,
+    failed: Mutex<BTreeMap<String, Kind>>,
 }
 
 impl<'a> Casualties<'a> {
     /// A count that begins with the hosts that were not reached.
     pub fn new(tolerance: Tolerance, inventory: &'a Inventory, unreachable: &[Failure]) -> Self {
-        let failed = unreachable.iter().filter_map(|failure| failure.host.clone()).collect();
+        let failed = unreachable.iter().filter_map(|failure| Some((failure.host.clone()?, failure.kind))).collect();
         Self { tolerance, inventory, failed: Mutex::new(failed) }
     }
 
     /// A host failed.
-    pub fn add(&self, name: &str) {
-        self.failed.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
+    pub fn add(&self, name: &str, kind: Kind) {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), kind);
     }
 
-    /// For the places between two steps: a failure of kind `Cluster` once more hosts failed than the run may lose.
+    /// For the places between two steps: a failure once more hosts failed than the run may lose. It is of the kind of the
+    /// worst of theirs: what follows from a failure must not outweigh it in the exit code.
     pub fn check(&self) -> Result<()> {
         let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.tolerance.bears(self.inventory, &failed) {
+        let names: BTreeSet<String> = failed.keys().cloned().collect();
+        if self.tolerance.bears(self.inventory, &names) {
             return Ok(());
         }
-        let names: Vec<&str> = failed.iter().map(String::as_str).collect();
-        let sentence = format!("stopped after the step in hand, because {} failed", names.join(", "));
-        Err(Failure::new(Kind::Cluster, sentence)
+        let kind = failed.values().copied().max().unwrap_or(Kind::Cluster);
+        let sentence = format!("stopped after the step in hand, because {} failed", Vec::from_iter(names).join(", "));
+        Err(Failure::new(kind, sentence)
             .advise("see why, then run the same command again; --max-failures says how many hosts may fail")
             .may_pass())
     }
@@ -160,9 +162,10 @@ mod tests {
     fn who_may_fail_on_the_way(#[case] most: Option<usize>, #[case] names: &str, #[case] goes_on: bool) {
         let inventory = inventory();
         let casualties = Casualties::new(Tolerance { most }, &inventory, &[]);
-        names.split_whitespace().for_each(|name| casualties.add(name));
+        names.split_whitespace().for_each(|name| casualties.add(name, Kind::Preflight));
         let stopped = casualties.check().err();
         assert_eq!(stopped.is_none(), goes_on);
+        assert!(stopped.as_ref().is_none_or(|failure| failure.kind == Kind::Preflight));
         assert!(stopped.is_none_or(|failure| failure.sentence.contains(&names.replace(' ', ", "))));
     }
 }

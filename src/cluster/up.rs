@@ -144,8 +144,8 @@ pub async fn up(
         async move {
             let began = Instant::now();
             let result = lane.go().await;
-            if result.is_err() {
-                casualties.add(&session.host.name);
+            if let Err(failure) = &result {
+                casualties.add(&session.host.name, failure.kind);
             }
             outcome(session, result, began)
         }

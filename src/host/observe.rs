@@ -93,17 +93,12 @@ const PROGRAM_LIMIT: Duration = Duration::from_secs(20);
 /// # Errors
 /// When a file that is there cannot be read.
 pub async fn facts(host: &dyn Host) -> Result<Facts> {
-    let asked = |program: &'static str, arguments: &'static [&'static str]| async move {
-        // Whatever goes wrong with one of them is one fact less, not a failure.
-        let command = Command::new(program, arguments).limit(PROGRAM_LIMIT);
-        host.run(command).await.ok().filter(Output::success).map(|output| output.text())
-    };
     let systemd = host.entry(Path::new("/run/systemd/system"))?.is_some();
     let programs = programs(host)?;
     let has = |name: &str| programs.iter().any(|program| program == name);
-    let kubelet = async { if has("kubelet") { asked("kubelet", &["--version"]).await } else { None } };
+    let kubelet = async { if has("kubelet") { asked(host, KUBELET_VERSION).await } else { None } };
     let services = async { if systemd { services(host).await } else { BTreeMap::new() } };
-    let addresses = asked("ip", &["-json", "address", "show", "up"]);
+    let addresses = asked(host, ADDRESSES);
     let runtime = runtime(host, &programs);
     let (kubelet, services, addresses, runtime) = futures::join!(kubelet, services, addresses, runtime);
 
@@ -132,7 +127,7 @@ pub async fn facts(host: &dyn Host) -> Result<Facts> {
         disks: disks(host)?,
         addresses: addresses.as_deref().map(network::addresses).unwrap_or_default(),
         routes: routes(host)?,
-        hostname: text("/proc/sys/kernel/hostname")?.trim().to_lowercase(),
+        hostname: hostname(host)?,
         machine_id: text("/etc/machine-id")?.trim().to_owned(),
         swap: kernel::swap(&text("/proc/swaps")?),
         modules: kernel::modules(host)?,
@@ -145,6 +140,51 @@ pub async fn facts(host: &dyn Host) -> Result<Facts> {
         clock_seconds: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
         programs,
     })
+}
+
+/// What of a host's name card is not given otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unknown {
+    /// The address the host is reached at.
+    pub address: bool,
+    /// The version of its kubelet.
+    pub kubelet: bool,
+}
+
+/// What kubeadm's defaults take from a host, and nothing else: its name; its addresses and routes, and the version of its
+/// kubelet, where they are `unknown`. For work that checks nothing, such as making certificates: to look at everything
+/// takes as long as making them.
+///
+/// # Errors
+/// When a file that is there cannot be read.
+pub async fn name_card(host: &dyn Host, unknown: Unknown) -> Result<Facts> {
+    let addresses = async { if unknown.address { asked(host, ADDRESSES).await } else { None } };
+    let kubelet = async { if unknown.kubelet { asked(host, KUBELET_VERSION).await } else { None } };
+    let (addresses, kubelet) = futures::join!(addresses, kubelet);
+    let mut facts = Facts { hostname: hostname(host)?, ..Facts::default() };
+    if unknown.address {
+        facts.addresses = addresses.as_deref().map(network::addresses).unwrap_or_default();
+        facts.routes = routes(host)?;
+    }
+    facts.kubernetes.kubelet_version = kubelet.as_deref().and_then(kubernetes::kubelet_version);
+    Ok(facts)
+}
+
+/// The command that tells the kubelet's version.
+const KUBELET_VERSION: &[&str] = &["kubelet", "--version"];
+
+/// The command that tells the addresses of links that are up.
+const ADDRESSES: &[&str] = &["ip", "-json", "address", "show", "up"];
+
+/// What a program prints. Whatever goes wrong with it is one fact less, not a failure.
+async fn asked(host: &dyn Host, words: &[&str]) -> Option<String> {
+    let (program, arguments) = words.split_first()?;
+    let answer = host.run(Command::new(*program, arguments).limit(PROGRAM_LIMIT)).await;
+    answer.ok().filter(Output::success).map(|output| output.text())
+}
+
+fn hostname(host: &dyn Host) -> Result<String> {
+    Ok(text(host, "/proc/sys/kernel/hostname")?.trim().to_lowercase())
 }
 
 fn text(host: &dyn Host, path: &str) -> Result<String> {

@@ -9,7 +9,7 @@ use clap::ValueHint::{DirPath, FilePath};
 use serde_json::{Value, json};
 
 use super::flags::Form;
-use super::here;
+use super::here::{self, Look};
 use crate::cli::Context;
 use crate::event::Events;
 use crate::failure::Result;
@@ -207,7 +207,7 @@ fn tables(found: &Expirations, now: i64) -> String {
 
 async fn renewed(renew: &Renew, context: &Context) -> Result<String> {
     let name = (renew.name != "all").then_some(renew.name.as_str());
-    let outcomes = here::work(context, "certs renew", &[], async |host, _, events| {
+    let outcomes = here::work(context, "certs renew", &[], Look::Nothing, async |host, _, events| {
         let cluster = certs::cluster(host, &renew.from.source(), events).await?;
         certs::renew(host, &cluster, Path::new(KUBECONFIG_DIRECTORY), name).await
     });

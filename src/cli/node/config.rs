@@ -7,7 +7,8 @@ use clap::{Subcommand, ValueEnum, ValueHint};
 use serde_json::json;
 
 use super::flags::{self, Form};
-use super::{here, migrate};
+use super::here::{self, Look};
+use super::migrate;
 use crate::cli::Context;
 use crate::failure::{Failure, Kind, Result};
 use crate::host::machine::Machine;
@@ -230,7 +231,7 @@ fn validate(path: &Path, deprecated: bool, context: &Context) -> Result<()> {
 async fn pull(documents: Documents, socket: Option<&str>, context: &Context) -> Result<()> {
     let cluster = documents.cluster.unwrap_or_default();
     let node = documents.init.map(|init| init.node_registration).unwrap_or_default();
-    let fetched = here::work(context, "config images pull", &[], async |host, facts, events| {
+    let fetched = here::work(context, "config images pull", &[], Look::Everything, async |host, facts, events| {
         let mut node = NodeRegistrationOptions { image_pull_policy: String::new(), ..node };
         if let Some(socket) = socket {
             socket.clone_into(&mut node.cri_socket);

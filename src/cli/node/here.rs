@@ -8,11 +8,23 @@ use crate::cli::Context;
 use crate::event::Events;
 use crate::fact::Facts;
 use crate::failure::{Failure, Kind, Result};
+use crate::host::Host;
 use crate::host::machine::Machine;
-use crate::host::{Host, observe};
+use crate::host::observe::{self, Unknown};
 use crate::message::Holder;
 
-/// Does `work` on this machine under its lock, with its facts, and shows what happens meanwhile.
+/// How closely the machine is looked at before work on it begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Look {
+    /// Everything that checks want to know.
+    Everything,
+    /// What defaults are taken from.
+    NameCard(Unknown),
+    /// Not at all: the work asks for nothing.
+    Nothing,
+}
+
+/// Does `work` on this machine under its lock, with the facts that `look` finds, and shows what happens meanwhile.
 ///
 /// # Errors
 /// Kind `Preflight` unless we are root, or `ignore` names that check; `Busy` while another run is at work here; `Interrupted` when a person stops it;
@@ -21,6 +33,7 @@ pub(super) async fn work<T>(
     context: &Context,
     verb: &str,
     ignore: &[String],
+    look: Look,
     work: impl AsyncFnOnce(&dyn Host, &Facts, &Events) -> Result<T>,
 ) -> Result<T> {
     must_be_root(ignore)?;
@@ -38,7 +51,11 @@ pub(super) async fn work<T>(
     let (events, happened) = Events::channel();
     let display = context.screen.start(happened);
     let working = async {
-        let facts = observe::facts(&Machine).await?;
+        let facts = match look {
+            Look::Everything => observe::facts(&Machine).await?,
+            Look::NameCard(unknown) => observe::name_card(&Machine, unknown).await?,
+            Look::Nothing => Facts::default(),
+        };
         work(&Machine, &facts, &events).await
     };
     let result = tokio::select! {

@@ -7,14 +7,16 @@ use clap::ValueHint::{DirPath, FilePath};
 use serde_json::{Value, json};
 
 use super::flags::{self, Form};
+use super::here::{self, Look};
 use super::join_command::{self, Hidden};
-use super::{here, rehearsed, words};
+use super::{rehearsed, words};
 use crate::cli::Context;
 use crate::event::Events;
 use crate::fact::Facts;
 use crate::failure::{Failure, Kind, Result};
+use crate::host::Host;
 use crate::host::machine::Machine;
-use crate::host::{Host, observe};
+use crate::host::observe::{self, Unknown};
 use crate::kubernetes::certificates::{CATALOGUE, make_ahead};
 use crate::kubernetes::configuration::{Arg, BootstrapToken, Documents, Duration, Patches};
 use crate::kubernetes::kubeconfig;
@@ -259,7 +261,11 @@ pub(super) async fn run(arguments: &Arguments, context: &Context) -> Result<Exit
     if folder.is_none() {
         begin_keys(&documents, only);
     }
-    let done = here::work(context, "init", &ignore, async |host, facts, events| {
+    let look = match folder {
+        None => look(&documents, only),
+        Some(_) => Look::Everything,
+    };
+    let done = here::work(context, "init", &ignore, look, async |host, facts, events| {
         let order = order(documents, facts, arguments.upload_certs);
         match &folder {
             None => Ok((node::init_by_hand(host, facts, &order, by_hand, events).await?, None)),
@@ -277,6 +283,16 @@ pub(super) async fn run(arguments: &Arguments, context: &Context) -> Result<Exit
     let hidden = Hidden { token: arguments.skip_token_print, certificate_key: arguments.skip_certificate_key_print };
     context.screen.print(&form.write(&document(&done, hidden), || text(&done, hidden, only.is_none())))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// How closely the host is looked at: only the checks of phase preflight want to know everything.
+fn look(documents: &Documents, only: Option<&str>) -> Look {
+    if only.is_none_or(|phase| phase == "preflight") {
+        return Look::Everything;
+    }
+    let address = documents.init.as_ref().is_none_or(|init| init.local_api_endpoint.advertise_address.is_empty());
+    let kubelet = documents.cluster.as_ref().is_none_or(|cluster| cluster.kubernetes_version.is_empty());
+    Look::NameCard(Unknown { address, kubelet })
 }
 
 /// The order, of the version of the host's kubelet where nobody named one.
@@ -370,4 +386,34 @@ fn text(done: &Initialised, hidden: Hidden, whole: bool) -> String {
         parts.push(format!("The uploaded certificates are opened by this key, for two hours: {}\n", key.expose()));
     }
     parts.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::look;
+    use crate::cli::node::here::Look;
+    use crate::host::observe::Unknown;
+    use crate::kubernetes::configuration;
+
+    #[rstest]
+    #[case(None, "", "", Look::Everything)]
+    #[case(Some("preflight"), "", "", Look::Everything)]
+    #[case(Some("certs/all"), "10.0.0.11", "v1.36.3", Look::NameCard(Unknown { address: false, kubelet: false }))]
+    #[case(Some("certs/all"), "", "v1.36.3", Look::NameCard(Unknown { address: true, kubelet: false }))]
+    #[case(Some("kubeconfig"), "10.0.0.11", "", Look::NameCard(Unknown { address: false, kubelet: true }))]
+    fn a_phase_that_checks_nothing_looks_at_little(
+        #[case] only: Option<&str>,
+        #[case] address: &str,
+        #[case] version: &str,
+        #[case] expected: Look,
+    ) {
+        let text = format!(
+            "apiVersion: kubeadm.k8s.io/v1beta4\nkind: InitConfiguration\n\
+             localAPIEndpoint: {{advertiseAddress: '{address}'}}\n---\n\
+             apiVersion: kubeadm.k8s.io/v1beta4\nkind: ClusterConfiguration\nkubernetesVersion: '{version}'\n"
+        );
+        assert_eq!(look(&configuration::load(&text).unwrap(), only), expected);
+    }
 }

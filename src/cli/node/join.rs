@@ -7,7 +7,8 @@ use clap::ValueHint::{DirPath, FilePath};
 use serde_json::json;
 
 use super::flags::{self, Form};
-use super::{here, rehearsed, words};
+use super::here::{self, Look};
+use super::{rehearsed, words};
 use crate::cli::Context;
 use crate::failure::{Failure, Kind, Result};
 use crate::kubernetes::configuration::{
@@ -165,13 +166,13 @@ pub(super) async fn run(arguments: &Arguments, context: &Context) -> Result<Exit
     let folder = if join.dry_run { Some(here::folder("join")?) } else { None };
     let order = JoinOrder { configuration: Documents { join: Some(join), ..Documents::default() }.to_text() };
     if let Some(folder) = folder {
-        let told = here::work(context, "join", &ignore, async |host, facts, events| {
+        let told = here::work(context, "join", &ignore, Look::Everything, async |host, facts, events| {
             node::rehearse_join(host, facts, &order, only, &folder, events).await
         });
         context.screen.print(&rehearsed::write(&told.await?, form))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let joined = here::work(context, "join", &ignore, async |host, facts, events| {
+    let joined = here::work(context, "join", &ignore, Look::Everything, async |host, facts, events| {
         node::join_by_hand(host, facts, &order, only, events).await
     });
     let joined = joined.await?;

@@ -7,7 +7,8 @@ use clap::ValueHint::{DirPath, FilePath};
 use serde_json::json;
 
 use super::flags::{self, Form};
-use super::{here, rehearsed, words};
+use super::here::{self, Look};
+use super::{rehearsed, words};
 use crate::cancel::Cancel;
 use crate::cli::Context;
 use crate::failure::{Failure, Kind, Result};
@@ -114,14 +115,15 @@ pub(super) async fn run(arguments: &Arguments, context: &Context) -> Result<Exit
     };
     if reset.dry_run {
         let folder = here::folder("reset")?;
-        let told = here::work(context, "reset", &ignore, async |host, _, events| {
+        let told = here::work(context, "reset", &ignore, Look::Nothing, async |host, _, events| {
             node::rehearse_reset(host, &order, &folder, events).await
         });
         context.screen.print(&rehearsed::write(&told.await?, form))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let changes =
-        here::work(context, "reset", &ignore, async |host, _, events| node::reset(host, &order, events).await);
+    let changes = here::work(context, "reset", &ignore, Look::Nothing, async |host, _, events| {
+        node::reset(host, &order, events).await
+    });
     let changes = changes.await?;
     let text = || "This host is no node any more. $HOME/.kube/config stays where it is.\n".to_owned();
     context.screen.print(&form.write(&json!({ "changes": changes }), text))?;

@@ -3,7 +3,7 @@ use std::net::IpAddr;
 use rstest::rstest;
 
 use super::network::{Socket, addresses, routes, routes6, sockets};
-use super::{architecture, facts, kernel, operating_system, runtime_version};
+use super::{Unknown, architecture, facts, kernel, name_card, operating_system, runtime_version};
 use crate::fact::Service;
 use crate::host::fake::FakeHost;
 
@@ -154,4 +154,20 @@ async fn a_host_with_its_own_containerd_is_told_from_one_with_ours() {
         .file("/etc/containerd/config.toml", "disabled_plugins = [\"cri\"]\n");
     let runtime = facts(&host).await.unwrap().runtime.unwrap();
     assert_eq!((runtime.ours, runtime.cri), (false, false));
+}
+
+#[tokio::test]
+async fn a_name_card_starts_no_program_for_what_is_known() {
+    let ip = r#"[{"ifname":"eth0","addr_info":[{"family":"inet","local":"10.0.0.11","prefixlen":24}]}]"#;
+    let host = FakeHost::new().file("/proc/sys/kernel/hostname", "CP1\n").answer(&["ip"], 0, ip).answer(
+        &["kubelet", "--version"],
+        0,
+        "Kubernetes v1.36.3\n",
+    );
+    let known = name_card(&host, Unknown { address: false, kubelet: false }).await.unwrap();
+    assert_eq!((known.hostname.as_str(), known.addresses.len()), ("cp1", 0));
+    assert!(host.done().is_empty(), "{:?}", host.done());
+    let asked = name_card(&host, Unknown { address: true, kubelet: true }).await.unwrap();
+    assert_eq!(asked.addresses.len(), 1);
+    assert_eq!(asked.kubernetes.kubelet_version.as_deref(), Some("1.36.3"));
 }

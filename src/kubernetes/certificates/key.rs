@@ -1,14 +1,13 @@
 //! Private keys: made in parallel, read in every usual form, written as kubeadm writes them (PKCS#1 and SEC1).
 
 use std::str::FromStr;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rcgen::{KeyPair, PublicKeyData, RsaKeySize, SigningKey};
 use zeroize::Zeroize;
 
+use super::ahead::{self, Batch};
 use super::der::{self, tag};
 use crate::failure::{Failure, Kind, Result};
 use crate::secret::Secret;
@@ -216,23 +215,12 @@ impl KeyPool {
     /// [`Kind::Internal`] if the cryptography library fails.
     pub fn fill(&mut self, count: usize) -> Result<()> {
         if self.keys.len() < count {
-            self.keys.extend(super::ahead::take(self.algorithm)?);
+            self.keys.extend(ahead::take(self.algorithm)?);
         }
         let missing = count.saturating_sub(self.keys.len());
-        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(missing);
-        let (next, made) = (AtomicUsize::new(0), Mutex::new(Vec::with_capacity(missing)));
-        std::thread::scope(|scope| {
-            for _ in 0..threads {
-                scope.spawn(|| {
-                    while next.fetch_add(1, Ordering::Relaxed) < missing {
-                        let key = PrivateKey::generate(self.algorithm);
-                        made.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(key);
-                    }
-                });
-            }
-        });
-        for key in made.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
-            self.keys.push(key?);
+        self.keys.extend(Batch::begin(self.algorithm, missing).wait()?);
+        while self.keys.len() < count {
+            self.keys.push(PrivateKey::generate(self.algorithm)?);
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! The members of a running etcd: each request goes to whichever of them answers.
 
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::gateway::{Gateway, Member, Refusal};
@@ -62,6 +63,17 @@ impl Cluster {
         Err(refused)
     }
 
+    /// The members that the first endpoint which answers knew last; none where nobody answers. Without a quorum nobody can
+    /// tell who they are now.
+    pub(super) async fn remembered(&self) -> Vec<Member> {
+        for endpoint in &self.endpoints {
+            if let Ok(members) = self.gateway.remembered(endpoint).await {
+                return members;
+            }
+        }
+        Vec::new()
+    }
+
     /// Has one member make a change: the first that answers.
     pub(super) async fn change<F>(&self, request: impl Fn(String) -> F) -> std::result::Result<(), Refusal>
     where
@@ -102,45 +114,83 @@ impl Cluster {
     }
 }
 
+/// What the last look for etcd's pods came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Silence {
+    /// The API server did not answer, or with an error.
+    Unanswered,
+    /// The administrator has no rights.
+    Forbidden,
+    /// There is no pod of etcd.
+    NoPod,
+    /// No pod says where its member is.
+    NoNote,
+}
+
+impl Silence {
+    /// What a person is to do.
+    fn advice(self) -> &'static str {
+        match self {
+            Self::Unanswered => {
+                "see that etcd has its quorum: without it an API server answers nothing, so bring the other control planes \
+                 back first"
+            }
+            Self::Forbidden => {
+                "make the ClusterRoleBinding kubeadm:cluster-admins on another control plane: without it admin.conf has no \
+                 rights"
+            }
+            Self::NoPod => {
+                "see /etc/kubernetes/manifests/etcd.yaml and `systemctl status kubelet` on the other control planes: the \
+                 kubelet there has not told the cluster of its etcd; `systemctl restart kubelet` has it do so"
+            }
+            Self::NoNote => {
+                "write the annotation kubeadm.kubernetes.io/etcd.advertise-client-urls, with the client URL of the member \
+                 (https://ADDRESS:2379), into /etc/kubernetes/manifests/etcd.yaml on the other control planes"
+            }
+        }
+    }
+}
+
 /// Client URLs of etcd's members, as kubeadm notes them on their pods; waits until there is one.
 ///
 /// # Errors
-/// Kind `Cluster` after `limit`.
+/// Kind `Cluster` after `limit`, with what to do about the last answer.
 pub(super) async fn endpoints(admin: &Client, limit: Duration) -> Result<Vec<String>> {
     let wait = Wait::new(format!("{} and its etcd pods", admin.server()), "say where etcd is", limit);
-    let forbidden = std::sync::atomic::AtomicBool::new(false);
+    let silence = Mutex::new(Silence::Unanswered);
+    let not_yet = |why: Silence, sentence: String| {
+        *silence.lock().unwrap_or_else(PoisonError::into_inner) = why;
+        Ok(Look::NotYet(sentence))
+    };
     let found = wait
         .until(async || {
             let pods = match admin.list("Pod", Some("kube-system"), LABELS).await {
                 Ok(pods) => pods,
-                Err(problem) => {
-                    forbidden.store(problem.is_forbidden(), std::sync::atomic::Ordering::Relaxed);
-                    return Ok(Look::NotYet(problem.to_string()));
-                }
+                Err(problem) if problem.is_forbidden() => return not_yet(Silence::Forbidden, problem.to_string()),
+                Err(problem) => return not_yet(Silence::Unanswered, problem.to_string()),
             };
             let noted = |pod: &serde_json::Value| {
                 pod["metadata"]["annotations"][ENDPOINT_ANNOTATION].as_str().map(str::to_owned)
             };
             let found: Vec<String> = pods.iter().filter_map(noted).collect();
-            match found.is_empty() {
-                false => Ok(Look::There(found)),
-                true => Ok(Look::NotYet(format!("none of {} etcd pods notes {ENDPOINT_ANNOTATION}", pods.len()))),
+            match (found.is_empty(), pods.len()) {
+                (false, _) => Ok(Look::There(found)),
+                (true, 0) => not_yet(Silence::NoPod, "the cluster has no pod of etcd".to_owned()),
+                (true, count) => {
+                    not_yet(Silence::NoNote, format!("none of {count} etcd pods notes {ENDPOINT_ANNOTATION}"))
+                }
             }
         })
         .await;
-    found.map_err(|failure| match forbidden.into_inner() {
-        true => failure.advise(
-            "make the ClusterRoleBinding kubeadm:cluster-admins on another control plane: without it admin.conf has no \
-             rights",
-        ),
-        false => failure,
-    })
+    let silence = silence.into_inner().unwrap_or_else(PoisonError::into_inner);
+    found.map_err(|failure| failure.advise(silence.advice()))
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
+    use rstest::rstest;
     use serde_json::json;
 
     use super::endpoints;
@@ -160,12 +210,27 @@ mod tests {
         assert_eq!(found, ["https://10.0.0.11:2379"]);
     }
 
+    #[rstest]
+    #[case::no_rights(Some(403), None, "kubeadm:cluster-admins")]
+    #[case::no_quorum(Some(500), None, "quorum")]
+    #[case::no_pod(None, None, "systemctl restart kubelet")]
+    #[case::no_note(None, Some(json!({})), "kubeadm.kubernetes.io/etcd.advertise-client-urls")]
     #[tokio::test]
-    async fn an_administrator_without_rights_is_told_what_is_missing() {
+    async fn whoever_does_not_hear_of_etcd_is_told_what_to_do(
+        #[case] refused: Option<u16>,
+        #[case] annotations: Option<serde_json::Value>,
+        #[case] words: &str,
+    ) {
         let api = FakeApi::start().await;
-        api.refuse_next(1000, 403, "Forbidden");
+        if let Some(code) = refused {
+            api.refuse_next(1000, code, "Forbidden");
+        }
+        if let Some(annotations) = annotations {
+            let metadata = json!({"name": "etcd-cp1", "namespace": "kube-system", "annotations": annotations});
+            api.put(json!({"kind": "Pod", "metadata": metadata}));
+        }
         let failure = endpoints(&api.client().await, Duration::from_millis(200)).await.unwrap_err();
-        assert!(failure.advice.unwrap().contains("kubeadm:cluster-admins"));
+        assert!(failure.advice.as_ref().is_some_and(|advice| advice.contains(words)), "{failure:?}");
     }
 
     #[tokio::test]
@@ -180,5 +245,8 @@ mod tests {
         assert!(cluster.endpoints[0].ends_with("/cp2"), "{:?}", cluster.endpoints);
         etcd.kill("cp2");
         assert!(cluster.members().await.is_err());
+        assert_eq!(cluster.remembered().await.len(), 3);
+        etcd.kill("cp3");
+        assert!(cluster.remembered().await.is_empty());
     }
 }

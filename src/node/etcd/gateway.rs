@@ -134,6 +134,11 @@ impl Gateway {
         members(self.call(endpoint, "cluster/member/list", &json!({ "linearizable": true })).await?)
     }
 
+    /// All members, as the one behind the endpoint knew them last; it tells without a quorum, too.
+    pub(super) async fn remembered(&self, endpoint: &str) -> std::result::Result<Vec<Member>, Refusal> {
+        members(self.call(endpoint, "cluster/member/list", &json!({ "linearizable": false })).await?)
+    }
+
     /// Adds a member that listens only.
     pub(super) async fn add_learner(&self, endpoint: &str, peer_url: &str) -> std::result::Result<(), Refusal> {
         self.call(endpoint, "cluster/member/add", &json!({ "peerURLs": [peer_url], "isLearner": true })).await.map(drop)

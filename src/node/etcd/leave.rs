@@ -109,17 +109,21 @@ pub(in crate::node) async fn leave(
         let limit = if others_known { MEMBERS_LIMIT } else { ALONE_LIMIT };
         let members = match members(&cluster, limit).await {
             Ok(members) => members,
-            Err(failure) => match through_api(admin).await {
-                Some(endpoints) => {
-                    others_known |= endpoints.iter().any(|endpoint| !trace.owner.owns_endpoint(endpoint));
-                    cluster.endpoints = endpoints;
-                    match self::members(&cluster, MEMBERS_LIMIT).await {
-                        Ok(members) => members,
-                        Err(failure) => return silent(failure, others_known),
+            Err(failure) => {
+                // The first control plane was told of no others when it started; its member knows who came since.
+                others_known |= knows_others(&cluster, &trace.owner).await;
+                match through_api(admin).await {
+                    Some(endpoints) => {
+                        others_known |= endpoints.iter().any(|endpoint| !trace.owner.owns_endpoint(endpoint));
+                        cluster.endpoints = endpoints;
+                        match self::members(&cluster, MEMBERS_LIMIT).await {
+                            Ok(members) => members,
+                            Err(failure) => return silent(failure, others_known),
+                        }
                     }
+                    None => return silent(failure, others_known),
                 }
-                None => return silent(failure, others_known),
-            },
+            }
         };
         let limit = if force { FORCED_LIMIT } else { REMOVE_LIMIT };
         remove(cluster, &members, &trace.owner, Whose::Own { force }, limit).await
@@ -128,6 +132,11 @@ pub(in crate::node) async fn leave(
         Err(failure) if force => Ok(Left::GivenUp(failure.to_string())),
         done => done,
     }
+}
+
+/// Whether a member that answers knew any but the leaving one.
+async fn knows_others(cluster: &Cluster, own: &Owner) -> bool {
+    cluster.remembered().await.iter().any(|member| !own.owns(member))
 }
 
 /// Nobody answers. Where others are known they may be served again, with this host's member missing for ever; where none
@@ -236,7 +245,7 @@ mod tests {
     use std::path::Path;
     use std::time::Duration;
 
-    use super::{Left, Owner, Trace, Whose, remove};
+    use super::{Left, Owner, Trace, Whose, knows_others, remove};
     use crate::host::fake::FakeHost;
     use crate::kubernetes::certificates::{Authority, KeyAlgorithm, PrivateKey, Subject};
     use crate::node::etcd::fake::FakeEtcd;
@@ -297,6 +306,18 @@ mod tests {
         );
         assert!(etcd.changes().is_empty());
         assert!(remove(etcd.cluster(), &members, &owner(1), Whose::Own { force: true }, LIMIT).await.is_ok());
+    }
+
+    /// On the first control plane: its static pod was told of no others.
+    #[tokio::test]
+    async fn others_are_remembered_while_there_is_no_quorum() {
+        let etcd = FakeEtcd::start(&["cp1", "cp2", "cp3"]).await;
+        etcd.kill("cp2");
+        etcd.kill("cp3");
+        assert!(etcd.cluster().members().await.is_err());
+        assert!(knows_others(&etcd.cluster(), &owner(1)).await);
+        let alone = FakeEtcd::start(&["cp1"]).await;
+        assert!(!knows_others(&alone.cluster(), &owner(1)).await);
     }
 
     #[tokio::test]

@@ -113,7 +113,8 @@ pub(in crate::node) enum Owner {
 }
 
 impl Owner {
-    fn owns(&self, member: &Member) -> bool {
+    /// Whether a member is the leaving one.
+    pub(super) fn owns(&self, member: &Member) -> bool {
         member.peer_urls.iter().any(|url| match self {
             Owner::PeerUrl(own) => same_url(url, own),
             Owner::Addresses(addresses) => host(url).is_some_and(|host| addresses.contains(&host)),

@@ -5,6 +5,7 @@ mod file;
 mod tls_server;
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::api::wait::{Look, Wait};
@@ -125,6 +126,10 @@ fn in_time(ca_pem: &str, now_seconds: u64) -> Result<()> {
 /// What to do about a certificate whose time has not come.
 const CLOCK: &str = "set the clock of this host, and see that its time is kept (chrony, systemd-timesyncd)";
 
+/// What to do about an API server that runs and can answer nothing.
+const NO_QUORUM: &str = "see that etcd has its quorum: bring back the control planes that are gone, then run the same \
+                         command again";
+
 /// What to do about a server whose certificate is not accepted.
 fn advice_on(untrusted: &str) -> &'static str {
     if untrusted.contains("has expired") {
@@ -150,6 +155,7 @@ async fn fetch(server: &str, trust: Trust, token: &Token, limit: Duration) -> Re
     let access = Access { server: server.to_owned(), trust, identity: Identity::Anonymous };
     let client = Client::new(&access).await?.limited(CLUSTER_INFO_BYTES);
     let unsigned_since = OnceLock::new();
+    let in_trouble = AtomicBool::new(false);
     let wait = Wait::new(server, "give its cluster-info", limit).every(EVERY);
     let fetched = wait
         .until(async || {
@@ -162,7 +168,10 @@ async fn fetch(server: &str, trust: Trust, token: &Token, limit: Duration) -> Re
                 Err(problem @ Problem::Unreadable(_)) => {
                     return Err(problem.failure(format!("{server} is no API server of a cluster")));
                 }
-                Err(problem) => return Ok(Look::NotYet(problem.to_string())),
+                Err(problem) => {
+                    in_trouble.store(matches!(problem, Problem::Refused { code: 500.., .. }), Ordering::Relaxed);
+                    return Ok(Look::NotYet(problem.to_string()));
+                }
             };
             let text = |key: &str| object["data"][key].as_str().map(str::to_owned);
             let Some(kubeconfig) = text("kubeconfig") else {
@@ -187,6 +196,7 @@ async fn fetch(server: &str, trust: Trust, token: &Token, limit: Duration) -> Re
         (None, Some(_)) => {
             failure.advise("run `clusterctl up` again for a fresh token, or make one with `kubeadm token create`")
         }
+        (None, None) if in_trouble.into_inner() => failure.advise(NO_QUORUM),
         (None, None) => failure
             .advise("see that an API server listens there and that this host reaches it: address, routes, firewalls"),
     })

@@ -73,6 +73,15 @@ async fn a_token_the_cluster_does_not_know_is_named_without_its_secret() {
 }
 
 #[tokio::test]
+async fn a_server_without_its_etcd_is_told_from_one_that_is_not_there() {
+    let api = FakeApi::start().await;
+    api.refuse_next(1000, 500, "InternalError");
+    let token = token("abcdef.0123456789abcdef");
+    let failure = fetch(&api.server(), Trust::Unverified, &token, Duration::from_millis(400)).await.unwrap_err();
+    assert!(failure.advice.as_ref().is_some_and(|advice| advice.contains("quorum")), "{failure:?}");
+}
+
+#[tokio::test]
 async fn an_endless_answer_is_cut_off() {
     let api = FakeApi::start().await;
     api.put(json!({"kind": "ConfigMap", "metadata": {"name": "cluster-info", "namespace": "kube-public"},
