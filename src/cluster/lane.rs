@@ -197,7 +197,9 @@ impl Lane<'_> {
         let differs = foreseen.iter().any(|foreseen| !foreseen.changes.is_empty());
         let turn = if differs { Some(self.turn().await?) } else { None };
         let mut changes = if differs { self.prepare().await? } else { 0 };
-        let images = self.transfer("images", "import images", images);
+        // A runtime that did not run could not tell which images it has.
+        let images = if differs { split(self.lacking().await?).1 } else { images.to_vec() };
+        let images = self.transfer("images", "import images", &images);
         let (balancer, images) = futures::try_join!(self.balance(), images)?;
         changes += balancer + images;
         if differs {
