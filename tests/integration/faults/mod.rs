@@ -32,7 +32,7 @@ const SEED: u64 = 1;
 const SAMPLE: [(Verb, usize); 3] = [(Verb::Up, 3), (Verb::Mend, 1), (Verb::Leave, 1)];
 
 /// So many clusters live side by side: much of a disturbed run is waiting.
-const AT_ONCE: usize = 2;
+const AT_ONCE: usize = 3;
 
 /// One direction of the way that takes 300 ms more.
 const DELAY: Duration = Duration::from_millis(150);
