@@ -20,7 +20,7 @@
 //! bundle/               the blobs of one Kubernetes version in one file
 //! host/                 this machine: files (atomic), commands, units, the journal
 //! inventory/            model, load, validate
-//! cancel, change, event, fact, failure, mask, message, secret, yaml   leaves
+//! cancel, change, event, fact, failure, mask, message, pattern, secret, yaml   leaves
 //! ```
 
 pub mod agent;
@@ -41,6 +41,7 @@ pub mod kubernetes;
 pub mod mask;
 pub mod message;
 pub mod node;
+pub mod pattern;
 pub mod playbook;
 pub mod remote;
 pub mod secret;

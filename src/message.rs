@@ -111,6 +111,9 @@ pub struct Holder {
     pub since_seconds: u64,
     /// The cluster's name; it goes into the journal.
     pub cluster: String,
+    /// Another number for each run: an agent of the same run whose connection was lost makes room. Empty: it never does.
+    #[serde(default)]
+    pub run: String,
 }
 
 /// The lock of a host for a run.

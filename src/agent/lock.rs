@@ -14,6 +14,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
+use super::evict::evict;
 use crate::failure::{Failure, Kind, Result};
 use crate::message::Holder;
 
@@ -210,6 +211,8 @@ impl Lock {
                 Err(held_by) => held_by,
             };
             waited = true;
+            let former = held_by.as_ref().and_then(|held_by| former_self(held_by, note));
+            let patience = if former.is_some() { patience.max(PATIENCE) } else { patience };
             let heart = held_by.as_ref().and_then(|note| note.agent);
             match course(began.elapsed(), patience, heart.map(Heart::silent)) {
                 Course::Leave => return Err(busy(held_by.as_ref())),
@@ -221,6 +224,9 @@ impl Lock {
                     ended.get_or_insert_with(Instant::now);
                 }
                 Course::Wait => {}
+            }
+            if let Some(former) = former {
+                evict(former);
             }
             if !told && began.elapsed() >= PATIENCE {
                 tell(&busy(held_by.as_ref()));
@@ -273,6 +279,14 @@ fn is_current(file: &File, path: &Path) -> bool {
     }
 }
 
+/// The process that holds the lock, if it is another agent of this very run: its connection was lost, or nobody would ask
+/// again.
+fn former_self(held_by: &Note, note: &Note) -> Option<i32> {
+    let same = !note.holder.run.is_empty() && held_by.holder.run == note.holder.run;
+    let process = held_by.agent?.process;
+    (same && Some(process) != note.agent.map(|heart| heart.process)).then_some(process)
+}
+
 fn read_note(file: &mut File) -> Option<Note> {
     let mut text = Vec::new();
     file.rewind().ok()?;
@@ -317,13 +331,37 @@ mod tests {
 
     use rstest::rstest;
 
-    use super::{Course, Heart, Lock, Note, Pulse, busy, course, read_note, uptime_milliseconds};
+    use super::{Course, Heart, Lock, Note, Pulse, busy, course, former_self, read_note, uptime_milliseconds};
     use crate::failure::Kind;
     use crate::message::Holder;
 
     fn note(agent: Option<Heart>) -> Note {
-        let holder = Holder { who: "ann@desk".into(), verb: "up".into(), since_seconds: 0, cluster: "demo".into() };
+        let holder = Holder {
+            who: "ann@desk".into(),
+            verb: "up".into(),
+            since_seconds: 0,
+            cluster: "demo".into(),
+            run: String::new(),
+        };
         Note { holder, agent, step: None }
+    }
+
+    #[rstest]
+    #[case::an_agent_before_this_one("ab", Some(7), "ab", Some(7))]
+    #[case::this_one("ab", Some(9), "ab", None)]
+    #[case::another_run("cd", Some(7), "ab", None)]
+    #[case::runs_without_a_number("", Some(7), "", None)]
+    #[case::a_person_on_the_host("ab", None, "ab", None)]
+    fn the_agent_of_a_lost_connection_is_told_by_its_run(
+        #[case] held_by: &str,
+        #[case] process: Option<i32>,
+        #[case] run: &str,
+        #[case] expected: Option<i32>,
+    ) {
+        let heart = |process| Heart { process, alive_milliseconds: 0 };
+        let (mut there, mut here) = (note(process.map(heart)), note(Some(heart(9))));
+        (there.holder.run, here.holder.run) = (held_by.to_owned(), run.to_owned());
+        assert_eq!(former_self(&there, &here), expected);
     }
 
     async fn take(path: &Path, patience: Duration) -> crate::failure::Result<super::Taken> {

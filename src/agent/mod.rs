@@ -4,6 +4,7 @@
 //! It lives exactly as long as its standard input: when the connection goes, the process ends and everything it holds
 //! (the lock, child processes) goes with it.
 
+mod evict;
 mod lock;
 mod receive;
 mod rehearse;

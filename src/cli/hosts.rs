@@ -9,6 +9,7 @@ use futures::StreamExt as _;
 
 use super::{Context, login};
 use crate::failure::{Failure, Kind, Result};
+use crate::inventory::Selector;
 use crate::ssh::{self, Configuration, Known, Target};
 use crate::ui;
 
@@ -30,9 +31,9 @@ pub enum HostsVerb {
 /// Arguments of `hosts scan`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Scan {
-    /// The hosts to look at; all if none is named
+    /// The hosts to look at, by name or any selector of `clusterctl exec --on`; all if none is named
     #[arg(value_name = "HOST")]
-    pub hosts: Vec<String>,
+    pub hosts: Vec<Selector>,
     /// Write new keys into your known_hosts file, after you have compared them
     #[arg(long)]
     pub pin: bool,
@@ -93,18 +94,7 @@ async fn scan(arguments: &Scan, context: &Context) -> Result<ExitCode> {
 
 fn targets(arguments: &Scan, context: &Context, configuration: &Configuration) -> Result<Vec<Target>> {
     let inventory = login::load(context)?;
-    for name in &arguments.hosts {
-        if !inventory.hosts.iter().any(|host| host.name == *name) {
-            let known: Vec<&str> = inventory.hosts.iter().map(|host| host.name.as_str()).collect();
-            return Err(Failure::new(
-                Kind::Usage,
-                format!("there is no host {name} in {}", context.inventory.display()),
-            )
-            .advise(format!("name one of {}", known.join(", "))));
-        }
-    }
-    let chosen = |name: &String| arguments.hosts.is_empty() || arguments.hosts.contains(name);
-    let hosts = inventory.hosts.iter().filter(|host| chosen(&host.name));
+    let hosts = Selector::any_of(&arguments.hosts).select(&inventory)?.into_iter();
     tokio::task::block_in_place(|| hosts.map(|host| configuration.target(host, None)).collect())
 }
 

@@ -11,7 +11,7 @@ use crate::agent;
 use crate::cluster;
 use crate::event::Events;
 use crate::failure::Result;
-use crate::inventory::{self, Become, HostKeys, Inventory, SecretSource};
+use crate::inventory::{self, Become, HostKeys, Inventory, SecretSource, Selector};
 use crate::kubernetes::configuration::Duration;
 use crate::secret::Secret;
 use crate::ssh;
@@ -55,8 +55,20 @@ pub async fn inventory(context: &Context, login: &Login) -> Result<Inventory> {
     settle(context, login, load(context)?).await
 }
 
+/// As [`inventory`], with the chosen hosts alone; passwords for root's rights only where those are wanted.
+pub async fn chosen(context: &Context, login: &Login, selector: &Selector, root: bool) -> Result<Inventory> {
+    let mut inventory = load(context)?;
+    let names: BTreeSet<String> = selector.select(&inventory)?.iter().map(|host| host.name.clone()).collect();
+    inventory.hosts.retain(|host| names.contains(&host.name));
+    settle_for(context, login, inventory, root).await
+}
+
 /// Lays the options over an inventory and finds out every password it names.
-pub async fn settle(context: &Context, login: &Login, mut inventory: Inventory) -> Result<Inventory> {
+pub async fn settle(context: &Context, login: &Login, inventory: Inventory) -> Result<Inventory> {
+    settle_for(context, login, inventory, true).await
+}
+
+async fn settle_for(context: &Context, login: &Login, mut inventory: Inventory, root: bool) -> Result<Inventory> {
     let configuration = ssh::Configuration::of_this_machine()?;
     let mut said = BTreeSet::new();
     for host in &mut inventory.hosts {
@@ -74,10 +86,13 @@ pub async fn settle(context: &Context, login: &Login, mut inventory: Inventory) 
         if login.ask_password {
             ssh.password = Some(SecretSource::Ask);
         }
-        if login.ask_become_password && ssh.become_root == Become::Sudo {
+        if login.ask_become_password && ssh.become_root != Become::None {
             ssh.become_password = Some(SecretSource::Ask);
         }
         let user = ssh.user.clone();
+        if !root {
+            ssh.become_password = None;
+        }
         for (source, what) in [(&mut ssh.password, "login"), (&mut ssh.become_password, "sudo")] {
             if let Some(known) = source {
                 let secret = context.prompts.resolve(known, &format!("{what} password of {user}")).await?;
@@ -100,6 +115,7 @@ pub fn load(context: &Context) -> Result<Inventory> {
 /// Settings for reaching hosts.
 pub fn settings(context: &Context, login: &Login, events: &Events) -> cluster::Settings {
     cluster::Settings {
+        transport: login.transport,
         parallel: usize::from(login.parallel),
         prompts: Arc::new(context.prompts.clone()),
         patience: agent::PATIENCE,

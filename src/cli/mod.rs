@@ -18,7 +18,9 @@ pub mod balancer;
 pub mod bundle;
 pub mod check;
 pub mod completion;
+pub mod copy;
 pub mod down;
+pub mod exec;
 pub mod hosts;
 pub mod inventory;
 pub mod kubectl;
@@ -27,8 +29,10 @@ pub mod node;
 pub mod plan;
 pub mod report;
 pub mod run;
+pub mod shell;
 pub mod status;
 mod supervise;
+pub mod tunnel;
 pub mod up;
 pub mod version;
 
@@ -99,6 +103,14 @@ pub enum Verb {
     Report(report::Arguments),
     /// Run kubectl on a control plane, through the connection
     Kubectl(kubectl::Arguments),
+    /// Run a command on the hosts, all at once
+    Exec(exec::Arguments),
+    /// Copy files and folders to hosts, or from them
+    Copy(copy::Arguments),
+    /// Open a shell on a host
+    Shell(shell::Arguments),
+    /// Open a port here that leads to the API server, and write a kubeconfig for it
+    Tunnel(tunnel::Arguments),
     /// Run a playbook of your own on the hosts
     Run(run::Arguments),
     /// Show and pin the host keys of the machines
@@ -144,6 +156,10 @@ async fn dispatch(verb: Verb, context: &Context) -> Result<ExitCode> {
         Verb::Status(arguments) => status::run(&arguments, context).await,
         Verb::Report(arguments) => report::run(&arguments, context).await,
         Verb::Kubectl(arguments) => kubectl::run(&arguments, context).await,
+        Verb::Exec(arguments) => exec::run(&arguments, context).await,
+        Verb::Copy(arguments) => copy::run(&arguments, context).await,
+        Verb::Shell(arguments) => shell::run(&arguments, context).await,
+        Verb::Tunnel(arguments) => tunnel::run(&arguments, context).await,
         Verb::Run(arguments) => run::run(&arguments, context).await,
         Verb::Hosts(arguments) => hosts::run(&arguments, context).await,
         Verb::Bundle(arguments) => bundle::run(&arguments, context).await,

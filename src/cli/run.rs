@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use super::exec::On;
 use super::login::Patience;
 use super::up::Login;
 use super::{Context, login};
 use crate::cluster;
 use crate::event::Events;
-use crate::failure::{Failure, Kind, Result};
-use crate::inventory::Inventory;
+use crate::failure::Result;
 use crate::ui::Summary;
 
 /// Arguments of `run`.
@@ -18,9 +18,9 @@ pub struct Arguments {
     /// The playbook
     #[arg(value_name = "PLAYBOOK", value_hint = clap::ValueHint::FilePath)]
     pub playbook: PathBuf,
-    /// Only on these hosts; may be given several times
-    #[arg(long = "host", value_name = "NAME")]
-    pub hosts: Vec<String>,
+    /// Which hosts.
+    #[command(flatten)]
+    pub on: On,
     /// Say what would change and change nothing
     #[arg(short = 'n', long)]
     pub dry_run: bool,
@@ -34,8 +34,7 @@ pub struct Arguments {
 
 /// Runs the playbook.
 pub async fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode> {
-    let mut inventory = login::inventory(context, &arguments.login).await?;
-    select(&mut inventory, &arguments.hosts)?;
+    let inventory = login::chosen(context, &arguments.login, &arguments.on.selector(), true).await?;
     let (events, happened) = Events::channel();
     let display = context.screen.start(happened);
     let mut settings = login::settings(context, &arguments.login, &events);
@@ -53,22 +52,4 @@ pub async fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode> {
     summary.failed = done.failures;
     context.screen.summary(&summary);
     Ok(summary.exit_code())
-}
-
-/// Leaves only the named hosts; none named means all.
-fn select(inventory: &mut Inventory, names: &[String]) -> Result<()> {
-    if names.is_empty() {
-        return Ok(());
-    }
-    let unknown: Vec<&str> = names
-        .iter()
-        .filter(|name| inventory.hosts.iter().all(|host| host.name != **name))
-        .map(String::as_str)
-        .collect();
-    if !unknown.is_empty() {
-        return Err(Failure::new(Kind::Usage, format!("the inventory has no host {}", unknown.join(", ")))
-            .advise("name hosts as the inventory does"));
-    }
-    inventory.hosts.retain(|host| names.contains(&host.name));
-    Ok(())
 }

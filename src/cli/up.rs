@@ -64,6 +64,9 @@ pub struct Login {
     /// How many hosts to log in to at the same time
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub parallel: u16,
+    /// Who makes the connections
+    #[arg(long, value_enum, value_name = "WHO", default_value_t)]
+    pub transport: cluster::Transport,
     /// Ask for the login password on the terminal, once for all hosts
     #[arg(long)]
     pub ask_password: bool,

@@ -67,7 +67,7 @@ impl Api {
 }
 
 /// Host and port of the first `server:` of a kubeconfig.
-fn server(kubeconfig: &str) -> (String, u16) {
+pub(super) fn server(kubeconfig: &str) -> (String, u16) {
     let url = kubeconfig.lines().find_map(|line| line.trim().trim_start_matches("- ").strip_prefix("server:"));
     let authority =
         url.unwrap_or_default().trim().trim_matches('"').trim_start_matches("https://").trim_end_matches('/');

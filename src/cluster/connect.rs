@@ -20,9 +20,21 @@ use crate::ssh;
 /// How long a control plane may take to answer before the next one is tried beside it.
 const HEAD_START: Duration = Duration::from_secs(2);
 
+/// Who makes the connections.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Transport {
+    /// clusterctl itself
+    #[default]
+    BuiltIn,
+    /// Your own ssh, with all that it can do
+    Openssh,
+}
+
 /// How hosts are reached.
 #[derive(Clone)]
 pub struct Settings {
+    /// Who makes the connections.
+    pub transport: Transport,
     /// How many connections are set up at once.
     pub parallel: usize,
     /// Asks a person for what is missing.
@@ -164,11 +176,8 @@ async fn reach(
     settings.cancel.check().map_err(|failure| failure.on(&host.name))?;
     let step = events.step("connect", "connect");
     let work = async {
-        let target = configuration.find(host, known(host.ssh.password.as_ref())).await?;
-        let connection = ssh::connect(&target, settings.prompts.as_ref()).await?;
-        let password = known(host.ssh.become_password.as_ref()).or_else(|| known(host.ssh.password.as_ref()));
-        let privilege = Privilege { way: host.ssh.become_root, password };
-        let start = Start { host: host.name.clone(), connection, programs, privilege };
+        let connection = open(host, &configuration, settings).await?;
+        let start = Start { host: host.name.clone(), connection, programs, privilege: privilege(host) };
         let agent = Agent::start(&start, &settings.events).await?;
         let facts = agent.ask::<Facts>(Request::Facts);
         let facts = match turn {
@@ -182,6 +191,25 @@ async fn reach(
         Ok(Session { host: host.clone(), facts, agent, start, events: events.clone() })
     };
     step.end(work.await.map_err(|failure: Failure| failure.on(&host.name)))
+}
+
+/// The connection to a host, logged in.
+pub(super) async fn open(
+    host: &Host,
+    configuration: &ssh::Configuration,
+    settings: &Settings,
+) -> Result<ssh::Connection> {
+    if settings.transport == Transport::Openssh {
+        return ssh::by_openssh(host);
+    }
+    let target = configuration.find(host, known(host.ssh.password.as_ref())).await?;
+    ssh::connect_lasting(&target, Arc::clone(&settings.prompts)).await
+}
+
+/// How to become root on a host.
+pub(super) fn privilege(host: &Host) -> Privilege {
+    let password = known(host.ssh.become_password.as_ref()).or_else(|| known(host.ssh.password.as_ref()));
+    Privilege::new(host.ssh.become_root, password)
 }
 
 /// The first host's lock is taken before those of the others: two runs that begin together must not each hold what the
@@ -225,7 +253,6 @@ impl Turn<'_> {
         if self.first {
             self.gate.open(false);
         }
-        agent.show_life();
         Ok(locked)
     }
 }
@@ -244,7 +271,22 @@ fn holder(verb: &str, cluster: &str) -> Holder {
     let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let since_seconds =
         std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
-    Holder { who: format!("{user}@{machine}"), verb: verb.to_owned(), since_seconds, cluster: cluster.to_owned() }
+    Holder {
+        who: format!("{user}@{machine}"),
+        verb: verb.to_owned(),
+        since_seconds,
+        cluster: cluster.to_owned(),
+        run: run(),
+    }
+}
+
+/// Another number for each run; without randomness none, and then a lost agent keeps its lock until it notices.
+fn run() -> String {
+    let mut bytes = [0_u8; 16];
+    match aws_lc_rs::rand::fill(&mut bytes) {
+        Ok(()) => bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
+        Err(_) => String::new(),
+    }
 }
 
 #[cfg(test)]

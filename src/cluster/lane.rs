@@ -34,6 +34,9 @@ const COMPLETES: &[&str] = &["images/kube-proxy", "images/coredns", "bin/kubectl
 /// hosts receive beside it. Below, everything goes to the host that all others wait for.
 const FAST: u64 = 40 << 20;
 
+/// How often a transfer goes on after its link was lost.
+const TRANSFER_REPEATS: usize = 5;
+
 fn is_fast(bytes: u64, elapsed: Duration) -> bool {
     u128::from(bytes) * 1000 >= u128::from(FAST) * elapsed.as_millis()
 }
@@ -286,12 +289,27 @@ impl Lane<'_> {
         let mut step = self.session.events.step(id, title);
         let total: u64 = blobs.iter().map(|blob| blob.stored_size).sum();
         let report = |sent: u64, name: &str| step.progress(sent, total, Unit::Bytes, Some(name));
-        let result = send(&self.session.start, self.bundle, blobs, &report).await;
+        let mut result = send(&self.session.start, self.bundle, blobs, &report).await;
+        // A lost link: the connection is made again, and what the host still lacks is sent.
+        for _ in 0..TRANSFER_REPEATS {
+            let Err(failure) = &result else { break };
+            if failure.kind != Kind::Connection || self.cancel.requested() {
+                break;
+            }
+            let lacking = self.still_lacking(blobs).await?;
+            result = send(&self.session.start, self.bundle, &lacking, &report).await;
+        }
         for blob in blobs.iter().filter(|_| result.is_ok()) {
             step.changed(&blob.name);
         }
         let changes = step.changes();
         step.end(result.map(|()| changes))
+    }
+
+    /// Which of these blobs the host lacks now.
+    async fn still_lacking(&self, blobs: &[Blob]) -> Result<Vec<Blob>> {
+        let lacking: Vec<String> = self.ask(Request::Lacking { blobs: blobs.iter().map(wanted).collect() }).await?;
+        Ok(blobs.iter().filter(|blob| lacking.contains(&blob.sha256)).cloned().collect())
     }
 
     async fn play(&self, name: &str, title: &str) -> Result<u32> {

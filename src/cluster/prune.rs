@@ -51,6 +51,7 @@ fn host(inventory: &Inventory, node: &NodeStatus) -> Option<Host> {
         node_address: Some(address),
         role: if control_plane { Role::ControlPlane } else { Role::Worker },
         labels: Default::default(),
+        groups: Default::default(),
         taints: None,
         ssh,
         line: first.line,

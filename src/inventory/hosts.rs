@@ -1,6 +1,6 @@
 //! `hosts:`: names with what is special about each, or names alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::cluster::is_reachable;
@@ -10,7 +10,7 @@ use super::{Host, Role, Taint, grammar, ssh};
 use crate::yaml::{Content, Entry, Finding, Node, Span};
 
 /// The keys of a host.
-pub(super) const KEYS: [&str; 6] = ["address", "node_address", "role", "labels", "taints", "ssh"];
+pub(super) const KEYS: [&str; 7] = ["address", "node_address", "role", "labels", "groups", "taints", "ssh"];
 
 /// How `role` is written.
 pub(super) const ROLES: [(&str, Role); 2] = [("control-plane", Role::ControlPlane), ("worker", Role::Worker)];
@@ -98,6 +98,7 @@ fn host(
             node_address: None,
             role: Role::Worker,
             labels: BTreeMap::new(),
+            groups: BTreeSet::new(),
             taints: None,
             ssh: ssh::merge(ssh::Written::default(), all, surroundings),
             line: place.line,
@@ -144,6 +145,9 @@ fn host(
     if let Some(node) = fields.get("labels") {
         draft.host.labels = labels(walk, node, &format!("`{what}.labels`"));
     }
+    if let Some(node) = fields.get("groups") {
+        draft.host.groups = groups(walk, node, &format!("`{what}.groups`"));
+    }
     draft.host.taints = fields.get("taints").and_then(|node| taints(walk, node, &format!("`{what}.taints`")));
     let mut own = match fields.get("ssh") {
         Some(node) => ssh::read(walk, node, &format!("{what}.ssh"), surroundings),
@@ -189,6 +193,17 @@ fn labels(walk: &mut Walk, node: &Node, what: &str) -> BTreeMap<String, String> 
         }
     }
     labels
+}
+
+fn groups(walk: &mut Walk, node: &Node, what: &str) -> BTreeSet<String> {
+    let mut groups = BTreeSet::new();
+    for (span, text) in walk.texts(node, what).unwrap_or_default() {
+        match grammar::dns_subdomain(text) {
+            Ok(()) => _ = groups.insert(text.to_owned()),
+            Err(reason) => walk.find(Finding::error(span, format!("the group `{text}` {reason}"))),
+        }
+    }
+    groups
 }
 
 fn taints(walk: &mut Walk, node: &Node, what: &str) -> Option<Vec<Taint>> {

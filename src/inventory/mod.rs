@@ -11,6 +11,7 @@ mod mask;
 pub use self::mask::mask as masked;
 mod model;
 mod schema;
+mod selector;
 mod ssh;
 mod surroundings;
 mod walk;
@@ -22,6 +23,7 @@ use std::path::Path;
 
 pub use model::*;
 pub use schema::schema;
+pub use selector::Selector;
 
 use crate::failure::{Failure, Kind, Result};
 use crate::yaml::{self, Content, Finding, Node, Severity, Span};

@@ -141,6 +141,8 @@ pub struct Host {
     pub role: Role,
     /// Labels for the node.
     pub labels: BTreeMap<String, String>,
+    /// Groups it belongs to, for selectors; Kubernetes does not hear of them.
+    pub groups: BTreeSet<String>,
     /// Taints for the node; `None` leaves kubeadm's default.
     pub taints: Option<Vec<Taint>>,
     /// How to reach it: defaults of `ssh:` with the host's own `ssh:` over them.
@@ -241,6 +243,8 @@ pub enum Become {
     None,
     /// `sudo`, with a password when it asks for one.
     Sudo,
+    /// `doas`, with a password when it asks for one.
+    Doas,
 }
 
 /// Where a password comes from. Never argv, never the inventory itself.

@@ -152,6 +152,10 @@ fn host_schema() -> Value {
                 "description": "Labels of the node",
                 "additionalProperties": {"type": ["string", "number", "boolean", "null"]},
             },
+            "groups": {
+                "description": "Groups it belongs to, for `--on group=NAME`",
+                "anyOf": [{"$ref": "#/$defs/paths"}, {"type": "null"}],
+            },
             "taints": {
                 "description": "Taints of the node as `key=value:Effect`; `[]` for none, kubeadm's default if absent",
                 "type": ["array", "null"],
@@ -184,7 +188,7 @@ fn ssh_schema() -> Value {
             "password": secret("Where the login password comes from"),
             "become": {
                 "enum": words(&ssh::BECOME),
-                "description": "How to become root; `none` for the user root, else `sudo`",
+                "description": "How to become root; by default `none` for the user root, else `sudo`",
             },
             "become_password": secret("Where the password of `become` comes from; `password` if absent"),
             "known_hosts": paths("known_hosts file or files; new keys go into the first"),

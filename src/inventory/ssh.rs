@@ -29,7 +29,7 @@ pub(super) const KEYS: [&str; 13] = [
 ];
 
 /// How `become` is written.
-pub(super) const BECOME: [(&str, Become); 2] = [("sudo", Become::Sudo), ("none", Become::None)];
+pub(super) const BECOME: [(&str, Become); 3] = [("sudo", Become::Sudo), ("doas", Become::Doas), ("none", Become::None)];
 
 /// How `host_keys` is written.
 pub(super) const HOST_KEYS: [(&str, HostKeys); 2] = [("strict", HostKeys::Strict), ("accept-new", HostKeys::AcceptNew)];

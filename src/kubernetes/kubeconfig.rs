@@ -191,6 +191,9 @@ pub struct Cluster {
     pub certificate_authority_data: Option<String>,
     /// Its URL.
     pub server: String,
+    /// The name that its certificate must have, where that is not the URL's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_server_name: Option<String>,
 }
 
 /// A context with its name.
@@ -387,6 +390,13 @@ impl Kubeconfig {
     pub fn point_to(&mut self, server: &str) {
         for named in &mut self.clusters {
             server.clone_into(&mut named.cluster.server);
+        }
+    }
+
+    /// Has the certificate of every cluster checked against this name instead of the URL's.
+    pub fn expect_name(&mut self, name: &str) {
+        for named in &mut self.clusters {
+            named.cluster.tls_server_name = Some(name.to_owned());
         }
     }
 

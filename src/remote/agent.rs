@@ -13,39 +13,52 @@ use super::start::{Start, Started};
 use crate::agent::SIGN_OF_LIFE;
 use crate::event::Events;
 use crate::failure::{Failure, Kind, Result};
-use crate::message::{Envelope, MAXIMUM_LINE_BYTES, Reply, Request};
+use crate::message::{Envelope, LockOrder, MAXIMUM_LINE_BYTES, Reply, Request};
 use crate::ssh::{Chunk, Reader, Writer};
 
 type Waiting = Arc<Mutex<State>>;
 
 #[derive(Default)]
 struct State {
-    waiting: HashMap<u64, oneshot::Sender<Result<Value>>>,
-    ended: Option<Failure>,
+    waiting: HashMap<u64, oneshot::Sender<Result<Value, Unanswered>>>,
+    ended: Option<Unanswered>,
 }
 
-/// An agent at work on a host. Dropping it ends the agent.
+/// An agent at work on a host. Dropping it ends the agent. One whose connection is lost is started again, and what it was
+/// asked is asked again: steps may be repeated.
 pub struct Agent {
-    host: String,
-    writer: Arc<tokio::sync::Mutex<Writer>>,
-    state: Waiting,
+    start: Start,
+    events: Events,
+    live: Mutex<Arc<Live>>,
+    /// Held while the agent is started again.
+    revival: tokio::sync::Mutex<()>,
+    /// How it got the host's lock, to be taken again.
+    lock: Mutex<Option<LockOrder>>,
     next: AtomicU64,
     /// Bytes of the program that had to be sent to start it.
     pub sent: u64,
 }
 
+/// One agent process.
+struct Live {
+    writer: Arc<tokio::sync::Mutex<Writer>>,
+    state: Waiting,
+}
+
+/// How often one request is repeated because the link was lost during it.
+const REPEATS: usize = 3;
+
 impl Agent {
     /// Starts the agent on a host; what happens there is sent to `events`, stamped with the host's name.
     pub async fn start(start: &Start, events: &Events) -> Result<Self> {
-        let Started { channel, first, sent } = start.agent("").await?;
-        let (writer, reader) = channel.split();
-        let state = Waiting::default();
         let events = events.of_host(&start.host);
-        tokio::spawn(read(start.host.clone(), reader, first, state.clone(), events));
+        let (live, sent) = Live::start(start, &events).await?;
         Ok(Self {
-            host: start.host.clone(),
-            writer: Arc::new(tokio::sync::Mutex::new(writer)),
-            state,
+            start: start.clone(),
+            events,
+            live: Mutex::new(Arc::new(live)),
+            revival: tokio::sync::Mutex::default(),
+            lock: Mutex::default(),
             next: AtomicU64::new(1),
             sent,
         })
@@ -53,11 +66,83 @@ impl Agent {
 
     /// The host's name in the inventory.
     pub fn host(&self) -> &str {
-        &self.host
+        &self.start.host
     }
 
-    /// From now on tells the agent all the time that we are here, as the holder of a lock must; ends with this agent.
-    pub fn show_life(&self) {
+    /// Asks, and waits for the answer. `T` is the type that the request's variant names.
+    ///
+    /// # Errors
+    /// What the host says, or kind `Connection` when the agent is gone; both name the host.
+    pub async fn ask<T: DeserializeOwned>(&self, request: Request) -> Result<T> {
+        // Programs that a person chose are not run twice.
+        let repeats = if matches!(request, Request::Run(_)) { 0 } else { REPEATS };
+        let order = if let Request::Lock(order) = &request { Some(order.clone()) } else { None };
+        let mut lost = 0;
+        let value = loop {
+            let live = self.live();
+            let failure = match self.ask_once(&live, &request).await {
+                Ok(value) => break value,
+                Err(Unanswered::Refused(failure)) => return Err(failure.on(self.host())),
+                Err(Unanswered::LinkLost(failure)) => failure.on(self.host()),
+            };
+            if lost == repeats {
+                return Err(failure);
+            }
+            lost += 1;
+            self.revive(&live, failure).await?;
+        };
+        if order.is_some() {
+            *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = order;
+            self.live().show_life();
+        }
+        serde_json::from_value(value).map_err(|error| {
+            Failure::new(Kind::Internal, "the agent's answer has another shape than expected")
+                .on(self.host())
+                .because(&error)
+        })
+    }
+
+    fn live(&self) -> Arc<Live> {
+        Arc::clone(&self.live.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    async fn ask_once(&self, live: &Live, request: &Request) -> Result<Value, Unanswered> {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        live.ask(&Envelope { id, request: request.clone() }).await
+    }
+
+    /// Starts the agent again in place of this one, with its lock; the connection is made again where it is needed.
+    async fn revive(&self, lost: &Arc<Live>, failure: Failure) -> Result<()> {
+        let _turn = self.revival.lock().await;
+        if !Arc::ptr_eq(&self.live(), lost) {
+            return Ok(());
+        }
+        self.events.warn(format!("{}; connecting again", failure.sentence));
+        let (live, _) = Live::start(&self.start, &self.events).await?;
+        let order = self.lock.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(order) = order {
+            self.ask_once(&live, &Request::Lock(order)).await.map_err(|unanswered| match unanswered {
+                Unanswered::Refused(failure) | Unanswered::LinkLost(failure) => failure.on(self.host()),
+            })?;
+            live.show_life();
+        }
+        *self.live.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(live);
+        Ok(())
+    }
+}
+
+impl Live {
+    /// Starts the process; also the bytes of the program that had to be sent.
+    async fn start(start: &Start, events: &Events) -> Result<(Self, u64)> {
+        let Started { channel, first, sent } = start.agent("").await?;
+        let (writer, reader) = channel.split();
+        let state = Waiting::default();
+        tokio::spawn(read(start.host.clone(), reader, first, state.clone(), events.clone()));
+        Ok((Self { writer: Arc::new(tokio::sync::Mutex::new(writer)), state }, sent))
+    }
+
+    /// From now on tells the agent all the time that we are here, as the holder of a lock must; ends with this process.
+    fn show_life(&self) {
         let writer = Arc::downgrade(&self.writer);
         tokio::spawn(async move {
             let mut ticks = tokio::time::interval(SIGN_OF_LIFE);
@@ -74,40 +159,46 @@ impl Agent {
         });
     }
 
-    /// Asks, and waits for the answer. `T` is the type that the request's variant names.
-    ///
-    /// # Errors
-    /// What the host says, or kind `Connection` when the agent is gone; both name the host.
-    pub async fn ask<T: DeserializeOwned>(&self, request: Request) -> Result<T> {
-        let id = self.next.fetch_add(1, Ordering::Relaxed);
+    async fn ask(&self, envelope: &Envelope) -> Result<Value, Unanswered> {
         let (sender, answer) = oneshot::channel();
         {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(ended) = &state.ended {
                 return Err(ended.clone());
             }
-            state.waiting.insert(id, sender);
+            state.waiting.insert(envelope.id, sender);
         }
-        let mut line = serde_json::to_vec(&Envelope { id, request }).map_err(|error| {
-            Failure::new(Kind::Internal, "a request cannot be written").on(&self.host).because(&error)
+        let mut line = serde_json::to_vec(envelope).map_err(|error| {
+            Unanswered::Refused(Failure::new(Kind::Internal, "a request cannot be written").because(&error))
         })?;
         line.push(b'\n');
-        self.writer.lock().await.send(Bytes::from(line)).await.map_err(|failure| failure.on(&self.host))?;
-        let answer =
-            answer.await.unwrap_or_else(|_| Err(Failure::new(Kind::Connection, "the agent is gone").may_pass()));
-        let value = answer.map_err(|failure| failure.on(&self.host))?;
-        serde_json::from_value(value).map_err(|error| {
-            Failure::new(Kind::Internal, "the agent's answer has another shape than expected")
-                .on(&self.host)
-                .because(&error)
+        let sent = self.writer.lock().await.send(Bytes::from(line)).await;
+        if let Err(failure) = sent {
+            return Err(match failure.kind {
+                Kind::Connection => Unanswered::LinkLost(failure),
+                _ => Unanswered::Refused(failure),
+            });
+        }
+        answer.await.unwrap_or_else(|_| {
+            Err(Unanswered::Refused(Failure::new(Kind::Connection, "the agent is gone").may_pass()))
         })
     }
+}
+
+/// Why there is no answer.
+#[derive(Debug, Clone)]
+enum Unanswered {
+    /// The host said no, or the agent ended.
+    Refused(Failure),
+    /// The connection was lost: nobody knows what became of the request.
+    LinkLost(Failure),
 }
 
 /// Reads what the agent says until its channel ends.
 async fn read(host: String, mut reader: Reader, first: Vec<u8>, state: Waiting, events: Events) {
     let mut pending = first;
     let mut scanned = 0;
+    let mut link_lost = false;
     let why = loop {
         while let Some(end) = pending[scanned..].iter().position(|byte| *byte == b'\n').map(|end| scanned + end) {
             let line: Vec<u8> = pending.drain(..=end).collect();
@@ -118,7 +209,7 @@ async fn read(host: String, mut reader: Reader, first: Vec<u8>, state: Waiting, 
                 Ok(Reply::Answer { id, result }) => {
                     let waiting = state.lock().unwrap_or_else(PoisonError::into_inner).waiting.remove(&id);
                     if let Some(waiting) = waiting {
-                        let _ = waiting.send(result);
+                        let _ = waiting.send(result.map_err(Unanswered::Refused));
                     }
                 }
                 Err(error) => events.warn(format!("the agent said something that is no message: {error}")),
@@ -132,7 +223,10 @@ async fn read(host: String, mut reader: Reader, first: Vec<u8>, state: Waiting, 
             Ok(Some(Chunk::Stdout(bytes))) => pending.extend_from_slice(&bytes),
             Ok(Some(Chunk::Stderr(_) | Chunk::Exit(_))) => {}
             Ok(None) => break Failure::new(Kind::Connection, "the agent ended before it answered"),
-            Err(failure) => break failure,
+            Err(failure) => {
+                link_lost = failure.kind == Kind::Connection;
+                break failure;
+            }
         }
     };
     let mut why = why.on(&host).advise("run the same command again: it continues where this run stopped").may_pass();
@@ -140,6 +234,7 @@ async fn read(host: String, mut reader: Reader, first: Vec<u8>, state: Waiting, 
     if !said.trim().is_empty() {
         why = why.detailed(said.trim());
     }
+    let why = if link_lost { Unanswered::LinkLost(why) } else { Unanswered::Refused(why) };
     let waiting = {
         let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
         state.ended = Some(why.clone());

@@ -8,12 +8,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::privilege::{Privilege, SKIP_HELLO};
 use super::program::{Program, Programs};
 use crate::agent::DIRECTORY;
 use crate::failure::{Failure, Kind, Result};
-use crate::inventory::Become;
-use crate::message::BEGIN;
-use crate::secret::Secret;
 use crate::ssh::{Channel, Chunk, Connection};
 
 /// What the host prints when it lacks the program.
@@ -22,20 +20,8 @@ const NEED: &str = "clusterctl-need";
 /// The command's exit code when the program did not arrive whole; why is on its standard error.
 const NOT_WHOLE: u8 = 74;
 
-/// What sudo prints on standard error when it wants a password.
-const PROMPT: &str = "clusterctl-sudo-password:";
-
 /// Bytes sent at a time.
 const CHUNK_BYTES: usize = 256 << 10;
-
-/// How to become root on a host.
-#[derive(Debug, Clone)]
-pub struct Privilege {
-    /// The way.
-    pub way: Become,
-    /// The password for it, if it is known.
-    pub password: Option<Secret>,
-}
 
 /// Starts agents on one host.
 #[derive(Clone)]
@@ -60,17 +46,13 @@ pub struct Started {
     pub sent: u64,
 }
 
-/// The command line that starts `clusterctl agent` with this program.
-fn command(program: &Program, way: Become, arguments: &str) -> String {
+/// The script that starts `clusterctl agent` with this program.
+fn script(program: &Program, arguments: &str) -> String {
     let sha256 = &program.sha256;
     let file = format!("{DIRECTORY}/bin/clusterctl-{sha256}");
-    let script = format!(
-        r#"while IFS= read -r line; do [ "$line" = {BEGIN} ] && break; done; [ -x {file} ] || {{ echo {NEED} $(uname -s) $(uname -m); read -r size || exit 1; umask 077; mkdir -p {DIRECTORY}/bin && rm -f {DIRECTORY}/bin/clusterctl-* && head -c "$size" | gzip -dc > {file}.part && [ "$(sha256sum < {file}.part | cut -c 1-64)" = {sha256} ] && chmod 0755 {file}.part && sync {file}.part && mv {file}.part {file} || {{ rm -f {file}.part; rmdir {DIRECTORY}/bin {DIRECTORY} 2>/dev/null; exit {NOT_WHOLE}; }}; }}; exec {file} agent {arguments}"#
-    );
-    match way {
-        Become::None => format!("env LC_ALL=C sh -c '{script}'"),
-        Become::Sudo => format!("env LC_ALL=C sudo -S -p {PROMPT} sh -c '{script}'"),
-    }
+    format!(
+        r#"{SKIP_HELLO}[ -x {file} ] || {{ echo {NEED} $(uname -s) $(uname -m); read -r size || exit 1; umask 077; mkdir -p {DIRECTORY}/bin && rm -f {DIRECTORY}/bin/clusterctl-* && head -c "$size" | gzip -dc > {file}.part && [ "$(sha256sum < {file}.part | cut -c 1-64)" = {sha256} ] && chmod 0755 {file}.part && sync {file}.part && mv {file}.part {file} || {{ rm -f {file}.part; rmdir {DIRECTORY}/bin {DIRECTORY} 2>/dev/null; exit {NOT_WHOLE}; }}; }}; exec {file} agent {arguments}"#
+    )
 }
 
 impl Start {
@@ -81,42 +63,43 @@ impl Start {
     /// `Connection`.
     pub async fn agent(&self, arguments: &str) -> Result<Started> {
         let likely = self.programs.likely()?;
-        match self.attempt(&likely, arguments).await? {
-            Attempt::Started(started) => Ok(started),
-            Attempt::Other(program) => match self.attempt(&program, arguments).await? {
-                Attempt::Started(started) => Ok(started),
+        let mut program = likely.clone();
+        loop {
+            match self.attempt(&program, arguments).await? {
+                Attempt::Started(started) => return Ok(started),
+                // Once at most: from then on it is tried on a terminal first.
+                Attempt::OnTerminal => {}
+                Attempt::Other(right) if program.sha256 == likely.sha256 => program = right,
                 Attempt::Other(_) => {
-                    Err(Failure::new(Kind::Host, "it names another architecture each time it is asked").on(&self.host))
+                    let sentence = "it names another architecture each time it is asked";
+                    return Err(Failure::new(Kind::Host, sentence).on(&self.host));
                 }
-            },
+            }
         }
     }
 
     async fn attempt(&self, program: &Arc<Program>, arguments: &str) -> Result<Attempt> {
-        let mut channel = self.connection.exec(&command(program, self.privilege.way, arguments)).await?;
-        let mut hello = Vec::new();
-        if self.privilege.way == Become::Sudo
-            && let Some(password) = &self.privilege.password
-        {
-            hello.extend_from_slice(password.expose().as_bytes());
-            hello.push(b'\n');
-        }
-        hello.extend_from_slice(BEGIN.as_bytes());
-        hello.push(b'\n');
-        channel.send(Bytes::from(hello)).await?;
+        let mut channel = self.privilege.start(&self.connection, &script(program, arguments), &[]).await?;
         let mut seen = Seen::default();
         let mut sent = 0;
         loop {
             match channel.recv().await? {
-                Some(Chunk::Stdout(bytes)) => seen.stdout.extend_from_slice(&bytes),
+                Some(Chunk::Stdout(bytes)) => {
+                    seen.greeted += bytes.len();
+                    seen.stdout.extend_from_slice(&bytes);
+                }
                 Some(Chunk::Stderr(bytes)) => seen.stderr(&bytes),
+                Some(Chunk::Exit(_)) | None if self.privilege.turns_to_terminal(&seen.stderr) => {
+                    return Ok(Attempt::OnTerminal);
+                }
                 Some(Chunk::Exit(_)) | None => {
-                    return Err(seen
-                        .refused(self.privilege.password.is_some())
+                    return Err(self
+                        .privilege
+                        .refused(&seen.stderr)
                         .map_or_else(|| self.ended(&seen), |failure| failure.on(&self.host)));
                 }
             }
-            if let Some(failure) = seen.refused(self.privilege.password.is_some()) {
+            if let Some(failure) = self.privilege.refused(&seen.stderr) {
                 return Err(failure.on(&self.host));
             }
             while let Some(line) = seen.line() {
@@ -140,7 +123,7 @@ impl Start {
                 }
                 // Anything else is a login shell's greeting.
             }
-            if seen.stdout.len() > MAXIMUM_GREETING_BYTES {
+            if seen.greeted > MAXIMUM_GREETING_BYTES {
                 return Err(Failure::new(Kind::Host, "its login shell prints without end").on(&self.host));
             }
         }
@@ -166,13 +149,8 @@ impl Start {
         } else if said.contains("Read-only file system") {
             Failure::new(Kind::Host, format!("{DIRECTORY} is on a read-only filesystem"))
                 .advise("remount it writable, then run the same command again")
-        } else if said.contains("sudo: not found")
-            || said.contains("sudo: command not found")
-            || said.contains("sudo’: No such file")
-            || said.contains("sudo': No such file")
-        {
-            Failure::new(Kind::Privilege, "sudo is not installed there")
-                .advise("install sudo, or log in as root with `become: none`")
+        } else if let Some(failure) = self.privilege.missing(&said) {
+            failure
         } else {
             Failure::new(Kind::Host, "the agent did not start").may_pass().advise(format!(
                 "see what the host said; root must be able to write and to run programs below {DIRECTORY} there"
@@ -185,7 +163,10 @@ impl Start {
 
 enum Attempt {
     Started(Started),
+    /// It needs the program for another architecture.
     Other(Arc<Program>),
+    /// It wants to talk on a terminal first.
+    OnTerminal,
 }
 
 /// A login shell may greet with this much, in bytes.
@@ -194,6 +175,8 @@ const MAXIMUM_GREETING_BYTES: usize = 64 << 10;
 /// What the command printed so far.
 #[derive(Default)]
 struct Seen {
+    /// Bytes of standard output so far.
+    greeted: usize,
     stdout: Vec<u8>,
     stderr: Vec<u8>,
 }
@@ -210,74 +193,18 @@ impl Seen {
         let line: Vec<u8> = self.stdout.drain(..=end).collect();
         Some(String::from_utf8_lossy(&line[..end]).trim_end_matches('\r').to_owned())
     }
-
-    /// Whether sudo refuses, and why.
-    fn refused(&self, had_password: bool) -> Option<Failure> {
-        let said = String::from_utf8_lossy(&self.stderr);
-        if said.contains("is not in the sudoers file")
-            || said.contains("is not allowed to execute")
-            || said.contains("may not run sudo")
-        {
-            return Some(
-                Failure::new(Kind::Privilege, "the login user has no right to use sudo")
-                    .advise("give the user sudo rights on the host, or set another `ssh.user`"),
-            );
-        }
-        if said.contains("you must have a tty") {
-            return Some(
-                Failure::new(Kind::Privilege, "sudo demands a terminal (requiretty)")
-                    .advise("take `requiretty` out of the host's sudoers for this user"),
-            );
-        }
-        let asked = said.matches(PROMPT).count();
-        if asked > 0 && !had_password {
-            return Some(
-                Failure::new(Kind::Privilege, "sudo asks for a password and there is none")
-                    .advise("set `ssh.become_password` (ask, file or command), or run with --ask-become-password"),
-            );
-        }
-        if asked > 1 || said.contains("Sorry, try again") || said.contains("incorrect password") {
-            return Some(
-                Failure::new(Kind::Privilege, "sudo does not accept the password")
-                    .advise("check `ssh.become_password`; nothing was changed on the host"),
-            );
-        }
-        None
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{PROMPT, Seen, command};
-    use crate::inventory::Become;
+    use super::{Seen, script};
     use crate::remote::program::Programs;
 
     #[test]
-    fn the_command_survives_every_login_shell() {
+    fn the_script_holds_nothing_that_a_login_shell_would_take_for_its_own() {
         let program = Programs::find().unwrap().likely().unwrap();
-        let line = command(&program, Become::Sudo, "");
-        let script = line.split_once('\'').unwrap().1.rsplit_once('\'').unwrap().0;
-        assert!(!script.contains(['\'', '!', '\n']), "{script}");
-    }
-
-    #[test]
-    fn sudo_refusals_are_told_apart() {
-        let refused = |text: &str, had_password| {
-            let mut seen = Seen::default();
-            seen.stderr(text.as_bytes());
-            seen.refused(had_password).map(|failure| failure.sentence)
-        };
-        assert_eq!(refused("", true), None);
-        assert_eq!(refused(PROMPT, true), None);
-        assert_eq!(refused(PROMPT, false).unwrap(), "sudo asks for a password and there is none");
-        assert_eq!(
-            refused(&format!("{PROMPT}Sorry, try again.\n{PROMPT}"), true).unwrap(),
-            "sudo does not accept the password"
-        );
-        assert_eq!(
-            refused("plain is not in the sudoers file.\n", true).unwrap(),
-            "the login user has no right to use sudo"
-        );
+        let script = script(&program, "");
+        assert!(!script.contains(['\'', '!', '\n', '\\']), "{script}");
     }
 
     #[test]

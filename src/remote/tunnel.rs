@@ -19,10 +19,19 @@ pub struct Tunnel {
 impl Tunnel {
     /// Listens on a free port of 127.0.0.1 and leads every connection to `host:port` as the remote host sees it.
     pub async fn open(connection: Connection, host: impl Into<String>, port: u16) -> Result<Self> {
+        Self::open_at(0, connection, host, port).await
+    }
+
+    /// As [`Tunnel::open`], on this port of 127.0.0.1; 0 for a free one.
+    pub async fn open_at(at: u16, connection: Connection, host: impl Into<String>, port: u16) -> Result<Self> {
         let host = host.into();
-        let failed =
-            |error: std::io::Error| Failure::new(Kind::Connection, "cannot listen on 127.0.0.1").because(&error);
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.map_err(failed)?;
+        let failed = |error: std::io::Error| {
+            let place = if at == 0 { String::new() } else { format!(" port {at}") };
+            Failure::new(Kind::Connection, format!("cannot listen on 127.0.0.1{place}"))
+                .because(&error)
+                .advise("name another port, or none for a free one")
+        };
+        let listener = TcpListener::bind(("127.0.0.1", at)).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let task = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();

@@ -15,12 +15,15 @@ use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
 use russh::client::Msg;
-use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Sig};
+use russh::{ChannelMsg, ChannelReadHalf, Sig};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::{mpsc, watch};
 
 use crate::failure::{Failure, Kind, Result};
 
+use super::half::Half;
+use super::openssh;
+use super::output::{Chunk, Exit};
 use super::watcher::{LostReceiver, lost};
 
 /// Bytes that may wait for a reader.
@@ -36,63 +39,9 @@ const STALL: Duration = Duration::from_secs(120);
 /// Handing a request to the connection's task.
 const HAND_OVER: Duration = Duration::from_secs(30);
 
-/// How a command ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Exit {
-    /// With this status.
-    Status(u32),
-    /// By this signal, without `SIG`: `KILL`.
-    Signal(String),
-}
-
-impl Exit {
-    /// Whether the status is 0.
-    pub fn success(&self) -> bool {
-        *self == Self::Status(0)
-    }
-}
-
-impl std::fmt::Display for Exit {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Status(status) => write!(formatter, "status {status}"),
-            Self::Signal(signal) => write!(formatter, "signal {signal}"),
-        }
-    }
-}
-
-/// What came out of a command.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Chunk {
-    /// From its standard output.
-    Stdout(Bytes),
-    /// From its standard error.
-    Stderr(Bytes),
-    /// It ended; always the last chunk.
-    Exit(Exit),
-}
-
-/// All of a command that was run to its end.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Output {
-    /// How it ended.
-    pub status: Exit,
-    /// Its standard output, whole.
-    pub stdout: Bytes,
-    /// The last 64 KiB of its standard error; untrusted.
-    pub stderr: String,
-}
-
-impl Output {
-    /// Whether the status is 0.
-    pub fn success(&self) -> bool {
-        self.status.success()
-    }
-}
-
 /// What the pump hands on.
 #[derive(Debug)]
-enum Item {
+pub(super) enum Item {
     Stdout(Bytes),
     Stderr(Bytes),
     /// Standard output has ended; standard error and the status may still come.
@@ -104,37 +53,39 @@ enum Item {
 
 /// How a channel breaks.
 #[derive(Debug, Clone, Copy)]
-enum Broken {
+pub(super) enum Broken {
     /// The host refused to start the command.
     Refused,
     /// The reader fell too far behind.
     Overflow,
     /// The connection ended before the channel did.
     Lost,
+    /// The user's own ssh gave up; why is on its standard error.
+    Openssh,
 }
 
 /// What the two halves and the pump share.
 #[derive(Debug)]
-struct Shared {
+pub(super) struct Shared {
     host: String,
     /// What the channel is, for sentences: `the command "true"`.
     what: String,
-    queued: AtomicUsize,
+    pub(super) queued: AtomicUsize,
     tail: Mutex<VecDeque<u8>>,
-    ended: watch::Sender<bool>,
+    pub(super) ended: watch::Sender<bool>,
     lost: LostReceiver,
-    half: ChannelWriteHalf<Msg>,
+    pub(super) half: Half,
 }
 
 impl Shared {
-    fn keep_tail(&self, bytes: &[u8]) {
+    pub(super) fn keep_tail(&self, bytes: &[u8]) {
         let mut tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
         tail.extend(&bytes[bytes.len().saturating_sub(TAIL)..]);
         let excess = tail.len().saturating_sub(TAIL);
         tail.drain(..excess);
     }
 
-    fn stderr_tail(&self) -> String {
+    pub(super) fn stderr_tail(&self) -> String {
         let tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
         let bytes: Vec<u8> = tail.iter().copied().collect();
         String::from_utf8_lossy(&bytes).into_owned()
@@ -158,14 +109,26 @@ impl Shared {
 /// A command under way. Dropping it, or its [`Reader`], closes the channel: the command's input ends and sshd forgets it.
 #[derive(Debug)]
 pub struct Channel {
-    writer: Writer,
-    reader: Reader,
+    pub(super) writer: Writer,
+    pub(super) reader: Reader,
 }
 
 impl Channel {
     /// Takes over a channel that russh has opened; must be called inside a runtime.
     pub(super) fn new(channel: russh::Channel<Msg>, host: &str, what: String, lost: LostReceiver) -> Self {
         let (read, half) = channel.split();
+        let (channel, sender, shared) = Self::over(Half::Ours(half), host, what, lost);
+        tokio::spawn(pump(read, sender, shared));
+        channel
+    }
+
+    /// A channel over what takes its input; whoever pumps puts its output where the sender leads.
+    pub(super) fn over(
+        half: Half,
+        host: &str,
+        what: String,
+        lost: LostReceiver,
+    ) -> (Self, mpsc::UnboundedSender<Item>, Arc<Shared>) {
         let (sender, items) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             host: host.to_owned(),
@@ -176,18 +139,18 @@ impl Channel {
             lost,
             half,
         });
-        tokio::spawn(pump(read, sender, Arc::clone(&shared)));
         let reader = Reader { items, shared: Arc::clone(&shared), rest: Bytes::new(), eof: false, exit: None };
-        Self { writer: Writer { shared }, reader }
+        (Self { writer: Writer { shared: Arc::clone(&shared) }, reader }, sender, shared)
     }
 
     /// Asks the host to start the command; a refusal comes out of the [`Reader`], which saves a round trip.
     pub(super) async fn start(&self, environment: &[(String, String)], command: &str) -> Result<()> {
+        let Some(half) = self.writer.shared.half.ours() else { return Ok(()) };
         for (name, value) in environment {
             // Whether sshd takes it (AcceptEnv) is not asked for, as OpenSSH does.
-            self.writer.hand_over(self.writer.shared.half.set_env(false, name.as_str(), value.as_str())).await?;
+            self.writer.hand_over(half.set_env(false, name.as_str(), value.as_str())).await?;
         }
-        self.writer.hand_over(self.writer.shared.half.exec(true, command)).await
+        self.writer.hand_over(half.exec(true, command)).await
     }
 
     /// The two directions, to be used side by side.
@@ -280,7 +243,7 @@ async fn close(shared: &Shared) {
 }
 
 /// What an item counts for; the last item of a channel is not counted, so that it always fits.
-fn weight(item: &Item) -> usize {
+pub(super) fn weight(item: &Item) -> usize {
     match item {
         Item::Stdout(bytes) | Item::Stderr(bytes) => bytes.len() + MESSAGE,
         Item::Eof | Item::Exit(_) | Item::Broken(_) => 0,
@@ -305,7 +268,7 @@ pub(super) enum Unsent {
 /// The input of a command.
 #[derive(Debug)]
 pub struct Writer {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 impl Writer {
@@ -322,6 +285,18 @@ impl Writer {
                 self.shared.failure(Kind::Host, sentence)
             }
         })
+    }
+
+    /// Sends input to a command that need not want it: `false` when it ended before it took all.
+    ///
+    /// # Errors
+    /// As [`Writer::send`], but for the end of the command.
+    pub async fn offer(&mut self, bytes: Bytes) -> Result<bool> {
+        match self.try_send(bytes).await {
+            Ok(()) => Ok(true),
+            Err(Unsent::Ended) => Ok(false),
+            Err(Unsent::Failed(failure)) => Err(failure),
+        }
     }
 
     pub(super) async fn try_send(&mut self, mut bytes: Bytes) -> Result<(), Unsent> {
@@ -360,7 +335,10 @@ impl Writer {
         self.hand_over(self.shared.half.eof()).await
     }
 
-    async fn hand_over(&self, request: impl Future<Output = std::result::Result<(), russh::Error>>) -> Result<()> {
+    pub(super) async fn hand_over(
+        &self,
+        request: impl Future<Output = std::result::Result<(), russh::Error>>,
+    ) -> Result<()> {
         match tokio::time::timeout(HAND_OVER, request).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(self.not_handed_over(&error).await),
@@ -447,6 +425,9 @@ impl Reader {
             Broken::Refused => shared
                 .failure(Kind::Host, format!("sshd refused to start {what}"))
                 .advise("check ForceCommand and the login shell of the user on the host"),
+            Broken::Openssh => openssh::explained(&shared.stderr_tail())
+                .unwrap_or_else(|| Failure::new(Kind::Connection, "ssh has no connection to the host"))
+                .on(&shared.host),
             Broken::Overflow => shared.failure(Kind::Host, format!("{what} sends more than can be taken")),
             Broken::Lost => {
                 let reason = shared.lost.borrow().clone();

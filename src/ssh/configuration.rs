@@ -201,6 +201,9 @@ impl Configuration {
             ways: ways.into_iter().filter(|way| !resolved.switched_off.contains(&way.as_str())).collect(),
             ask: !resolved.batch,
             known_hosts,
+            // Whoever names files in the inventory wants no other source. A key that is revoked stays so.
+            known_hosts_command: resolved.known_hosts_command.clone().filter(|_| !ssh.is_written("known_hosts")),
+            revoked_host_keys: resolved.revoked_host_keys.clone(),
             remembers,
             hash_known_hosts: resolved.hash_known_hosts,
             host_key_alias: resolved.host_key_alias.clone(),

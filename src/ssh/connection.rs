@@ -1,21 +1,26 @@
 //! A connection that is logged in: commands, tunnels, and the news when it breaks.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures::future::BoxFuture;
 use russh::client::{Handle, Msg};
 use russh::{ChannelOpenFailure, Disconnect};
 
-use crate::failure::{Failure, Kind, Result};
+use crate::failure::{Failure, Kind, Result, Retry};
+use crate::inventory::Host;
 
 use super::backoff::Backoff;
-use super::channel::{Channel, Chunk, Exit, Output, Unsent};
+use super::channel::Channel;
 use super::deadline::Deadline;
 use super::dial::{Dialled, Refusal, dial};
 use super::login::{Sources, log_in};
+use super::openssh::Openssh;
+use super::output::{Chunk, Exit, Output};
 use super::target::{Prompt, Target};
+use super::terminal::Terminal;
 use super::tunnel::Tunnel;
 use super::watcher::{LostReceiver, Watcher, lost};
 
@@ -23,6 +28,10 @@ use super::watcher::{LostReceiver, Watcher, lost};
 const OPEN: Duration = Duration::from_secs(30);
 /// Saying goodbye.
 const GOODBYE: Duration = Duration::from_secs(2);
+/// A lost connection is tried to be made again for this long.
+const REVIVAL: Duration = Duration::from_secs(60);
+/// How often a connection is made again: a link that keeps breaking is a failure to be told.
+const REVIVALS: u32 = 20;
 /// Standard output that [`Connection::run`] keeps.
 const OUTPUT: usize = 16 << 20;
 
@@ -66,6 +75,36 @@ async fn attempt(
     Ok(Connection::new(Arc::clone(target), dialled))
 }
 
+/// As [`connect`]; when the link is lost later, whatever needs the connection next makes it again, within a limit.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn connect_lasting(target: &Target, prompts: Arc<dyn Prompt>) -> Result<Connection> {
+    connect_lasting_with(target, prompts, &Sources::of_environment()).await
+}
+
+pub(super) async fn connect_lasting_with(
+    target: &Target,
+    prompts: Arc<dyn Prompt>,
+    sources: &Sources,
+) -> Result<Connection> {
+    let connection = connect_with(target, prompts.as_ref(), sources).await?;
+    let Some(life) = connection.life() else { return Ok(connection) };
+    let again = Some(Again { prompts, sources: sources.clone(), turn: tokio::sync::Mutex::new(0) });
+    let target = Arc::clone(&connection.0.target);
+    Ok(Connection::by(target, Way::Ours { life: Mutex::new(life), again }))
+}
+
+/// A connection that the user's own `ssh` makes, with a process for each channel; nothing is connected yet.
+///
+/// # Errors
+/// [`Kind::Configuration`] for what the inventory says and `ssh` cannot be told.
+pub fn by_openssh(host: &Host) -> Result<Connection> {
+    let mut target = Target::plain(&host.name, &host.address);
+    (target.port, target.user) = (host.ssh.port, host.ssh.user.clone());
+    Ok(Connection::by(Arc::new(target), Way::Openssh(Openssh::new(host)?)))
+}
+
 /// A connection to one host. Cheap to clone; it ends when the last clone and the last channel are dropped, or with
 /// [`Connection::close`].
 #[derive(Clone)]
@@ -73,13 +112,39 @@ pub struct Connection(Arc<Inner>);
 
 struct Inner {
     target: Arc<Target>,
+    closing: AtomicBool,
+    way: Way,
+}
+
+/// Who makes the connection.
+enum Way {
+    /// We.
+    Ours {
+        /// The link there is, or that was lost last.
+        life: Mutex<Arc<Life>>,
+        /// Where it is to last.
+        again: Option<Again>,
+    },
+    /// The user's own ssh, anew for each channel.
+    Openssh(Openssh),
+}
+
+/// One link, from its login to its end.
+struct Life {
     handle: Handle<Watcher>,
     /// What it goes through must live as long.
     _bastion: Option<Connection>,
     lost: LostReceiver,
-    closing: AtomicBool,
     round_trip: Duration,
     server_version: String,
+}
+
+/// What it takes to make a lost connection again.
+struct Again {
+    prompts: Arc<dyn Prompt>,
+    sources: Sources,
+    /// How often it was made again; held while that is done.
+    turn: tokio::sync::Mutex<u32>,
 }
 
 impl std::fmt::Debug for Connection {
@@ -96,8 +161,54 @@ impl std::fmt::Debug for Connection {
 impl Connection {
     fn new(target: Arc<Target>, dialled: Dialled) -> Self {
         let Dialled { handle, lost, round_trip, server_version, bastion: _bastion, banner: _ } = dialled;
-        let closing = AtomicBool::new(false);
-        Self(Arc::new(Inner { target, handle, _bastion, lost, closing, round_trip, server_version }))
+        let life = Arc::new(Life { handle, _bastion, lost, round_trip, server_version });
+        Self::by(target, Way::Ours { life: Mutex::new(life), again: None })
+    }
+
+    fn by(target: Arc<Target>, way: Way) -> Self {
+        Self(Arc::new(Inner { target, closing: AtomicBool::new(false), way }))
+    }
+
+    /// The link there is, where it is ours.
+    fn life(&self) -> Option<Arc<Life>> {
+        match &self.0.way {
+            Way::Ours { life, .. } => Some(Arc::clone(&life.lock().unwrap_or_else(PoisonError::into_inner))),
+            Way::Openssh(_) => None,
+        }
+    }
+
+    /// The link to use: the one that is there, or a new one where the connection is to last. One that cannot be made
+    /// again stays lost, and says so to whoever uses it.
+    async fn living(&self, held: &Mutex<Arc<Life>>, again: Option<&Again>) -> Result<Arc<Life>> {
+        let current = || Arc::clone(&held.lock().unwrap_or_else(PoisonError::into_inner));
+        let life = current();
+        let Some(again) = again.filter(|_| life.handle.is_closed()) else { return Ok(life) };
+        // All who need it wait for one attempt.
+        let mut times = again.turn.lock().await;
+        let life = current();
+        if !life.handle.is_closed() || self.0.closing.load(Ordering::Acquire) || *times >= REVIVALS {
+            return Ok(life);
+        }
+        let reason = lost(&life.lost).await;
+        let deadline = Deadline::new(REVIVAL);
+        let mut backoff = Backoff::default();
+        loop {
+            match connect_again(&self.0.target, again).await {
+                Ok(connection) => {
+                    *times += 1;
+                    let Some(life) = connection.life() else { continue };
+                    *held.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&life);
+                    return Ok(life);
+                }
+                // sshd may be on its way back; a refused key will not be taken later.
+                Err(failure) => {
+                    let may_pass = failure.kind == Kind::Connection && failure.retry == Retry::MayHelp;
+                    if !may_pass || !backoff.wait(deadline.remaining()).await {
+                        return Err(failure.caused_by(format!("the connection broke before: {}", reason.0)));
+                    }
+                }
+            }
+        }
     }
 
     /// The host's name in the inventory.
@@ -107,12 +218,12 @@ impl Connection {
 
     /// The time of one round trip, measured when the connection was made.
     pub fn round_trip(&self) -> Duration {
-        self.0.round_trip
+        self.life().map_or(Duration::ZERO, |life| life.round_trip)
     }
 
     /// The server's software, `OpenSSH_9.2p1 Debian-2`; untrusted.
     pub fn server_version(&self) -> String {
-        self.0.server_version.clone()
+        self.life().map_or_else(String::new, |life| life.server_version.clone())
     }
 
     /// Starts a command; the host hands it to the user's login shell. One round trip.
@@ -120,17 +231,41 @@ impl Connection {
     /// # Errors
     /// [`Kind::Connection`] when the link is lost or the host opens no more channels.
     pub async fn exec(&self, command: &str) -> Result<Channel> {
-        let shown: String = command.chars().take(60).map(|c| if c.is_control() { ' ' } else { c }).collect();
-        let what = format!("the command \"{shown}{}\"", if command.chars().count() > 60 { "..." } else { "" });
-        let opened = self.open(&what, self.0.handle.channel_open_session()).await?;
+        let what = described(command);
+        let (life, again) = match &self.0.way {
+            Way::Ours { life, again } => (life, again.as_ref()),
+            Way::Openssh(openssh) => return openssh.exec(what, command),
+        };
+        let life = self.living(life, again).await?;
+        let channel = self.session(&life, what).await?;
+        channel.start(&self.0.target.environment, command).await?;
+        Ok(channel)
+    }
+
+    /// Starts a command, or the user's login shell where none is named, on a terminal of its own on the host.
+    ///
+    /// # Errors
+    /// As [`Connection::exec`].
+    pub async fn terminal(&self, terminal: &Terminal, command: Option<&str>) -> Result<Channel> {
+        let what = command.map_or_else(|| "the login shell".to_owned(), described);
+        let (life, again) = match &self.0.way {
+            Way::Ours { life, again } => (life, again.as_ref()),
+            Way::Openssh(openssh) => return openssh.terminal(what, terminal, command),
+        };
+        let life = self.living(life, again).await?;
+        let channel = self.session(&life, what).await?;
+        channel.start_on(terminal, &self.0.target.environment, command).await?;
+        Ok(channel)
+    }
+
+    async fn session(&self, life: &Life, what: String) -> Result<Channel> {
+        let opened = self.open(life, &what, life.handle.channel_open_session()).await?;
         let opened = opened.map_err(|refusal| {
             self.failure(format!("sshd opens no channel for {what}"))
                 .caused_by(format!("{refusal:?}"))
                 .advise("raise MaxSessions in the host's sshd_config")
         })?;
-        let channel = Channel::new(opened, &self.0.target.name, what, self.0.lost.clone());
-        channel.start(&self.0.target.environment, command).await?;
-        Ok(channel)
+        Ok(Channel::new(opened, &self.0.target.name, what, life.lost.clone()))
     }
 
     /// Runs a command to its end: gives it `input`, takes its output.
@@ -143,10 +278,9 @@ impl Connection {
     pub async fn run(&self, command: &str, input: Bytes, limit: Duration) -> Result<Output> {
         let (mut writer, mut reader) = self.exec(command).await?.split();
         let feeding = async {
-            match writer.try_send(input).await {
-                Ok(()) => writer.finish().await,
-                Err(Unsent::Ended) => Ok(()),
-                Err(Unsent::Failed(failure)) => Err(failure),
+            match writer.offer(input).await? {
+                true => writer.finish().await,
+                false => Ok(()),
             }
         };
         let taking = async {
@@ -185,8 +319,13 @@ impl Connection {
     /// [`Kind::Connection`] when the link is lost, the host allows no forwarding, or nothing answers there.
     pub async fn direct_tcpip(&self, host: &str, port: u16) -> Result<Tunnel> {
         let what = format!("the tunnel to {host} port {port}");
-        let opening = self.0.handle.channel_open_direct_tcpip(host, u32::from(port), "127.0.0.1", 0);
-        let opened = self.open(&what, opening).await?.map_err(|refusal| match refusal {
+        let (life, again) = match &self.0.way {
+            Way::Ours { life, again } => (life, again.as_ref()),
+            Way::Openssh(openssh) => return openssh.stream(what, host, port),
+        };
+        let life = self.living(life, again).await?;
+        let opening = life.handle.channel_open_direct_tcpip(host, u32::from(port), "127.0.0.1", 0);
+        let opened = self.open(&life, &what, opening).await?.map_err(|refusal| match refusal {
             ChannelOpenFailure::AdministrativelyProhibited => self
                 .failure("sshd allows no tunnel".to_owned())
                 .caused_by(format!("while opening {what}"))
@@ -194,46 +333,61 @@ impl Connection {
             _ => self.failure(format!("nothing answers at {host} port {port} on the host")).may_pass(),
         })?;
         let writer = Box::pin(opened.make_writer());
-        let channel = Channel::new(opened, &self.0.target.name, what, self.0.lost.clone());
+        let channel = Channel::new(opened, &self.0.target.name, what, life.lost.clone());
         let (_, reader) = channel.split();
         Ok(Tunnel::new(reader, writer))
     }
 
-    /// Whether the connection has ended.
-    pub fn is_closed(&self) -> bool {
-        self.0.handle.is_closed()
+    /// Whether all commands of this connection are children of one sshd on the host, as those of a later command are.
+    pub fn finds_its_commands(&self) -> bool {
+        matches!(self.0.way, Way::Ours { .. })
     }
 
-    /// Resolves when the connection has ended, with the failure to report for whatever was under way.
+    /// Whether the connection has ended.
+    pub fn is_closed(&self) -> bool {
+        match self.life() {
+            Some(life) => life.handle.is_closed(),
+            None => self.0.closing.load(Ordering::Acquire),
+        }
+    }
+
+    /// Resolves when the connection has ended (one by the user's own ssh never does), with the failure to report for whatever was under way.
     pub async fn closed(&self) -> Failure {
-        let reason = lost(&self.0.lost).await;
+        let Some(life) = self.life() else { return std::future::pending().await };
+        let reason = lost(&life.lost).await;
         self.lost_failure(&reason.0)
     }
 
     /// Ends the connection and all its channels; waits two seconds at most.
     pub async fn close(&self) {
         self.0.closing.store(true, Ordering::Release);
+        let Some(life) = self.life() else { return };
         let goodbye = async {
-            let _ = self.0.handle.disconnect(Disconnect::ByApplication, "", "").await;
-            lost(&self.0.lost).await
+            let _ = life.handle.disconnect(Disconnect::ByApplication, "", "").await;
+            lost(&life.lost).await
         };
         let _ = tokio::time::timeout(GOODBYE, goodbye).await;
     }
 
-    async fn open<F>(&self, what: &str, opening: F) -> Result<Result<russh::Channel<Msg>, ChannelOpenFailure>>
+    async fn open<F>(
+        &self,
+        life: &Life,
+        what: &str,
+        opening: F,
+    ) -> Result<Result<russh::Channel<Msg>, ChannelOpenFailure>>
     where
         F: Future<Output = std::result::Result<russh::Channel<Msg>, russh::Error>>,
     {
         let opened = tokio::select! {
             biased;
-            reason = lost(&self.0.lost) => return Err(self.lost_failure(&reason.0)),
+            reason = lost(&life.lost) => return Err(self.lost_failure(&reason.0)),
             opened = tokio::time::timeout(OPEN, opening) => opened,
         };
         match opened {
             Ok(Ok(channel)) => Ok(Ok(channel)),
             Ok(Err(russh::Error::ChannelOpenFailure(refusal))) => Ok(Err(refusal)),
             Ok(Err(error)) => {
-                let reason = tokio::time::timeout(Duration::from_secs(1), lost(&self.0.lost)).await;
+                let reason = tokio::time::timeout(Duration::from_secs(1), lost(&life.lost)).await;
                 Err(self.lost_failure(&reason.map_or_else(|_| error.to_string(), |lost| lost.0)))
             }
             Err(_) => {
@@ -257,4 +411,15 @@ impl Connection {
             .advise("check the host and the network, then run the same command again")
             .may_pass()
     }
+}
+
+/// As [`connect_with`]; boxed, because a connection may lead through one that is made again.
+fn connect_again<'a>(target: &'a Target, again: &'a Again) -> BoxFuture<'a, Result<Connection>> {
+    Box::pin(connect_with(target, again.prompts.as_ref(), &again.sources))
+}
+
+/// A command in a sentence: `the command "true"`.
+fn described(command: &str) -> String {
+    let shown: String = command.chars().take(60).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    format!("the command \"{shown}{}\"", if command.chars().count() > 60 { "..." } else { "" })
 }

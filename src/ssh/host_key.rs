@@ -1,5 +1,6 @@
 //! From the verdict of the known_hosts files to a connection that goes on or a refusal a person can act on.
 
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use russh::keys::Certificate;
@@ -9,7 +10,9 @@ use crate::inventory::HostKeys;
 
 use super::certificate;
 use super::known_hosts::{self, HostKey, Place, Verdict};
+use super::lookup::{COMMAND, Reason, known_lines};
 use super::remember::{Manner, remember};
+use super::revocation;
 use super::target::Target;
 
 /// What a host showed.
@@ -30,12 +33,10 @@ pub(super) struct Shown {
 /// [`Kind::HostKey`] for a key that is unknown, changed or revoked, or when the files cannot be read or written.
 pub(super) fn check(target: &Target, shown: &Shown) -> Result<()> {
     let key = &shown.key;
-    let files = known_hosts::read(&target.known_hosts).map_err(|(path, error)| {
-        Failure::new(Kind::HostKey, format!("cannot read {}", path.display()))
-            .on(&target.name)
-            .because(&error)
-            .advise("make the file readable, because it may hold revoked keys")
-    })?;
+    if let Some(list) = is_in_list(target, shown)? {
+        return Err(revoked(target, key, &list.display().to_string()));
+    }
+    let files = known_lines(target, Reason::Judge(key))?;
     let (name, port) = target.known_as();
     let verdict = known_hosts::verdict(&files, name, port, key);
     if !target.host_key_pins.is_empty() && !matches!(verdict, Verdict::Revoked(_)) {
@@ -59,6 +60,28 @@ pub(super) fn check(target: &Target, shown: &Shown) -> Result<()> {
         (verdict, _) => verdict,
     };
     decide(target, key, verdict).map_err(with_reason)
+}
+
+/// The list of revoked keys that has what a host showed; blocks.
+///
+/// # Errors
+/// [`Kind::HostKey`] when a list is named and cannot be read.
+pub(super) fn is_in_list<'a>(target: &'a Target, shown: &Shown) -> Result<Option<&'a Path>> {
+    let Some(list) = &target.revoked_host_keys else { return Ok(None) };
+    let is_revoked = revocation::is_revoked(list, shown).map_err(|why| {
+        Failure::new(Kind::HostKey, format!("cannot read {}, which RevokedHostKeys names", list.display()))
+            .on(&target.name)
+            .caused_by(why)
+            .advise("make the list readable, because it may hold the host's key")
+    })?;
+    Ok(is_revoked.then_some(list.as_path()))
+}
+
+fn revoked(target: &Target, key: &HostKey, by: &str) -> Failure {
+    let (place, shown) = (target.place(), format!("{} {}", key.algorithm, key.fingerprint()));
+    Failure::new(Kind::HostKey, format!("the host key of {place} is revoked by {by}: {shown}"))
+        .on(&target.name)
+        .advise("give the host a new key; a revoked key is never accepted")
 }
 
 /// A host with a pin must show a key with one of its fingerprints.
@@ -128,12 +151,10 @@ fn judge(target: &Target, key: &HostKey, verdict: Verdict) -> Result<()> {
             target.ssh_arguments()
         ))),
         Verdict::Changed(places) => {
-            let forget = places.first().map_or_else(String::new, |known| {
-                format!(
-                    "`ssh-keygen -R '{}' -f {}`",
-                    known_hosts::name_of(target.known_as().0, target.known_as().1),
-                    known.file.display()
-                )
+            let (name, port) = target.known_as();
+            let forget = places.first().map_or_else(String::new, |known| match known.file.display().to_string() {
+                file if file == COMMAND => "whoever answers KnownHostsCommand".to_owned(),
+                file => format!("`ssh-keygen -R '{}' -f {file}`", known_hosts::name_of(name, port)),
             });
             let changed = failure(format!("the host key of {place} has changed: it shows {shown}"));
             Err(known_by(changed, &places).advise(format!(
@@ -141,11 +162,7 @@ fn judge(target: &Target, key: &HostKey, verdict: Verdict) -> Result<()> {
                  the old key with {forget} and connect again"
             )))
         }
-        Verdict::Revoked(revoked) => {
-            let revoked = at(&revoked);
-            Err(failure(format!("the host key of {place} is revoked by {revoked}: {shown}"))
-                .advise("give the host a new key; a revoked key is never accepted"))
-        }
+        Verdict::Revoked(by) => Err(revoked(target, key, &at(&by))),
     }
 }
 

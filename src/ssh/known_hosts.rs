@@ -10,7 +10,7 @@ use aws_lc_rs::{digest, hmac};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 
-use super::pattern::matches_host;
+use crate::pattern::matches_host;
 
 /// A host's public key as it crosses the wire.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -127,8 +127,8 @@ pub(super) fn algorithms(files: &[KnownHosts], host: &str, port: u16) -> Vec<Str
         names.push(name_of(host, 22));
     }
     for (name, file) in names.iter().flat_map(|name| files.iter().map(move |file| (name, file))) {
-        for (_, line) in lines(&file.text) {
-            if line.marker == Marker::None && !found.contains(&line.key.algorithm) && matches(line.hosts, name) {
+        for (_, line) in lines(&file.text, &[name]) {
+            if line.marker == Marker::None && !found.contains(&line.key.algorithm) {
                 found.push(line.key.algorithm);
             }
         }
@@ -147,11 +147,11 @@ pub(super) fn revoked(files: &[KnownHosts], host: &str, port: u16) -> Vec<Place>
 }
 
 fn marked(files: &[KnownHosts], host: &str, port: u16, marker: Marker) -> Vec<Place> {
-    let names = [name_of(host, port), name_of(host, 22)];
+    let (name, bare) = (name_of(host, port), name_of(host, 22));
     let mut found = Vec::new();
     for file in files {
-        for (number, line) in lines(&file.text) {
-            if line.marker == marker && names.iter().any(|name| matches(line.hosts, name)) {
+        for (number, line) in lines(&file.text, &[&name, &bare]) {
+            if line.marker == marker {
                 found.push(Place { file: file.path.clone(), line: number, key: line.key });
             }
         }
@@ -163,10 +163,7 @@ fn verdict_for_name(files: &[KnownHosts], name: &str, key: &HostKey) -> Verdict 
     let (mut trusted, mut authority) = (false, None);
     let (mut same_algorithm, mut other_algorithm) = (Vec::new(), Vec::new());
     for file in files {
-        for (number, line) in lines(&file.text) {
-            if !matches(line.hosts, name) {
-                continue;
-            }
+        for (number, line) in lines(&file.text, &[name]) {
             let place = |key| Place { file: file.path.clone(), line: number, key };
             match line.marker {
                 Marker::Revoked if line.key.blob == key.blob => return Verdict::Revoked(place(line.key)),
@@ -197,15 +194,19 @@ enum Marker {
 }
 
 #[derive(Debug)]
-struct Line<'a> {
+struct Line {
     marker: Marker,
-    hosts: &'a str,
     key: HostKey,
 }
 
-/// The readable lines of a file with their numbers, counted from 1 over all lines.
-fn lines(text: &str) -> impl Iterator<Item = (usize, Line<'_>)> {
-    text.lines().enumerate().filter_map(|(index, line)| Some((index + 1, parse(line)?)))
+/// The readable lines that mean one of these names (lower case), with their numbers, counted from 1 over all lines. Keys
+/// of other hosts are not decoded: a file with a line for each of many hosts is read for each of them.
+fn lines(text: &str, names: &[&str]) -> impl Iterator<Item = (usize, Line)> {
+    text.lines().enumerate().filter_map(move |(index, line)| {
+        let (marker, hosts, rest) = head(line)?;
+        let meant = names.iter().any(|name| matches(hosts, name));
+        meant.then(|| Some((index + 1, Line { marker, key: key(rest)? }))).flatten()
+    })
 }
 
 /// The numbers of the lines that say something and cannot be read, counted from 1.
@@ -215,22 +216,41 @@ pub(super) fn unreadable(text: &str) -> Vec<usize> {
         !line.trim().is_empty() && !line.starts_with('#')
     };
     let numbered = text.lines().enumerate().map(|(index, line)| (index + 1, line));
-    numbered.filter(|(_, line)| says_something(line) && parse(line).is_none()).map(|(number, _)| number).collect()
+    numbered.filter(|(_, line)| says_something(line) && !is_readable(line)).map(|(number, _)| number).collect()
 }
 
-/// `[@marker] hosts algorithm base64 [comment]`, separated by blanks or tabs; `None` for what OpenSSH skips.
-fn parse(line: &str) -> Option<Line<'_>> {
-    let mut fields = line.split([' ', '\t']).filter(|field| !field.is_empty());
-    let first = fields.next().filter(|field| !field.starts_with('#'))?;
-    let (marker, hosts) = match first {
-        "@revoked" => (Marker::Revoked, fields.next()?),
-        "@cert-authority" => (Marker::CertificateAuthority, fields.next()?),
+/// Whether a line is one that OpenSSH does not skip.
+fn is_readable(line: &str) -> bool {
+    head(line).is_some_and(|(_, _, rest)| key(rest).is_some())
+}
+
+/// The beginning of `[@marker] hosts algorithm base64 [comment]`, separated by blanks or tabs, and the rest from the
+/// algorithm on; `None` for what OpenSSH skips.
+fn head(line: &str) -> Option<(Marker, &str, &str)> {
+    let (first, rest) = field(line).filter(|(first, _)| !first.starts_with('#'))?;
+    let marker = match first {
+        "@revoked" => Marker::Revoked,
+        "@cert-authority" => Marker::CertificateAuthority,
         unknown if unknown.starts_with('@') => return None,
-        hosts => (Marker::None, hosts),
+        hosts => return Some((Marker::None, hosts, rest)),
     };
-    let (algorithm, blob) = (fields.next()?, fields.next()?);
+    let (hosts, rest) = field(rest)?;
+    Some((marker, hosts, rest))
+}
+
+/// The first field of a line and what follows it.
+fn field(line: &str) -> Option<(&str, &str)> {
+    let line = line.trim_start_matches([' ', '\t']);
+    let end = line.find([' ', '\t']).unwrap_or(line.len());
+    (end > 0).then(|| line.split_at(end))
+}
+
+/// The key of `algorithm base64 [comment]`.
+pub(super) fn key(text: &str) -> Option<HostKey> {
+    let (algorithm, rest) = field(text)?;
+    let (blob, _) = field(rest)?;
     let key = HostKey::from_blob(STANDARD.decode(blob.trim_end()).ok()?)?;
-    (key.algorithm == algorithm).then_some(Line { marker, hosts, key })
+    (key.algorithm == algorithm).then_some(key)
 }
 
 /// Whether the hosts field of a line means `name` (lower case): a hashed name, or patterns separated by commas of which
@@ -238,6 +258,10 @@ fn parse(line: &str) -> Option<Line<'_>> {
 fn matches(hosts: &str, name: &str) -> bool {
     if let Some(hashed) = hosts.strip_prefix("|1|") {
         return matches_hash(hashed, name).unwrap_or(false);
+    }
+    // One plain name is the usual case.
+    if hosts.is_ascii() && !hosts.contains(['*', '?', '!', ',']) {
+        return hosts.eq_ignore_ascii_case(name);
     }
     matches_host(hosts, name)
 }

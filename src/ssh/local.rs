@@ -14,10 +14,12 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::watch;
 
-/// A command of `Match exec` may take this long.
+/// A command of `Match exec` or KnownHostsCommand may take this long.
 const LIMIT: Duration = Duration::from_secs(30);
 /// How often its end is looked for.
 const LOOK: Duration = Duration::from_millis(5);
+/// What KnownHostsCommand may print; as much as a known_hosts file may hold.
+const PRINTED: u64 = 8 << 20;
 /// What is kept of what a command writes to standard error.
 const KEPT: usize = 2048;
 /// How long a command that has failed may take to say why.
@@ -40,16 +42,66 @@ pub(super) fn succeeds(command: &str) -> Result<bool, String> {
         .stderr(Stdio::null())
         .spawn();
     let mut child = started.map_err(|error| format!("cannot be run: {error}"))?;
+    match awaited(&mut child, Instant::now() + LIMIT)? {
+        Some(status) => Ok(status.success()),
+        None => Err(format!("did not end within {} seconds: {command}", LIMIT.as_secs())),
+    }
+}
+
+/// What a program prints, started with its arguments and without a shell; blocks.
+///
+/// # Errors
+/// In words that end a sentence: it cannot be run, does not end in time, does not end with 0, prints too much.
+pub(super) fn output(words: &[String]) -> Result<String, String> {
+    use std::io::Read as _;
+    let (program, arguments) = words.split_first().ok_or("names no program")?;
+    #[expect(clippy::disallowed_methods, reason = "ssh_config names a command that prints the keys of hosts")]
+    let started = std::process::Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn();
+    let mut child = started.map_err(|error| format!("cannot be run: {error}"))?;
+    let stdout = child.stdout.take();
+    let (sender, printed) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let read = stdout.map_or(Ok(0), |stdout| stdout.take(PRINTED + 1).read_to_end(&mut bytes));
+        // Whoever waited may have given up.
+        let _ = sender.send(read.map(|_| bytes));
+    });
     let limit = Instant::now() + LIMIT;
+    let ended = printed.recv_timeout(LIMIT).map_err(|_| format!("did not end within {} seconds", LIMIT.as_secs()));
+    let result = ended.and_then(|read| match read {
+        Ok(bytes) if bytes.len() as u64 > PRINTED => Err(format!("printed more than {PRINTED} bytes")),
+        Ok(bytes) => Ok(bytes),
+        Err(error) => Err(format!("cannot be read: {error}")),
+    });
+    if result.is_err() {
+        // Gone already is fine.
+        let _ = child.kill();
+    }
+    let status = awaited(&mut child, limit)?;
+    match (result, status) {
+        (Ok(bytes), Some(status)) if status.success() => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+        (Ok(_), Some(status)) => Err(format!("ended with {status}")),
+        (Ok(_), None) => Err(format!("did not end within {} seconds", LIMIT.as_secs())),
+        (Err(why), _) => Err(why),
+    }
+}
+
+/// The end of a process, `None` for one that had to be killed.
+fn awaited(child: &mut std::process::Child, limit: Instant) -> Result<Option<std::process::ExitStatus>, String> {
     let (_keep, never) = std::sync::mpsc::channel::<()>();
     loop {
         match child.try_wait() {
-            Ok(Some(status)) => return Ok(status.success()),
+            Ok(Some(status)) => return Ok(Some(status)),
             Ok(None) if Instant::now() < limit => _ = never.recv_timeout(LOOK),
             Ok(None) => {
                 let _ = child.kill();
                 let _ = child.wait();
-                return Err(format!("did not end within {} seconds: {command}", LIMIT.as_secs()));
+                return Ok(None);
             }
             Err(error) => return Err(format!("cannot be awaited: {error}")),
         }
@@ -168,12 +220,22 @@ impl AsyncWrite for Proxy {
 mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-    use super::{Proxy, succeeds};
+    use super::{Proxy, output, succeeds};
 
     #[test]
     fn a_command_decides() {
         assert_eq!((succeeds("true"), succeeds("exit 3")), (Ok(true), Ok(false)));
         assert_eq!(succeeds("no-such-program-here"), Ok(false));
+    }
+
+    #[test]
+    fn a_program_prints() {
+        let run = |words: &[&str]| output(&words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
+        assert_eq!(run(&["/bin/echo", "a b", "$HOME"]).as_deref(), Ok("a b $HOME\n"));
+        assert_eq!(run(&["/bin/sh", "-c", "echo x; exit 3"]), Err("ended with exit status: 3".to_owned()));
+        assert!(run(&["/no/such/program"]).expect_err("missing").starts_with("cannot be run"));
+        let flood = run(&["/bin/sh", "-c", "exec yes"]);
+        assert_eq!(flood, Err("printed more than 8388608 bytes".to_owned()));
     }
 
     #[tokio::test]

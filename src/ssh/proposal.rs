@@ -11,6 +11,7 @@ use crate::failure::{Failure, Kind};
 
 use super::config::assemble;
 use super::known_hosts::{self, KnownHosts};
+use super::lookup::{Reason, known_lines};
 use super::target::Target;
 
 /// What russh proposes.
@@ -44,7 +45,7 @@ pub(super) async fn proposal(target: &Arc<Target>) -> Result<Proposal, Failure> 
     let reading = {
         let target = Arc::clone(target);
         // A file that cannot be read is reported by the check of the key itself.
-        tokio::task::spawn_blocking(move || known_hosts::read(&target.known_hosts).unwrap_or_default())
+        tokio::task::spawn_blocking(move || known_lines(&target, Reason::Order).unwrap_or_default())
     };
     let files = reading.await.unwrap_or_default();
     propose(target, &files, has_aes())

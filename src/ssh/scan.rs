@@ -13,9 +13,11 @@ use crate::failure::{Failure, Kind, Result};
 use super::backoff::Backoff;
 use super::deadline::Deadline;
 use super::dial::{Refusal, WRITE_STALL, config, explain, silent};
+use super::host_key;
 use super::known_hosts::{self, HostKey, Verdict};
 use super::link::Link;
 use super::login::Sources;
+use super::lookup::{Reason, known_lines};
 use super::proposal::proposal;
 use super::remember::{Manner, remember};
 use super::target::{Prompt, Target};
@@ -138,21 +140,25 @@ async fn look(
 }
 
 fn judge(target: &Target, keys: Vec<HostKey>) -> Result<Vec<Shown>> {
-    let files = known_hosts::read(&target.known_hosts).map_err(|(path, error)| {
-        Failure::new(Kind::HostKey, format!("cannot read {}", path.display())).on(&target.name).because(&error)
-    })?;
     let (name, port) = target.known_as();
-    let known = |key: &HostKey| match known_hosts::verdict(&files, name, port, key) {
-        Verdict::Revoked(_) => Known::Revoked,
-        _ if !target.host_key_pins.is_empty() => match target.host_key_pins.contains(&key.fingerprint()) {
-            true => Known::Yes,
-            false => Known::New,
-        },
-        Verdict::Trusted => Known::Yes,
-        Verdict::Unknown { .. } | Verdict::OtherAlgorithm(_) => Known::New,
-        Verdict::Changed(_) => Known::Changed,
+    let known = |key: &HostKey| -> Result<Known> {
+        let shown = host_key::Shown { key: key.clone(), certificate: None };
+        if host_key::is_in_list(target, &shown)?.is_some() {
+            return Ok(Known::Revoked);
+        }
+        let files = known_lines(target, Reason::Judge(key))?;
+        Ok(match known_hosts::verdict(&files, name, port, key) {
+            Verdict::Revoked(_) => Known::Revoked,
+            _ if !target.host_key_pins.is_empty() => match target.host_key_pins.contains(&key.fingerprint()) {
+                true => Known::Yes,
+                false => Known::New,
+            },
+            Verdict::Trusted => Known::Yes,
+            Verdict::Unknown { .. } | Verdict::OtherAlgorithm(_) => Known::New,
+            Verdict::Changed(_) => Known::Changed,
+        })
     };
-    Ok(keys.into_iter().map(|key| Shown { known: known(&key), key }).collect())
+    keys.into_iter().map(|key| Ok(Shown { known: known(&key)?, key })).collect()
 }
 
 /// Writes new keys of a host into the first of its known_hosts files and returns that file; blocks. Changed and revoked

@@ -46,6 +46,10 @@ pub struct Target {
     pub ask: bool,
     /// known_hosts files, the user's first: that one is written to by [`HostKeys::AcceptNew`].
     pub known_hosts: Vec<PathBuf>,
+    /// A command that prints more lines of known_hosts, as words in which the tokens of a look-up still stand.
+    pub(super) known_hosts_command: Option<Vec<String>>,
+    /// A list of keys that no host may have.
+    pub revoked_host_keys: Option<PathBuf>,
     /// Whether the first of the known_hosts files is the user's own and may be written to.
     pub remembers: bool,
     /// Whether the names of hosts are hashed when a key is remembered.
@@ -116,6 +120,8 @@ impl Target {
             ways: ["publickey", "password", "keyboard-interactive"].map(str::to_owned).to_vec(),
             ask: true,
             known_hosts: Vec::new(),
+            known_hosts_command: None,
+            revoked_host_keys: None,
             remembers: true,
             hash_known_hosts: false,
             host_key_alias: None,

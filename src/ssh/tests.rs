@@ -1,6 +1,7 @@
 //! Against a real sshd: what people have. Against false servers: what goes wrong.
 
 mod bastions;
+mod faults;
 mod host_keys;
 mod logins;
 
@@ -12,9 +13,9 @@ use bytes::Bytes;
 use rstest::rstest;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::channel::{Chunk, Exit};
 use super::connection::{Connection, connect_with};
 use super::login::Sources;
+use super::output::{Chunk, Exit};
 use super::target::Target;
 use super::testing::{Agent, Answers, Sshd, Ways, command, false_server, free_port, make_key, no_sources, target};
 use crate::failure::{Failure, Kind, Result, Retry};

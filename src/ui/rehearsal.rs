@@ -119,6 +119,7 @@ pub fn inventory() -> crate::inventory::Inventory {
         node_address: None,
         role,
         labels: Default::default(),
+        groups: Default::default(),
         taints: None,
         ssh: ssh.clone(),
         line: 1,

@@ -16,15 +16,26 @@ pub fn clean(text: &str) -> String {
             cleaned.push_str("...");
             break;
         }
-        match character {
-            '\n' | '\r' => cleaned.push(' '),
-            '\t' => cleaned.push_str("    "),
-            control if control.is_control() => cleaned.push_str(&format!("\\x{:02x}", u32::from(control))),
-            hidden if is_hidden(hidden) => cleaned.push_str(&format!("\\u{{{:x}}}", u32::from(hidden))),
-            shown => cleaned.push(shown),
-        }
+        push_clean(&mut cleaned, character);
     }
     cleaned
+}
+
+/// As [`clean`], but nothing is cut: for output that a person asked for.
+pub fn clean_whole(text: &str) -> String {
+    let mut cleaned = String::with_capacity(text.len());
+    text.chars().for_each(|character| push_clean(&mut cleaned, character));
+    cleaned
+}
+
+fn push_clean(cleaned: &mut String, character: char) {
+    match character {
+        '\n' | '\r' => cleaned.push(' '),
+        '\t' => cleaned.push_str("    "),
+        control if control.is_control() => cleaned.push_str(&format!("\\x{:02x}", u32::from(control))),
+        hidden if is_hidden(hidden) => cleaned.push_str(&format!("\\u{{{:x}}}", u32::from(hidden))),
+        shown => cleaned.push(shown),
+    }
 }
 
 /// The lines of a block of untrusted text, each cleaned; the middle of a very long block is left out, and said so.

@@ -94,6 +94,11 @@ impl Bed {
         made
     }
 
+    /// `count` hosts with fish, tcsh and doas.
+    pub fn with_shells(count: usize) -> Self {
+        Self::create(count, &["--image", "shells"])
+    }
+
     fn create(count: usize, options: &[&str]) -> Self {
         let name = format!("t{}x{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed));
         let count = count.to_string();

@@ -87,3 +87,20 @@ fn down_cleans_what_a_killed_run_left() {
     succeeds(&up(&inventory));
     clean("after a whole cluster");
 }
+
+/// Links that are lost in the middle, of both kinds of host: they are made again, and the same run goes on.
+#[test]
+fn a_lost_link_is_made_again_and_the_run_goes_on() {
+    let bed = Bed::bare(2);
+    let inventory = bed.inventory();
+    let mut run = start_and_wait(&inventory, 2_000);
+    for host in &bed.hosts {
+        bed.sh(&host.name, "pkill -KILL -f '^sshd(-session)?: root'");
+    }
+    std::thread::park_timeout(Duration::from_secs(4));
+    bed.sh(&bed.hosts[0].name, "pkill -KILL -f '^sshd(-session)?: root' || true");
+    let finished = run.finish();
+    succeeds(&finished);
+    assert!(finished.stdout.contains("connecting again"), "{}", finished.stdout);
+    assert_eq!(kubectl(&inventory, &["get", "nodes", "--no-headers"]).matches(" Ready ").count(), 2);
+}

@@ -78,3 +78,98 @@ fn sudo_without_a_password_and_a_login_by_password() {
     let status = run("status", &bed.write_inventory(&by_password), &[]);
     assert_eq!(status.code, 0, "{}", status.stderr);
 }
+
+/// Login shells that are no POSIX shells, or that talk; places that a program might want to write to and cannot.
+#[test]
+fn login_shells_of_every_kind_and_homes_of_every_state() {
+    let bed = Bed::with_shells(2);
+    let [host, other] = [0, 1].map(|index| bed.hosts[index].name.clone());
+    let inventory = with_password_file(&bed, OPS_PASSWORD);
+    let on_both = |command: &str| bed.hosts.iter().for_each(|host| _ = bed.sh(&host.name, command));
+    let works = |what: &str| {
+        let status = run("status", &inventory, &[]);
+        assert_eq!(status.code, 0, "{what}: {}", status.stderr);
+        let ran = run("exec", &inventory, &["--on", &host, "--sudo", "--", "echo", "it's", "a\\b", "$HOME!"]);
+        assert!(ran.code == 0 && ran.stdout.ends_with("it's a\\b $HOME!\n"), "{what}: {ran:?}");
+    };
+    for shell in ["/usr/bin/fish", "/bin/tcsh", "/bin/bash"] {
+        on_both(&format!("usermod --shell {shell} ops"));
+        works(shell);
+    }
+    // A greeting on both streams before every command; bash reads .bashrc when sshd starts it.
+    on_both("printf 'echo Welcome; echo again >&2\\n' >/home/ops/.bashrc");
+    works("a greeting");
+    // A home that nobody can write to, a /tmp that runs nothing.
+    on_both("mount -o bind /home/ops /home/ops && mount -o remount,bind,ro /home/ops; mount -o remount,noexec /tmp");
+    works("a read-only home");
+    on_both("umount /home/ops");
+    bed_fill(&host, "/home/ops", "0");
+    works("a full home");
+    // One that never stops talking is a sentence, and the other host is not disturbed.
+    bed.sh(&other, "echo 'yes' >/home/ops/.bashrc");
+    let endless = run("status", &inventory, &[]);
+    assert!(endless.stdout.contains(&host), "{}", endless.stdout);
+    let said = format!("{}{}", endless.stdout, endless.stderr);
+    assert!(said.contains("its login shell prints without end"), "{said}");
+}
+
+fn bed_fill(host: &str, path: &str, free: &str) {
+    crate::bed::bed(&["host", "fill", host, path, free]);
+}
+
+/// What insists on a terminal gets one, and nothing of it disturbs the bytes.
+#[test]
+fn sudo_that_wants_a_terminal_and_doas() {
+    let bed = Bed::with_shells(1);
+    let host = bed.hosts[0].name.clone();
+    let works = |what: &str, inventory: &std::path::Path| {
+        let status = run("status", inventory, &[]);
+        assert_eq!(status.code, 0, "{what}: {}", status.stderr);
+        let ran = run("exec", inventory, &["--sudo", "--", "id -un; echo oops >&2; exit 3"]);
+        assert_eq!((ran.code, ran.stdout.as_str()), (1, "root\n"), "{what}: {ran:?}");
+        assert!(ran.stderr.contains("oops") && ran.stderr.contains("status 3"), "{what}: {}", ran.stderr);
+        // What stood in between ends a moment after the program that was its other end.
+        let places = "/tmp/clusterctl-* /dev/shm/clusterctl-* /home/ops/clusterctl-*";
+        bed.sh(
+            &host,
+            &format!("timeout 5 sh -c 'while ls -d {places} | grep -q .; do :; done' >/dev/null 2>&1 || true"),
+        );
+        let left = bed.sh(&host, &format!("ls -d {places} 2>/dev/null || true"));
+        assert_eq!(left.trim(), "", "{what} leaves something: {}", bed.sh(&host, "ps axww -o pid,ppid,args"));
+    };
+    for options in ["requiretty", "use_pty", "requiretty,use_pty"] {
+        bed.sh(&host, &format!("printf 'Defaults {options}\\n' >/etc/sudoers.d/test && chmod 440 /etc/sudoers.d/test"));
+        works(options, &with_password_file(&bed, OPS_PASSWORD));
+        // Without a password to give and to ask for.
+        works(options, &bed.write_inventory(&bed.inventory_text("free")));
+    }
+    let wrong = run("status", &with_password_file(&bed, "wrong"), &[]);
+    assert!(format!("{}{}", wrong.stdout, wrong.stderr).contains("does not accept the password"), "{wrong:?}");
+
+    let doas = |inventory: std::path::PathBuf| {
+        let text = std::fs::read_to_string(&inventory).unwrap().replace("become: sudo", "become: doas");
+        bed.write_inventory(&text)
+    };
+    bed.sh(&host, "printf 'permit nopass free\\npermit ops\\n' >/etc/doas.conf && rm /etc/sudoers.d/*");
+    works("doas without a password", &doas(bed.write_inventory(&bed.inventory_text("free"))));
+    works("doas with a password", &doas(with_password_file(&bed, OPS_PASSWORD)));
+    let wrong = run("status", &doas(with_password_file(&bed, "wrong")), &[]);
+    assert!(format!("{}{}", wrong.stdout, wrong.stderr).contains("does not accept the password"), "{wrong:?}");
+}
+
+/// A password for sudo that is not the one for the login.
+#[test]
+fn two_passwords_of_one_user() {
+    let bed = Bed::bare(1);
+    let host = bed.hosts[0].name.clone();
+    bed.sh(&host, "printf 'Defaults rootpw\\n' >/etc/sudoers.d/test && chmod 440 /etc/sudoers.d/test");
+    let inventory = with_password_file(&bed, "root-password");
+    let login = bed.folder.path().join("login");
+    std::fs::copy(bed.folder.path().join("password"), &login).unwrap();
+    std::fs::write(&login, OPS_PASSWORD).unwrap();
+    let text = std::fs::read_to_string(&inventory).unwrap();
+    let by_password = format!("agent: false, password: {{file: {}}}", login.display());
+    let text = text.replace(&format!("identity: {}", bed.key.display()), &by_password);
+    let ran = run("exec", &bed.write_inventory(&text), &["--sudo", "--", "id", "-un"]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (0, "root\n"), "{ran:?}");
+}

@@ -17,7 +17,8 @@ image_packages() {
   case "$1" in
     bare) cat "$BED_HOME/image/packages" ;;
     containerd) cat "$BED_HOME/image/packages" "$BED_HOME/image/packages.containerd" ;;
-    *) die "an image is 'bare' or 'containerd', not '$1'" ;;
+    shells) cat "$BED_HOME/image/packages" "$BED_HOME/image/packages.shells" ;;
+    *) die "an image is 'bare', 'containerd' or 'shells', not '$1'" ;;
   esac
 }
 

@@ -46,6 +46,7 @@ pub(super) async fn work<T>(
         verb: format!("node {verb}"),
         since_seconds,
         cluster: String::new(),
+        run: String::new(),
     };
     let _lock = Lock::take(&holder).await?;
     let (events, happened) = Events::channel();

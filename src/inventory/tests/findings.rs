@@ -125,7 +125,7 @@ fn found(text: &str) -> Vec<String> {
     "1:13 `ssh.user`: `a b` is no login name",
     "1:26 `ssh.port` has to be a number from 1 to 65535",
     "1:36 `ssh.agent` has to be `true` or `false`, but this is a text",
-    "1:48 `ssh.become` has to be `sudo` or `none`, but this is `su`",
+    "1:48 `ssh.become` has to be `sudo` or `doas` or `none`, but this is `su`",
 ])]
 #[case("ssh: {port: '22', connect_limit_seconds: 1.5, host_keys: accept}\nhosts: [a]", &[
     "1:13 `ssh.port` has to be a number from 1 to 65535, but this is a text",

@@ -1,6 +1,6 @@
 //! Lists of algorithms with `+`, `-` and `^` and patterns, as OpenSSH's `kex_assemble_names` makes them: pure.
 
-use crate::ssh::pattern::{matches_list, matches_pattern};
+use crate::pattern::{matches_list, matches_pattern};
 
 /// The names that `written` leaves of `all`, most wanted first; `default` is what would be taken without it.
 ///

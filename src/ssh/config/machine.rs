@@ -6,8 +6,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::pattern::matches_pattern;
 use crate::ssh::local;
-use crate::ssh::pattern::matches_pattern;
 
 use super::read::{Local, World};
 
@@ -22,6 +22,7 @@ pub(crate) struct Machine {
     local: Local,
     files: Mutex<HashMap<PathBuf, Option<Arc<str>>>>,
     commands: Mutex<HashMap<String, bool>>,
+    names: Mutex<HashMap<String, bool>>,
 }
 
 impl Machine {
@@ -93,6 +94,14 @@ impl World for Machine {
         let ended_well = local::succeeds(command)?;
         commands.insert(command.to_owned(), ended_well);
         Ok(ended_well)
+    }
+
+    fn resolves(&self, name: &str) -> bool {
+        use std::net::ToSocketAddrs as _;
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        *names
+            .entry(name.to_owned())
+            .or_insert_with(|| (name, 0).to_socket_addrs().is_ok_and(|mut addresses| addresses.next().is_some()))
     }
 
     fn variable(&self, name: &str) -> Option<String> {

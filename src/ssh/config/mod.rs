@@ -27,11 +27,16 @@ use crate::inventory::Hop;
 pub(super) use algorithms::assemble;
 pub(super) use machine::Machine;
 pub(super) use read::{Source, Typed};
+pub(super) use tokens::percent;
 
 use keywords::Regard;
 use read::{Settings, World, tokens};
 use tokens::Tokens;
 use values::hop;
+use words::words;
+
+/// The tokens of KnownHostsCommand that are known when a key is looked up.
+const LATER: &str = "fHIKt";
 
 /// What ssh_config says about one host; `None` and empty lists where it says nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -56,6 +61,11 @@ pub(super) struct Resolved {
     pub(super) user_known_hosts: Option<Vec<PathBuf>>,
     /// known_hosts files of the system.
     pub(super) global_known_hosts: Option<Vec<PathBuf>>,
+    /// The words of a command that prints more lines of known_hosts; `%f`, `%H`, `%I`, `%K`, `%t` and `%%` still stand
+    /// in them.
+    pub(super) known_hosts_command: Option<Vec<String>>,
+    /// A list of keys that no host may have.
+    pub(super) revoked_host_keys: Option<PathBuf>,
     /// The name looked up in known_hosts.
     pub(super) host_key_alias: Option<String>,
     /// `true`, `false`, `ask` or `accept-new`.
@@ -140,6 +150,8 @@ pub(super) fn resolve(sources: &[Source], typed: &Typed, world: &dyn World) -> R
         certificates: files("CertificateFile").unwrap_or_default(),
         user_known_hosts: files("UserKnownHostsFile"),
         global_known_hosts: files("GlobalKnownHostsFile"),
+        revoked_host_keys: files("RevokedHostKeys").and_then(|mut files| files.pop()),
+        known_hosts_command: found(known_hosts_command(&settings, &tokens), &mut faults),
         user: one("User"),
         port: settings.one("Port").and_then(|port| port.parse().ok()),
         identities_only: yes("IdentitiesOnly"),
@@ -231,6 +243,19 @@ fn agent(settings: &Settings, tokens: &Tokens, world: &dyn World) -> Result<Opti
             }
         },
     }))
+}
+
+/// OpenSSH starts this command without a shell, and only by its whole path.
+fn known_hosts_command(settings: &Settings, tokens: &Tokens) -> Result<Option<Vec<String>>, String> {
+    let name = "KnownHostsCommand";
+    let Some(line) = settings.one(name).filter(|line| !line.eq_ignore_ascii_case("none")) else { return Ok(None) };
+    let expanded = words(line).and_then(|words| {
+        words.iter().map(|word| tokens.expand_all_but(LATER, word)).collect::<Result<Vec<String>, String>>()
+    });
+    match expanded.map_err(|why| misread(settings, name, &why))? {
+        command if command.first().is_some_and(|program| program.starts_with('/')) => Ok(Some(command)),
+        _ => Err(misread(settings, name, "names no program by its whole path")),
+    }
 }
 
 fn way(settings: &Settings, tokens: &Tokens) -> Result<Option<Way>, String> {

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::ssh::pattern::{matches_host, matches_list, matches_pattern};
+use crate::pattern::{matches_host, matches_list, matches_pattern};
 
 use super::keywords::{Keyword, Shape, keyword};
 use super::tokens::{Tokens, host_name, tilde};
@@ -41,6 +41,9 @@ pub(crate) trait World {
     /// # Errors
     /// In words that end a sentence, when it cannot be run.
     fn succeeds(&self, command: &str) -> Result<bool, String>;
+
+    /// Whether the name service has an address for a name.
+    fn resolves(&self, name: &str) -> bool;
 
     /// A variable of the environment.
     fn variable(&self, name: &str) -> Option<String>;
@@ -195,6 +198,7 @@ pub(super) fn read(sources: &[Source], typed: &Typed, world: &dyn World) -> Resu
     reader.pass(sources)?;
     let name = reader.host_name().map_err(|why| vec![why])?;
     let canonical = reader.settings.one("CanonicalizeHostname").is_some_and(|value| value != "no");
+    let name = if canonical { whole_name(&reader.settings, name, world).map_err(|why| vec![why])? } else { name };
     let is_address = name.parse::<IpAddr>().is_ok();
     let name = if is_address { name } else { name.to_lowercase() };
     if reader.wants_final || canonical {
@@ -205,6 +209,36 @@ pub(super) fn read(sources: &[Source], typed: &Typed, world: &dyn World) -> Resu
     }
     reader.settings.host = name;
     Ok(reader.settings)
+}
+
+/// The name with the first of CanonicalDomains under which it has an address (ssh_config(5), CanonicalizeHostname).
+fn whole_name(settings: &Settings, name: String, world: &dyn World) -> Result<String, String> {
+    let is_set = |keyword: &str| settings.one(keyword).is_some_and(|value| !value.eq_ignore_ascii_case("none"));
+    let is_direct = !is_set("ProxyCommand") && !is_set("ProxyJump");
+    let always = settings.one("CanonicalizeHostname") == Some("always");
+    // What a proxy is told is the proxy's to understand.
+    if name.parse::<IpAddr>().is_ok() || !(is_direct || always) {
+        return Ok(name);
+    }
+    let name = name.to_lowercase();
+    let dots = name.matches('.').count();
+    let most_dots = settings.one("CanonicalizeMaxDots").and_then(|dots| dots.parse::<i32>().ok()).unwrap_or(1);
+    let candidates: Vec<String> = if name.ends_with('.') {
+        vec![name.clone()]
+    } else if usize::try_from(most_dots).is_ok_and(|most| dots > most) {
+        Vec::new()
+    } else {
+        let domains = settings.several("CanonicalDomains").unwrap_or_default().iter();
+        let domains = domains.take_while(|domain| !domain.eq_ignore_ascii_case("none"));
+        domains.map(|domain| format!("{name}.{}.", domain.to_lowercase())).collect()
+    };
+    match candidates.iter().find(|candidate| world.resolves(candidate)) {
+        Some(found) => Ok(found.trim_end_matches('.').to_owned()),
+        None if settings.one("CanonicalizeFallbackLocal") == Some("no") => {
+            Err(format!("{name} has an address in none of CanonicalDomains, and CanonicalizeFallbackLocal is no"))
+        }
+        None => Ok(name),
+    }
 }
 
 struct Reader<'a> {

@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use rstest::rstest;
 
 use super::machine::Machine;
-use super::read::{Settings, World as _, read, tokens};
+use super::read::{Local, Settings, World, read, tokens};
 use super::values::hop;
 use super::{AgentChoice, Resolved, Source, Typed, Way, assemble, resolve};
 use crate::ssh::testing::{command, program};
@@ -45,6 +45,10 @@ const COMPARED: &[(&str, &str)] = &[
     ("nohostauthenticationforlocalhost", "NoHostAuthenticationForLocalhost"),
     ("requiredrsasize", "RequiredRSASize"),
     ("revokedhostkeys", "RevokedHostKeys"),
+    ("knownhostscommand", "KnownHostsCommand"),
+    ("canonicalizehostname", "CanonicalizeHostname"),
+    ("canonicalizemaxdots", "CanonicalizeMaxDots"),
+    ("canonicalizefallbacklocal", "CanonicalizeFallbackLocal"),
     ("pkcs11provider", "PKCS11Provider"),
     ("remotecommand", "RemoteCommand"),
     ("bindinterface", "BindInterface"),
@@ -267,6 +271,14 @@ fn compare(text: &str, host: &str) {
 #[case::match_final_host("Host web1\n HostName web1.example\nMatch final host web1.example\n Port 7\n", "web1")]
 #[case::match_final_block("HostName web1.example\nMatch final all\n Port 7\nHost web1.example\n User second\n", "web1")]
 #[case::match_canonical("Match canonical\n User ops\n", "web1")]
+#[case::canonical_dots("CanonicalizeHostname yes\nCanonicalizeMaxDots 0\nHost a.b\n User late\n", "a.b")]
+#[case::canonical_address("CanonicalizeHostname always\nMatch canonical\n User late\n", "127.0.0.1")]
+#[case::canonical_proxied("CanonicalizeHostname yes\nProxyJump b\nMatch canonical\n User late\n", "web1")]
+#[case::canonical_none("CanonicalizeHostname yes\nCanonicalDomains none\nMatch canonical\n User late\n", "WEB1")]
+#[case::canonical_no_fallback("CanonicalizeHostname yes\nCanonicalizeFallbackLocal no\n", "web1")]
+#[case::canonical_bad("CanonicalizeHostname perhaps\n", "web1")]
+#[case::revoked("RevokedHostKeys /etc/ssh/revoked\n", "web1")]
+#[case::keys_command("KnownHostsCommand /usr/bin/keys %H %t\n", "web1")]
 #[case::match_not_final("Match !final\n User first\n", "web1")]
 #[case::match_all_not_alone("Match host web1 all\n User ops\nMatch host x user y all\n Port 2\n", "web1")]
 #[case::match_nothing("Match host\n User ops\n", "web1")]
@@ -311,6 +323,75 @@ fn settings_have_types() {
     assert_eq!(hops, [hop("a"), hop("ops@b:2200")].map(Result::unwrap));
     let command = resolved("ProxyCommand nc -X %h:%p %r\nUser ops\n", "web1").expect("good").way;
     assert_eq!(command, Some(Way::Command("nc -X web1:22 ops".to_owned())));
+}
+
+/// This machine, with a name service of its own.
+struct Named(Machine, &'static [&'static str]);
+
+impl World for Named {
+    fn read(&self, file: &Path, guarded: bool) -> Result<Option<std::sync::Arc<str>>, String> {
+        self.0.read(file, guarded)
+    }
+
+    fn glob(&self, pattern: &Path) -> Vec<std::path::PathBuf> {
+        self.0.glob(pattern)
+    }
+
+    fn succeeds(&self, command: &str) -> Result<bool, String> {
+        self.0.succeeds(command)
+    }
+
+    fn resolves(&self, name: &str) -> bool {
+        self.1.contains(&name)
+    }
+
+    fn variable(&self, name: &str) -> Option<String> {
+        self.0.variable(name)
+    }
+
+    fn local(&self) -> &Local {
+        self.0.local()
+    }
+}
+
+#[rstest]
+#[case::first_domain("", "web1", Ok("web1.b.example"))]
+#[case::typed_in_capitals("", "Web1", Ok("web1.b.example"))]
+#[case::no_address("", "web2", Ok("web2"))]
+#[case::no_address_and_no_fallback("CanonicalizeFallbackLocal no\n", "web2", Err(()))]
+#[case::one_dot_is_allowed("", "x.web1", Ok("x.web1.b.example"))]
+#[case::too_many_dots("", "y.x.web1", Ok("y.x.web1"))]
+#[case::more_dots_allowed("CanonicalizeMaxDots 2\n", "y.x.web1", Ok("y.x.web1.b.example"))]
+#[case::whole_already("", "web1.b.example.", Ok("web1.b.example"))]
+#[case::behind_a_jump("ProxyJump gate\n", "web1", Ok("web1"))]
+#[case::behind_none("ProxyJump none\n", "web1", Ok("web1.b.example"))]
+#[case::host_name_first("HostName web1\n", "short", Ok("web1.b.example"))]
+fn names_become_whole(#[case] more: &str, #[case] host: &str, #[case] expected: Result<&str, ()>) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("config");
+    let text = format!(
+        "CanonicalizeHostname yes\nCanonicalDomains a.example B.example\n{more}Host web1.b.example\n User late\n"
+    );
+    std::fs::write(&file, text).expect("written");
+    let source = Source { file, own: true, guarded: false };
+    let names = &["web1.b.example.", "x.web1.b.example.", "y.x.web1.b.example."];
+    let world = Named(Machine::new("/home/me".into()), names);
+    let found = resolve(&[source], &Typed { host: host.to_owned(), ..Typed::default() }, &world);
+    assert_eq!(found.as_ref().map(|found| found.host.as_str()).map_err(|_| ()), expected, "{found:?}");
+    if let Ok(found) = found {
+        assert!(found.unsupported.is_empty(), "{found:?}");
+        assert_eq!(found.user.as_deref() == Some("late"), found.host == "web1.b.example");
+    }
+}
+
+#[test]
+fn a_command_for_keys_keeps_the_tokens_of_a_look_up() {
+    let found = resolved("KnownHostsCommand /usr/bin/keys '%H of' %n %%\n", "web1").expect("good");
+    assert_eq!(found.known_hosts_command.expect("some"), ["/usr/bin/keys", "%H of", "web1", "%%"]);
+    assert_eq!(resolved("KnownHostsCommand none\n", "web1").expect("good").known_hosts_command, None);
+    assert!(resolved("KnownHostsCommand keys %H\n", "web1").expect_err("bad")[0].contains("whole path"));
+    let list = resolved("RevokedHostKeys ~/revoked\n", "web1").expect("good").revoked_host_keys;
+    assert_eq!(list, Some("/home/me/revoked".into()));
 }
 
 #[test]

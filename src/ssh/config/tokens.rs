@@ -62,6 +62,18 @@ impl Tokens {
         percent(text, |token| self.value(token))
     }
 
+    /// As [`Tokens::expand`], and leaves the tokens in `later`, and `%%`, to be replaced later.
+    ///
+    /// # Errors
+    /// As [`Tokens::expand`].
+    pub(super) fn expand_all_but(&self, later: &str, text: &str) -> Result<String, String> {
+        percent(text, |token| match token {
+            '%' => Some("%%".to_owned()),
+            token if later.contains(token) => Some(format!("%{token}")),
+            token => self.value(token).map(|value| value.replace('%', "%%")),
+        })
+    }
+
     /// A file: `~`, tokens and `${VARIABLES}`; a relative one stays relative to where ssh would be started.
     ///
     /// # Errors
@@ -84,7 +96,11 @@ pub(super) fn host_name(text: &str, typed: &str) -> Result<String, String> {
     })
 }
 
-fn percent(text: &str, value: impl Fn(char) -> Option<String>) -> Result<String, String> {
+/// Puts values for the tokens of a text; `%%` is one, too.
+///
+/// # Errors
+/// In words that end a sentence, for a `%` with something unknown behind it.
+pub(in crate::ssh) fn percent(text: &str, value: impl Fn(char) -> Option<String>) -> Result<String, String> {
     let mut expanded = String::with_capacity(text.len());
     let mut letters = text.chars();
     while let Some(letter) = letters.next() {
@@ -157,6 +173,13 @@ mod tests {
     fn files_are_expanded(#[case] text: &str, #[case] expected: Option<&str>) {
         let variable = |name: &str| (name == "SET").then(|| "value".to_owned());
         assert_eq!(tokens().file(text, &variable).ok().as_deref(), expected.map(Path::new));
+    }
+
+    #[test]
+    fn what_is_known_later_stays() {
+        let tokens = Tokens { host: "50%".to_owned(), ..tokens() };
+        assert_eq!(tokens.expand_all_but("HI", "%h %H %I %%").as_deref(), Ok("50%% %H %I %%"));
+        assert!(tokens.expand_all_but("HI", "%z").is_err());
     }
 
     #[test]

@@ -61,7 +61,12 @@ fn certified(folder: &Path, authority: &Path, name: &str, arguments: &[&str]) ->
 
 /// Whether OpenSSH's client goes on.
 fn openssh(server: &Server, file: &Path, alias: Option<&str>) -> bool {
+    openssh_with(server, file, alias, &[])
+}
+
+fn openssh_with(server: &Server, file: &Path, alias: Option<&str>, settings: &[String]) -> bool {
     let mut ssh = command("ssh");
+    settings.iter().for_each(|setting| _ = ssh.args(["-o", setting]));
     ssh.args(["-F", "none", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "IdentitiesOnly=yes"])
         .args(["-o", "GlobalKnownHostsFile=none", "-o", "CheckHostIP=no"])
         .arg("-o")
@@ -211,6 +216,71 @@ async fn certificates_are_judged_as_openssh_does() {
     let target = Target { known_hosts: vec![file], ..expired.sshd.target(Some(&expired.key)) };
     let failure = refused(&target).await;
     assert!(failure.to_string().contains("its certificate is not taken: it has expired"), "{failure}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_of_revoked_keys_and_a_command_for_keys_are_asked_as_openssh_does() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path();
+    let authority = make_key(path, "authority", "ed25519", "");
+    let server = certified(path, &authority, "good", &["-h", "-n", "127.0.0.1", "-z", "7"]);
+    let name = format!("[127.0.0.1]:{}", server.sshd.port);
+    let certified = std::fs::read_to_string(server.sshd.folder.path().join("certified.pub")).expect("readable");
+    let (plain, ca) = (path.join("plain"), path.join("ca"));
+    std::fs::write(&plain, format!("{name} {certified}")).expect("written");
+    std::fs::write(&ca, format!("@cert-authority * {}\n", public(&authority))).expect("written");
+    let list = |name: &str, text: &str| {
+        let file = path.join(name);
+        std::fs::write(&file, text).expect("written");
+        file
+    };
+    let other = public(&make_key(path, "other", "ed25519", ""));
+    let (numbers, serial) = (path.join("numbers").display().to_string(), list("serial", "serial: 7\n"));
+    let signer = authority.with_extension("pub").display().to_string();
+    program("ssh-keygen", &["-q", "-k", "-f", &numbers, "-s", &signer, &serial.display().to_string()]);
+    let lists = [
+        list("key", &certified),
+        list("others", &format!("# a list\n{other}\n")),
+        list("signer", &public(&authority)),
+        list("damaged", "nonsense\n"),
+        PathBuf::from(&numbers),
+        path.join("missing"),
+    ];
+    let mut goes_on = 0;
+    for (known, shows_certificate) in [(&plain, false), (&ca, true)] {
+        // OpenSSH asks for a certificate even where nobody is named who could have signed it.
+        for revoked in lists.iter().filter(|list| shows_certificate || ![&lists[2], &lists[4]].contains(list)) {
+            let setting = format!("RevokedHostKeys={}", revoked.display());
+            let expected = tokio::task::block_in_place(|| openssh_with(&server, known, None, &[setting]));
+            let target = Target {
+                known_hosts: vec![known.clone()],
+                revoked_host_keys: Some(revoked.clone()),
+                ..server.sshd.target(Some(&server.key))
+            };
+            let ours = connect(&target).await.map(|_| ());
+            assert_eq!(ours.is_ok(), expected, "{known:?} with {revoked:?}: {ours:?}");
+            goes_on += usize::from(expected);
+        }
+    }
+    assert_eq!(goes_on, 2, "only the list of others lets the host pass");
+
+    let empty = path.join("empty");
+    let script = path.join("keys");
+    let text = format!("#!/bin/sh\ncase $1 in 127.0.0.1|'{name}') cat {};; *) exit 1;; esac\n", plain.display());
+    std::fs::write(&script, text).expect("written");
+    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("set");
+    for arguments in ["%H", "elsewhere"] {
+        let setting = format!("KnownHostsCommand={} {arguments}", script.display());
+        let expected = tokio::task::block_in_place(|| openssh_with(&server, &empty, None, &[setting]));
+        let target = Target {
+            known_hosts: vec![empty.clone()],
+            known_hosts_command: Some(vec![script.display().to_string(), arguments.to_owned()]),
+            ..server.sshd.target(Some(&server.key))
+        };
+        let ours = connect(&target).await.map(|_| ());
+        assert_eq!((ours.is_ok(), expected), (arguments == "%H", arguments == "%H"), "{arguments}: {ours:?}");
+        assert!(ours.err().is_none_or(|failure| failure.to_string().contains("ended with exit status: 1")));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

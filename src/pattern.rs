@@ -1,7 +1,8 @@
-//! Patterns with `*` and `?`, which known_hosts and ssh_config share: pure, in OpenSSH's words (ssh_config(5), PATTERNS).
+//! Patterns with `*` and `?`, which known_hosts, ssh_config and selectors of hosts share: pure, in OpenSSH's words
+//! (ssh_config(5), PATTERNS).
 
 /// `*` is any text, `?` any one byte; linear in time for any pattern (one place to come back to).
-pub(super) fn matches_pattern(pattern: &[u8], text: &[u8]) -> bool {
+pub fn matches_pattern(pattern: &[u8], text: &[u8]) -> bool {
     let (mut p, mut t) = (0, 0);
     let mut star: Option<(usize, usize)> = None;
     while t < text.len() {
@@ -28,7 +29,7 @@ pub(super) fn matches_pattern(pattern: &[u8], text: &[u8]) -> bool {
 }
 
 /// Whether one pattern of a list separated by commas matches and no negated one (`!`) does.
-pub(super) fn matches_list(list: &str, text: &str) -> bool {
+pub fn matches_list(list: &str, text: &str) -> bool {
     let mut found = false;
     for pattern in list.split(',') {
         let (negated, pattern) = match pattern.strip_prefix('!') {
@@ -46,7 +47,7 @@ pub(super) fn matches_list(list: &str, text: &str) -> bool {
 }
 
 /// As [`matches_list`] for names of hosts: upper and lower case are the same.
-pub(super) fn matches_host(list: &str, host: &str) -> bool {
+pub fn matches_host(list: &str, host: &str) -> bool {
     matches_list(&list.to_lowercase(), &host.to_lowercase())
 }
 
