@@ -40,6 +40,31 @@ ssh_true() {
     xargs -P 64 -I{} ssh -F none -i "$key" -o UserKnownHostsFile="$known" -o BatchMode=yes -o KexAlgorithms=curve25519-sha256 root@{} true
 }
 
+# A play of as many tasks as our own playbooks have, with nothing to do, for as many hosts. It runs on this machine without
+# SSH, which is to Ansible's advantage, since the bed's hosts have no Python.
+ansible_play() { (cd "$scratch/ansible" && ANSIBLE_CONFIG=ansible.cfg ansible-playbook -i hosts play.yaml >run.log 2>&1) || { tail "$scratch/ansible/run.log" >&2; exit 1; }; }
+ansible_prepare() {
+  local venv=${CLUSTERCTL_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/clusterctl}/bench-ssh task tasks
+  if [ ! -e "$venv/done" ]; then
+    python3 -m venv "$venv"
+    "$venv/bin/pip" install --quiet parallel-ssh pyinfra ansible-core >&2
+    touch "$venv/done"
+  fi
+  PATH=$venv/bin:$PATH
+  mkdir -p "$scratch/ansible"
+  printf '[defaults]\nforks = %s\ngathering = explicit\ndeprecation_warnings = False\n' "$hosts" >"$scratch/ansible/ansible.cfg"
+  for task in $(seq "$hosts"); do
+    echo "h$task ansible_connection=local ansible_python_interpreter=$(command -v python3)"
+  done >"$scratch/ansible/hosts"
+  tasks=$(cat "$here"/playbooks/*.yaml | grep -c '^  - name: ')
+  {
+    printf -- '- hosts: all\n  tasks:\n'
+    for task in $(seq "$tasks"); do
+      printf '  - copy: {content: "task %s\\n", dest: "%s/{{ inventory_hostname }}-%s", mode: "0644"}\n' "$task" "$scratch/ansible" "$task"
+    done
+  } >"$scratch/ansible/play.yaml"
+}
+
 echo "no-op up, $hosts hosts"
 fresh converge "$hosts"
 up "$scratch/converge.yaml"
@@ -47,6 +72,11 @@ up "$scratch/converge.yaml"
 noop=$(for _ in $(seq "$rounds"); do seconds_of up "$scratch/converge.yaml"; done | median)
 plain=$(for _ in $(seq "$rounds"); do seconds_of ssh_true; done | median)
 echo "  up $noop s, parallel ssh true $plain s: ratio $(ratio "$noop" "$plain") (goal at 50 hosts: 1.5)"
+
+ansible_prepare
+ansible_play
+play=$(seconds_of ansible_play)
+echo "  Ansible play without a change $play s: up takes $(ratio "$noop" "$play") of it (goal: 0.05)"
 
 echo "one more worker"
 fresh converge-more 1

@@ -1,6 +1,6 @@
-//! Taking secrets out of texts that a person will pass on: logs, listings, configurations. Pure.
+//! Taking secrets out of texts that a person sees or passes on: logs, listings, configurations, differences of files. Pure.
 //!
-//! Works on any text, line by line: rather a harmless word too many is masked than a key too few.
+//! Works on any text, line by line, and lines stay lines: rather a harmless word too many is masked than a key too few.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
@@ -8,7 +8,7 @@ use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 /// What stands in place of a secret.
 pub const MASKED: &str = "***";
 
-/// Names behind which a secret stands, as they end, in small letters and without `-` and `_`.
+/// Names behind which a secret stands, as they end, in small letters and without `-`, `_` and `.`.
 const NAMES: &[&str] = &[
     "authorization",
     "certificatekey",
@@ -22,28 +22,38 @@ const NAMES: &[&str] = &[
     "token",
 ];
 
+/// The same as whole words: `client-cert-auth` is no secret.
+const WHOLE_NAMES: &[&str] = &["auth"];
+
 /// Words before a secret that is a word of its own: `Bearer eyJ...`.
 const INTRODUCTIONS: &[&str] = &["bearer", "basic"];
+
+/// What stands behind `name:` and is no secret.
+const HARMLESS: &[&str] = &["", "null", "~", "true", "false", "\"\"", "''"];
 
 /// Base64 of at least this length is looked into for a key.
 const SHORTEST_KEY: usize = 40;
 
-/// The text without private keys, tokens, passwords and what follows their names.
+/// The text without private keys, tokens, passwords and what follows their names. Lines stay lines.
 pub fn mask(text: &str) -> String {
     let mut masked = String::with_capacity(text.len());
-    let mut inside_key = false;
+    let mut in_key = false;
+    // The indentation of a name whose secret stands in the lines below it.
+    let mut above: Option<usize> = None;
     for line in text.split_inclusive('\n') {
-        let begins = line.contains("-----BEGIN") && line.contains("PRIVATE KEY");
-        let ends = line.contains("-----END") && line.contains("PRIVATE KEY");
-        if inside_key || begins {
-            if begins {
-                masked.push_str(MASKED);
-                masked.push('\n');
-            }
-            inside_key = !ends;
-            continue;
+        let (content, end) = line.strip_suffix('\n').map_or((line, ""), |content| (content, "\n"));
+        let indentation = content.len() - content.trim_start().len();
+        let begins = content.contains("-----BEGIN") && content.contains("PRIVATE KEY");
+        let ends = content.contains("-----END") && content.contains("PRIVATE KEY");
+        above = above.filter(|above| content.trim().is_empty() || indentation > *above);
+        if in_key || begins || (above.is_some() && !content.trim().is_empty()) {
+            in_key = (in_key || begins) && !ends;
+            masked.push_str(&content[..indentation]);
+            masked.push_str(MASKED);
+        } else if mask_line(content, &mut masked) {
+            above = Some(indentation);
         }
-        mask_line(line, &mut masked);
+        masked.push_str(end);
     }
     masked
 }
@@ -53,39 +63,94 @@ fn is_of_word(letter: char) -> bool {
     letter.is_alphanumeric() || matches!(letter, '-' | '_' | '.' | '+' | '/' | '=' | '~')
 }
 
-fn mask_line(line: &str, masked: &mut String) {
+/// What a secret is made of where it is no word in quotes.
+fn is_of_secret(letter: char) -> bool {
+    !letter.is_whitespace() && !matches!(letter, '"' | '\'' | ',' | '[' | ']' | '{' | '}' | '(' | ')')
+}
+
+/// Masks a line without its end, and tells whether the lines below that are indented further are a secret.
+fn mask_line(line: &str, masked: &mut String) -> bool {
     let mut rest = line;
     // The value of a name for secrets is next.
     let mut secret_next = false;
     while !rest.is_empty() {
-        let gap = rest.find(is_of_word).unwrap_or(rest.len());
-        let (between, after) = rest.split_at(gap);
+        let begins = |letter: char| if secret_next { is_of_secret(letter) } else { is_of_word(letter) };
+        let (between, after) = rest.split_at(rest.find(begins).unwrap_or(rest.len()));
         masked.push_str(between);
-        let length = after.find(|letter: char| !is_of_word(letter)).unwrap_or(after.len());
-        let (word, after) = after.split_at(length);
-        // `--token=abc` is one word for people and two for us.
-        let (name, value) = word.split_once('=').filter(|(name, _)| !name.is_empty()).unwrap_or((word, ""));
-        let tied = after.trim_start_matches(['"', '\'']).starts_with(':') || name.starts_with("--");
-        if secret_next && !word.is_empty() && !INTRODUCTIONS.contains(&word.to_lowercase().as_str()) {
-            masked.push_str(MASKED);
+        let (word, behind) = after.split_at(after.find(|letter: char| !is_of_word(letter)).unwrap_or(after.len()));
+        let introduces = INTRODUCTIONS.contains(&word.to_lowercase().as_str());
+        if secret_next && !introduces && !after.is_empty() {
+            rest = without_value(after, masked);
             secret_next = false;
-        } else if is_secret_itself(word) {
+            continue;
+        }
+        // `--token=abc` is one word for people and two for us.
+        let name = word.split_once('=').map_or(word, |(name, _)| name);
+        let tie = behind.trim_start_matches(['"', '\'', ' ']).strip_prefix(':').filter(|_| name.len() == word.len());
+        rest = behind;
+        if is_secret_itself(word) {
             masked.push_str(MASKED);
-        } else if is_name(name) && !value.is_empty() {
-            masked.push_str(&format!("{name}={MASKED}"));
+        } else if !is_name(name) {
+            masked.push_str(word);
+            secret_next = introduces;
+        } else if name.len() < word.len() {
+            let (name, value) = after.split_at(name.len() + 1);
+            masked.push_str(name);
+            rest = without_value(value, masked);
+        } else if let Some(value) = tie {
+            let spaces = value.len() - value.trim_start().len();
+            let (tied, value) = after.split_at(after.len() - value.len() + spaces);
+            masked.push_str(tied);
+            let plain = value.trim_end().trim_end_matches([',', '}', ']']).trim_end();
+            rest = match value.chars().next() {
+                // Names inside of it speak for themselves.
+                _ if HARMLESS.contains(&plain) => value,
+                Some('{' | '[') => value,
+                Some('|' | '>') => {
+                    masked.push_str(value);
+                    return true;
+                }
+                Some('"' | '\'') => without_value(value, masked),
+                // A plain text of YAML goes to the end of its line.
+                _ => {
+                    masked.push_str(MASKED);
+                    ""
+                }
+            };
         } else {
             masked.push_str(word);
-            let introduces = INTRODUCTIONS.contains(&word.to_lowercase().as_str());
-            secret_next = introduces || secret_next || (tied && is_name(name) && !after.trim().is_empty());
+            secret_next = name.starts_with("--");
         }
-        rest = after;
+    }
+    false
+}
+
+/// Masks the value that a text begins with, in quotes or up to what ends a word, and returns the rest.
+fn without_value<'a>(text: &'a str, masked: &mut String) -> &'a str {
+    let Some(quote) = text.chars().next().filter(|letter| matches!(letter, '"' | '\'')) else {
+        let (value, rest) = text.split_at(text.find(|letter: char| !is_of_secret(letter)).unwrap_or(text.len()));
+        masked.push_str(if value.is_empty() { "" } else { MASKED });
+        return rest;
+    };
+    let mut escaped = false;
+    let end = text.char_indices().skip(1).find(|(_, letter)| {
+        let ends = *letter == quote && !escaped;
+        escaped = *letter == '\\' && !escaped;
+        ends
+    });
+    masked.push(quote);
+    masked.push_str(MASKED);
+    match end {
+        Some((at, _)) => &text[at..],
+        // It goes on in the next line; nothing of this one is shown.
+        None => "",
     }
 }
 
 fn is_name(word: &str) -> bool {
     let plain: String = word.chars().filter(|letter| !matches!(letter, '-' | '_' | '.')).collect();
     let plain = plain.to_lowercase();
-    NAMES.iter().any(|name| plain.ends_with(name))
+    NAMES.iter().any(|name| plain.ends_with(name)) || WHOLE_NAMES.contains(&plain.as_str())
 }
 
 /// Bootstrap tokens, signed tokens, and base64 with a private key in it.
@@ -129,12 +194,25 @@ mod tests {
     #[case("using abcdef.0123456789abcdef now", "using *** now")]
     #[case("--certificate-key 0123abcd --control-plane", "--certificate-key *** --control-plane")]
     #[case("--token=abc --v=2", "--token=*** --v=2")]
+    #[case("--token a$b!c --v=2", "--token *** --v=2")]
+    #[case(r#"["--token", "abc", "-v"]"#, r#"["--token", "***", "-v"]"#)]
     #[case(r#""password": "hunter2", "user": "ann""#, r#""password": "***", "user": "ann""#)]
-    #[case("become_password: {file: x}", "become_password: {***: x}")]
-    #[case("Authorization: Bearer abc.def", "Authorization: Bearer ***")]
+    #[case(r#""password": "hun\"ter, 2""#, r#""password": "***""#)]
+    #[case("password: hun ter$2, {x}", "password: ***")]
+    #[case("{user: ann, password: hunter2}", "{user: ann, password: ***")]
+    #[case("become_password: {file: x}", "become_password: {file: x}")]
+    #[case("Authorization: Bearer abc.def", "Authorization: ***")]
+    #[case("with Bearer abc.def now", "with Bearer *** now")]
     #[case("got eyJhbGciOiJSUzI1NiIsImtpZCI6IjEifQ.eyJpc3MiOiJrdWJlcm5ldGVzIn0.c2lnbmF0dXJl end", "got *** end")]
     #[case("DB_PASSWORD=x y", "DB_PASSWORD=*** y")]
-    // What is no secret stays: it is what the report is for.
+    #[case("DB_PASSWORD='x y' z", "DB_PASSWORD='***' z")]
+    #[case("    client-key-data: LS0tLS1C\n", "    client-key-data: ***\n")]
+    #[case("certificateKey: 00ff", "certificateKey: ***")]
+    #[case("auth: aGVsbG8=", "auth: ***")]
+    #[case("é: ü, token: ü\n", "é: ü, token: ***\n")]
+    // Of several lines.
+    #[case("a:\n  token: |\n    abc\n\n    def\n  b: c\n", "a:\n  token: |\n    ***\n\n    ***\n  b: c\n")]
+    // What is no secret stays: it is what the text is for.
     #[case("image sha256:2f3a0b registry.k8s.io/pause:3.10.2", "image sha256:2f3a0b registry.k8s.io/pause:3.10.2")]
     #[case("Secret bootstrap-token-abcdef created", "Secret bootstrap-token-abcdef created")]
     #[case(
@@ -142,6 +220,12 @@ mod tests {
         "--tls-private-key-file=/etc/kubernetes/pki/apiserver.key"
     )]
     #[case("E1123 10:00:00.1 token expired", "E1123 10:00:00.1 token expired")]
+    #[case("tokens:\n- token:\n  id: 7\n", "tokens:\n- token:\n  id: 7\n")]
+    #[case("automountServiceAccountToken: false", "automountServiceAccountToken: false")]
+    #[case("--client-cert-auth=true", "--client-cert-auth=true")]
+    #[case("abcdef.0123456789abcdef0", "abcdef.0123456789abcdef0")]
+    #[case("secretName: kubeadm-certs", "secretName: kubeadm-certs")]
+    #[case("server: https://10.0.0.11:6443", "server: https://10.0.0.11:6443")]
     fn secrets_are_masked_and_nothing_else(#[case] text: &str, #[case] expected: &str) {
         assert_eq!(mask(text), expected);
     }
@@ -149,7 +233,7 @@ mod tests {
     #[test]
     fn private_keys_are_masked_as_they_are_and_in_base64() {
         let key = "-----BEGIN EC PRIVATE KEY-----\nMHcCAQEE\n-----END EC PRIVATE KEY-----\n";
-        assert_eq!(mask(&format!("before\n{key}after\n")), "before\n***\nafter\n");
+        assert_eq!(mask(&format!("before\n{key}after\n")), "before\n***\n***\n***\nafter\n");
         let encoded = base64::engine::general_purpose::STANDARD.encode(key);
         assert_eq!(mask(&format!("data {encoded} end")), "data *** end");
         assert_eq!(mask(&format!("    client-key-data: {encoded}\n")), "    client-key-data: ***\n");

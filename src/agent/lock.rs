@@ -39,12 +39,21 @@ const INTERVAL: Duration = Duration::from_millis(100);
 /// A note may be this long, in bytes.
 const MAXIMUM_NOTE_BYTES: u64 = 4096;
 
+/// A note is filled up to this length, in bytes: one that got shorter would leave the end of a longer one behind it.
+const NOTE_BYTES: usize = 1024;
+
+/// So much of a step's title stands in the note, in letters.
+const LONGEST_TITLE: usize = 100;
+
 /// What the lock file says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Note {
     holder: Holder,
     /// The agent that holds the lock for a laptop; absent where a person works on the host itself.
     agent: Option<Heart>,
+    /// The title of the step in hand.
+    #[serde(default)]
+    step: Option<String>,
 }
 
 /// An agent and the last sign of life of its laptop.
@@ -101,9 +110,18 @@ impl Pulse {
     /// The laptop said something.
     pub fn beat(&self) {
         self.heard.fetch_add(1, Ordering::Relaxed);
+        self.note_down(|note| note.agent = Some(Heart::now()));
+    }
+
+    /// What is being done on the host from now on, for whoever finds the lock taken.
+    pub fn doing(&self, title: &str) {
+        self.note_down(|note| note.step = Some(title.chars().take(LONGEST_TITLE).collect()));
+    }
+
+    fn note_down(&self, alter: impl FnOnce(&mut Note)) {
         let mut held = self.note.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((path, note)) = held.as_mut() {
-            note.agent = Some(Heart::now());
+            alter(note);
             // A note that cannot be written only makes us look more silent than we are.
             let _ = File::options().write(true).open(path).and_then(|mut file| write_note(&mut file, note));
         }
@@ -148,7 +166,7 @@ impl Lock {
     /// # Errors
     /// Kind `Busy`, saying who holds it, since when and what they do.
     pub async fn take(holder: &Holder) -> Result<Self> {
-        let note = Note { holder: holder.clone(), agent: None };
+        let note = Note { holder: holder.clone(), agent: None, step: None };
         Self::take_within(Path::new(PATH), &note, PATIENCE, &|_| {}).await.map(|taken| taken.lock)
     }
 
@@ -164,7 +182,7 @@ impl Lock {
         pulse: &Pulse,
         tell: &(dyn Fn(&Failure) + Send + Sync),
     ) -> Result<Taken> {
-        let note = Note { holder: holder.clone(), agent: Some(Heart::now()) };
+        let note = Note { holder: holder.clone(), agent: Some(Heart::now()), step: None };
         let taken = Self::take_within(Path::new(PATH), &note, patience, tell).await?;
         pulse.keep(Path::new(PATH), &note);
         pulse.beat();
@@ -238,9 +256,11 @@ impl Lock {
     }
 }
 
-/// Over the former note: it never gets shorter, so that a reader finds a whole one.
+/// Over the former note, so that a reader finds a whole one.
 fn write_note(file: &mut File, note: &Note) -> std::io::Result<()> {
-    let text = serde_json::to_vec(note).unwrap_or_default();
+    let mut text = serde_json::to_vec(note).unwrap_or_default();
+    // Blanks behind it mean nothing.
+    text.resize(text.len().max(NOTE_BYTES), b' ');
     file.rewind()?;
     file.write_all(&text)
 }
@@ -293,7 +313,9 @@ fn busy(note: Option<&Note>) -> Failure {
                 "" => String::new(),
                 cluster => format!(" for the cluster {cluster}"),
             };
-            format!("{} is running `clusterctl {}`{cluster} here, since {minutes} min", holder.who, holder.verb)
+            let step = note.and_then(|note| note.step.as_deref());
+            let step = step.map(|title| format!(", at \"{title}\"")).unwrap_or_default();
+            format!("{} is running `clusterctl {}`{cluster} here, since {minutes} min{step}", holder.who, holder.verb)
         }
         None => "another clusterctl is at work here".to_owned(),
     };
@@ -321,7 +343,7 @@ mod tests {
             cluster: "demo".into(),
             run: String::new(),
         };
-        Note { holder, agent }
+        Note { holder, agent, step: None }
     }
 
     #[rstest]
@@ -415,6 +437,15 @@ mod tests {
         pulse.beat();
         assert!(read(&path).silent() < Duration::from_secs(60));
         assert!(uptime_milliseconds() > 0);
+        // And what is being done, whatever was there before.
+        let step = || read_note(&mut std::fs::File::open(&path).unwrap()).and_then(|note| note.step);
+        pulse.doing("Wait for the kubelet's certificate and its Node");
+        pulse.doing("Write \"x\"");
+        assert_eq!(step().as_deref(), Some("Write \"x\""));
+        let sentence = busy(read_note(&mut std::fs::File::open(&path).unwrap()).as_ref()).sentence;
+        assert!(sentence.ends_with("min, at \"Write \"x\"\""), "{sentence}");
+        pulse.doing(&"long ".repeat(5000));
+        assert_eq!(step().map(|step| step.len()), Some(super::LONGEST_TITLE));
     }
 
     #[test]

@@ -95,8 +95,13 @@ pub async fn serve(
     let (replies, pending) = mpsc::unbounded_channel::<Reply>();
     let writer = tokio::spawn(write_replies(output, pending));
     let forward = replies.clone();
+    let pulse = Pulse::default();
+    let noted = pulse.clone();
     tokio::spawn(async move {
         while let Some(event) = happened.recv().await {
+            if let What::StepStarted { title, .. } = &event.what {
+                noted.doing(title);
+            }
             let _ = forward.send(Reply::Event(event.what));
         }
     });
@@ -104,7 +109,7 @@ pub async fn serve(
         machine: Machine,
         facts: Mutex::new(None),
         lock: Mutex::new(None),
-        pulse: Pulse::default(),
+        pulse: pulse.clone(),
         journal: Mutex::new(None),
         giving: Mutex::new(None),
         listeners: Mutex::default(),
@@ -112,7 +117,6 @@ pub async fn serve(
         events,
     };
     let _ = replies.send(Reply::Ready);
-    let pulse = agent.pulse.clone();
     let mut lines = read_ahead(input, pulse.clone());
     // Requests are worked on side by side in this one task; commands and API calls are what they wait for.
     let mut work = FuturesUnordered::new();

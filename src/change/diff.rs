@@ -2,7 +2,7 @@
 
 use similar::TextDiff;
 
-use super::mask;
+use crate::mask::mask;
 
 /// Contents longer than this are not compared line by line, in bytes.
 const MAXIMUM_BYTES: usize = 256 << 10;

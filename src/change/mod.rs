@@ -1,16 +1,14 @@
 //! Changes: what a step would alter, one thing each, in a form that a person and a program can read before it is made.
 //!
 //! They are gathered from dry runs (the overlay host, the played API server) and cross from a host to the laptop inside
-//! messages; what is secret in them has been masked before ([`mask`]).
+//! messages; what is secret in them has been masked before ([`crate::mask`]).
 
 mod diff;
-mod mask;
 mod preview;
 
 use serde::{Deserialize, Serialize};
 
 pub use self::diff::{Difference, difference};
-pub use self::mask::mask;
 pub use self::preview::{Grouped, HostPreview, Preview};
 
 /// What sort of thing a change is about.

@@ -1,5 +1,6 @@
 //! `clusterctl up`: make the cluster, or bring it to what the inventory says.
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -42,6 +43,9 @@ pub struct Arguments {
     /// control plane
     #[arg(long, value_name = "N")]
     pub max_failures: Option<usize>,
+    /// How many workers change at the same time when what runs on them has to start anew; without it, a fifth of them
+    #[arg(long, value_name = "N")]
+    pub batch: Option<NonZeroUsize>,
     /// What to do while another run holds the hosts.
     #[command(flatten)]
     pub patience: Patience,
@@ -110,7 +114,8 @@ async fn make(
     let approve = |preview: Preview| -> BoxFuture<'_, bool> { Box::pin(approve(context, preview)) };
     let approve: &cluster::Approve<'_> = &approve;
     let tolerance = cluster::Tolerance { most: arguments.max_failures };
-    let options = cluster::Options { tolerance, approve: asks.then_some(approve), prune: arguments.prune };
+    let batch = arguments.batch.map(NonZeroUsize::get);
+    let options = cluster::Options { tolerance, batch, approve: asks.then_some(approve), prune: arguments.prune };
     let mut settings = login::settings(context, &arguments.login, &events);
     settings.patience = arguments.patience.duration();
     let result = cluster::up(inventory, Arc::clone(bundle), options, &settings).await;

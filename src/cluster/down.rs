@@ -87,9 +87,10 @@ enum Turn {
 
 impl Turn {
     fn of(inventory: &Inventory, session: &Session) -> Self {
+        let is_first = inventory.control_planes().next().is_some_and(|first| first.name == session.host.name);
         match session.host.role {
             Role::Worker => Self::Workers,
-            Role::ControlPlane if session.host.name == inventory.first_control_plane().name => Self::First,
+            Role::ControlPlane if is_first => Self::First,
             Role::ControlPlane => Self::ControlPlanes,
         }
     }

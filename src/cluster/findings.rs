@@ -31,6 +31,12 @@ impl Finding {
         self
     }
 
+    /// Whether it concerns the host it names and nobody else. What was found between hosts, what the whole cluster must agree
+    /// on and what may be the loss of a cluster concerns all of them.
+    pub fn is_of_one_host(&self) -> bool {
+        self.failure.host.is_some() && !OF_ALL.contains(&self.check.as_str())
+    }
+
     /// A sentence for somebody who is only warned.
     pub fn sentence(&self) -> String {
         let host = self.failure.host.as_ref().map(|host| format!("{host}: ")).unwrap_or_default();
@@ -45,6 +51,9 @@ pub fn unmet(sentence: impl Into<String>) -> Failure {
 
 /// Checks that nobody can turn down: what they find would break this cluster or another.
 const FIRM: &[&str] = &["Architecture", "Bundle", "Connection", "Endpoint", "Membership", "NodeAddress", "Systemd"];
+
+/// Checks whose findings concern all hosts, also where they name one.
+const OF_ALL: &[&str] = &["Bundle", "Endpoint", "HostnameUnique", "MachineID", "Membership", "NetworkOverlap"];
 
 /// Turns errors of these checks into warnings; `all` is every check that can be turned down.
 pub fn turn_down(findings: &mut [Finding], ignore: &[String]) {

@@ -9,7 +9,7 @@ use super::board::{Board, Promise};
 use super::connect::Session;
 use super::documents::Documents;
 use super::plan::{HostPlan, Way, is_file};
-use super::rollout::Rollout;
+use super::rollout::{Rollout, Turn};
 use super::spread::Spreading;
 use super::tolerance::Casualties;
 use crate::api::{self, NodeStatus};
@@ -178,12 +178,50 @@ impl Lane<'_> {
             lacking.into_iter().partition(|blob| is_file(blob) && COMPLETES.contains(&blob.name.as_str()));
         let (files, images) = split(early);
         let mut changes = self.send_files(&files, false).await?;
-        changes += self.prepare().await?;
-        let images = self.transfer("images", "import images", &images);
-        let (balancer, images) = futures::try_join!(self.balance(), images)?;
-        changes += balancer + images + self.send_files(&late, false).await? + self.join().await?;
+        if self.plan.member {
+            changes += self.bring_up_to_date(&images).await? + self.send_files(&late, false).await?;
+        } else {
+            changes += self.prepare().await?;
+            let images = self.transfer("images", "import images", &images);
+            let (balancer, images) = futures::try_join!(self.balance(), images)?;
+            changes += balancer + images + self.send_files(&late, false).await? + self.join().await?;
+        }
         changes += self.network().await?;
         Ok(changes)
+    }
+
+    /// A member is brought to the configuration as it is now, where it differs: in its turn, for its runtime and its kubelet may
+    /// start anew, and until it works again. (That the node is Ready may want the pod network, which comes later.)
+    async fn bring_up_to_date(&self, images: &[Blob]) -> Result<u32> {
+        let order = self.documents.for_refresh(self.inventory, &self.session.host, &self.plan.node)?;
+        let mut requests = Vec::new();
+        for (name, _) in PREPARATION {
+            requests.push(Request::Play(preparation(name, self.plan)?));
+        }
+        requests.push(Request::Refresh(order.clone()));
+        let rehearsal = RehearseOrder { cluster: self.inventory.cluster.name.clone(), requests };
+        let foreseen: Vec<Foreseen> = self.ask(Request::Rehearse(rehearsal)).await?;
+        let differs = foreseen.iter().any(|foreseen| !foreseen.changes.is_empty());
+        let turn = if differs { Some(self.turn().await?) } else { None };
+        let mut changes = if differs { self.prepare().await? } else { 0 };
+        // A runtime that did not run could not tell which images it has.
+        let images = if differs { split(self.lacking().await?).1 } else { images.to_vec() };
+        let images = self.transfer("images", "import images", &images);
+        let (balancer, images) = futures::try_join!(self.balance(), images)?;
+        changes += balancer + images;
+        if differs {
+            changes += self.ask::<u32>(Request::Refresh(order)).await?;
+        }
+        drop(turn);
+        self.rollout.done(&self.plan.name);
+        Ok(changes)
+    }
+
+    /// Waits for this host's turn to change.
+    async fn turn(&self) -> Result<Turn<'_>> {
+        let step = self.session.events.step("turn", "wait for its turn to change");
+        let turn = self.rollout.turn(self.session.host.role).await;
+        step.end(turn.map_err(|failure| failure.on(&self.plan.name)))
     }
 
     /// A wait that a person sees.
@@ -321,11 +359,6 @@ impl Lane<'_> {
     }
 
     async fn join(&self) -> Result<u32> {
-        if self.plan.member {
-            let changes = self.refresh().await?;
-            self.rollout.done(&self.plan.name);
-            return Ok(changes);
-        }
         let ticket = self.waiting(&self.board.ticket).await?;
         let ticket = ticket.ok_or_else(|| Failure::new(Kind::Internal, "there is no ticket to join with"))?;
         let forgotten = self.forget_former_node().await?;
@@ -346,24 +379,6 @@ impl Lane<'_> {
         }
         let api = self.board.api.wait().await.map_err(|failure| failure.on(&self.plan.name))?;
         Ok(u32::from(api::delete_node(&api, &self.plan.name).await?))
-    }
-
-    /// A member is brought to the configuration as it is now, if it differs: in its turn, and until it works again.
-    async fn refresh(&self) -> Result<u32> {
-        let order = self.documents.for_refresh(self.inventory, &self.session.host, &self.plan.node)?;
-        let rehearsal = RehearseOrder {
-            cluster: self.inventory.cluster.name.clone(),
-            requests: vec![Request::Refresh(order.clone())],
-        };
-        let foreseen: Vec<Foreseen> = self.ask(Request::Rehearse(rehearsal)).await?;
-        if foreseen.iter().all(|foreseen| foreseen.changes.is_empty()) {
-            return Ok(0);
-        }
-        let named = |failure: Failure| failure.on(&self.plan.name);
-        let step = self.session.events.step("turn", "wait for its turn to change");
-        let _turn = step.end(self.rollout.turn(self.session.host.role).await.map_err(named))?;
-        // It ends when what was changed is healthy. That the node is Ready may want the pod network, which comes later.
-        self.ask(Request::Refresh(order)).await
     }
 
     /// The pod network: first the node's own part, so that it gets Ready, then the ways to all others.

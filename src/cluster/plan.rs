@@ -16,7 +16,7 @@ use crate::fact::Facts;
 use crate::failure::{Failure, Kind};
 use crate::inventory::{Host, Inventory, Role};
 use crate::message::{BalancerOrder, Place};
-use crate::node;
+use crate::node::{self, Severity};
 
 /// Blobs of the container runtime; a host that brings its own runtime does not get them.
 const RUNTIME: &[&str] = &["bin/runc", "bin/containerd", "bin/containerd-shim-runc-v2", "bin/ctr"];
@@ -94,6 +94,45 @@ pub fn plan(
     if failures.is_empty() { Ok(Plan { hosts, warnings }) } else { Err(failures) }
 }
 
+/// A plan for the hosts that are fit for it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Borne {
+    /// The plan, without the others.
+    pub plan: Plan,
+    /// Why the others are not: one failure for each of them.
+    pub unfit: Vec<Failure>,
+}
+
+/// Plans an `up` of the hosts that are fit for it: workers with findings of their own are left out.
+///
+/// # Errors
+/// Everything that was found, where any of it concerns a control plane or the cluster.
+pub fn plan_of_the_fit(
+    inventory: &Inventory,
+    documents: &Documents,
+    facts: &BTreeMap<String, Facts>,
+    manifest: &Manifest,
+) -> Result<Borne, Vec<Failure>> {
+    let Assessment { mut hosts, mut findings } = assess(inventory, documents, facts, Some(manifest));
+    turn_down(&mut findings, &inventory.cluster.ignore_checks);
+    let worker = |name: &String| inventory.workers().any(|host| host.name == *name);
+    let alone = |finding: &Finding| finding.is_of_one_host() && finding.failure.host.as_ref().is_some_and(worker);
+    let borne = findings.iter().filter(|finding| finding.severity == Severity::Error).all(alone);
+    let (failures, warnings) = divide(findings);
+    if !borne {
+        return Err(failures);
+    }
+    let mut unfit: Vec<Failure> = Vec::new();
+    for failure in failures {
+        match unfit.iter_mut().find(|known| known.host == failure.host) {
+            Some(known) => known.sentence.push_str(&format!("; {}", failure.sentence)),
+            None => unfit.push(failure),
+        }
+    }
+    hosts.retain(|host| !unfit.iter().any(|failure| failure.host.as_ref() == Some(&host.name)));
+    Ok(Borne { plan: Plan { hosts, warnings }, unfit })
+}
+
 /// What is known of all hosts, and what is wrong with them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Assessment {
@@ -119,6 +158,7 @@ pub fn assess(
     let port = endpoint::port_of_api_servers(inventory, documents);
     findings.extend(port.map(|failure| Finding::error("Endpoint", failure)));
     let source = source::source(inventory, facts);
+    let facts_of_source = source.and_then(|source| facts.get(&source.name));
     let nodes: BTreeMap<String, NodeAddress> = inventory
         .hosts
         .iter()
@@ -135,7 +175,7 @@ pub fn assess(
         let Some(own) = facts.get(&host.name) else { continue };
         let error = |check: &str, failure: Failure| Finding::error(check, failure).on(&host.name);
         let way = way(host, source);
-        let member = match standing(inventory, own, way, facts.get(&source.name)) {
+        let member = match standing(inventory, own, way, facts_of_source) {
             Ok(member) => member,
             Err(failure) => {
                 findings.push(error("Membership", failure));
@@ -178,9 +218,9 @@ fn wrong_version(inventory: &Inventory, manifest: &Manifest) -> Option<Failure> 
     })
 }
 
-fn way(host: &Host, source: &Host) -> Way {
+fn way(host: &Host, source: Option<&Host>) -> Way {
     match host.role {
-        _ if host.name == source.name => Way::Source,
+        _ if source.is_some_and(|source| source.name == host.name) => Way::Source,
         Role::ControlPlane => Way::ControlPlane,
         Role::Worker => Way::Worker,
     }

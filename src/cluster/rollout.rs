@@ -38,8 +38,8 @@ pub enum Turn<'a> {
 }
 
 impl Rollout {
-    /// The turns of a plan.
-    pub fn of(plan: &Plan) -> Self {
+    /// The turns of a plan; `at_once` says how many workers change at a time where a person does.
+    pub fn of(plan: &Plan, at_once: Option<usize>) -> Self {
         let changes = |way: Way, member: bool| way == Way::Source || (way == Way::ControlPlane && member);
         let waiting = plan.hosts.iter().filter(|host| changes(host.way, host.member));
         let workers = plan.hosts.iter().filter(|host| host.way == Way::Worker && host.member).count();
@@ -48,7 +48,7 @@ impl Rollout {
             source: plan.source().unwrap_or_default().to_owned(),
             failed: watch::Sender::new(None),
             control_planes: Mutex::new(()),
-            workers: Semaphore::new(batch(workers)),
+            workers: Semaphore::new(at_once.unwrap_or_else(|| batch(workers)).clamp(1, Semaphore::MAX_PERMITS)),
         }
     }
 
@@ -113,7 +113,7 @@ mod tests {
     use crate::cluster::plan::{HostPlan, Plan, Way};
     use crate::inventory::Role;
 
-    fn rollout() -> Rollout {
+    fn rollout(at_once: Option<usize>) -> Rollout {
         let host = |name: &str, way: Way| HostPlan {
             name: name.into(),
             node: NodeAddress { address: "10.0.0.1".parse().unwrap(), must_be_told: false },
@@ -130,7 +130,7 @@ mod tests {
             host("w1", Way::Worker),
             host("w2", Way::Worker),
         ];
-        Rollout::of(&Plan { hosts, warnings: Vec::new() })
+        Rollout::of(&Plan { hosts, warnings: Vec::new() }, at_once)
     }
 
     #[rstest]
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn everybody_waits_for_those_before_and_control_planes_go_alone() {
-        let rollout = rollout();
+        let rollout = rollout(None);
         let turn = |role| rollout.turn(role).now_or_never();
         assert!(turn(Role::ControlPlane).is_none() && turn(Role::Worker).is_none());
         rollout.done("cp1");
@@ -163,9 +163,21 @@ mod tests {
         assert!(turn(Role::Worker).unwrap().is_ok());
     }
 
+    #[rstest]
+    #[case(None, 1)]
+    #[case(Some(0), 1)]
+    #[case(Some(2), 2)]
+    #[case(Some(usize::MAX), 2)]
+    fn a_person_may_say_how_many_workers_change_at_a_time(#[case] at_once: Option<usize>, #[case] expected: usize) {
+        let rollout = rollout(at_once);
+        ["cp1", "cp2", "cp3"].iter().for_each(|host| rollout.done(host));
+        let turns = [0, 1].map(|_| rollout.turn(Role::Worker).now_or_never());
+        assert_eq!(turns.iter().flatten().count(), expected);
+    }
+
     #[test]
     fn nobody_changes_after_a_failure() {
-        let rollout = rollout();
+        let rollout = rollout(None);
         rollout.done("cp1");
         rollout.failed("cp2");
         let refused = rollout.turn(Role::ControlPlane).now_or_never().unwrap().map(drop).unwrap_err();

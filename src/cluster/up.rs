@@ -13,7 +13,7 @@ use super::connect::{Access, Session, Settings, connect};
 use super::documents::Documents;
 use super::finish;
 use super::lane::Lane;
-use super::plan::{Plan, Way, plan};
+use super::plan::{Borne, Plan, Way, plan_of_the_fit};
 use super::preview::Sight;
 use super::rollout::Rollout;
 use super::spread::Spreading;
@@ -80,6 +80,8 @@ pub type Approve<'a> = dyn Fn(Preview) -> BoxFuture<'a, bool> + Send + Sync + 'a
 pub struct Options<'a> {
     /// How many hosts may fail.
     pub tolerance: Tolerance,
+    /// How many workers change at a time; a fifth of them where nobody says.
+    pub batch: Option<usize>,
     /// Whom to ask; without it nobody is asked.
     pub approve: Option<&'a Approve<'a>>,
     /// Whether nodes that the inventory does not name will be taken out afterwards: what is asked names them.
@@ -105,27 +107,26 @@ pub async fn up(
         cluster: inventory.cluster.name.clone(),
         hosts: inventory.hosts.iter().map(|host| host.name.clone()).collect(),
     });
-    let Begun { documents, sessions, plan, bundle, unreachable } =
-        match begin(inventory, bundle, options, settings).await {
-            Ok(begun) => begun,
-            Err(failures) => {
-                let failed = |name: &str| failures.iter().any(|failure| failure.host.as_deref() == Some(name));
-                for host in inventory.hosts.iter().filter(|host| !failed(&host.name)) {
-                    events.of_host(&host.name).send(What::HostFinished { state: "untouched".to_owned() });
-                }
-                let milliseconds = elapsed_milliseconds(started.elapsed());
-                events.send(What::RunFinished { milliseconds, changes: 0, failed: failures.clone() });
-                return Err(failures);
+    let Begun { documents, sessions, plan, bundle, missing } = match begin(inventory, bundle, options, settings).await {
+        Ok(begun) => begun,
+        Err(failures) => {
+            let failed = |name: &str| failures.iter().any(|failure| failure.host.as_deref() == Some(name));
+            for host in inventory.hosts.iter().filter(|host| !failed(&host.name)) {
+                events.of_host(&host.name).send(What::HostFinished { state: "untouched".to_owned() });
             }
-        };
+            let milliseconds = elapsed_milliseconds(started.elapsed());
+            events.send(What::RunFinished { milliseconds, changes: 0, failed: failures.clone() });
+            return Err(failures);
+        }
+    };
     plan.warnings.iter().for_each(|warning| events.warn(warning));
     let (joins, control_planes_join) = (plan.joins(), plan.control_planes_join());
     let is_old = plan.hosts.iter().any(|host| host.way == Way::Source && host.member);
     let board = Board::new();
     let spreading =
         Spreading::new(&inventory.transfer, sessions.len(), plan.source()).map_err(|failure| vec![failure])?;
-    let rollout = Rollout::of(&plan);
-    let casualties = Casualties::new(options.tolerance, inventory, &unreachable);
+    let rollout = Rollout::of(&plan, options.batch);
+    let casualties = Casualties::new(options.tolerance, inventory, &missing);
     let lanes = sessions.iter().zip(&plan.hosts).map(|(session, plan)| {
         let lane = Lane {
             inventory,
@@ -161,7 +162,7 @@ pub async fn up(
         (hosts, concluded)
     };
     let (hosts, concluded) = finish::while_probing(&board, work).await;
-    let hosts = with_unreachable(inventory, hosts, unreachable);
+    let hosts = with_missing(inventory, hosts, missing);
     let mut failures: Vec<Failure> = hosts
         .iter()
         .filter_map(|host| match &host.state {
@@ -186,12 +187,12 @@ struct Begun {
     plan: Plan,
     /// The one that was given, or what the hosts fetched.
     bundle: Arc<Bundle>,
-    /// Hosts that the run goes on without.
-    unreachable: Vec<Failure>,
+    /// Hosts that the run goes on without: those that were not reached and those that are not fit.
+    missing: Vec<Failure>,
 }
 
 /// Reaches all hosts and judges them. What is wrong with those that were reached is said together with those that were
-/// not.
+/// not. A worker that is not fit is borne like one that is not there.
 async fn begin(
     inventory: &Inventory,
     bundle: Arc<Bundle>,
@@ -199,37 +200,48 @@ async fn begin(
     settings: &Settings,
 ) -> Result<Begun, Vec<Failure>> {
     let documents = Documents::read(inventory).map_err(|failure| vec![failure])?;
-    let (sessions, mut unreachable) =
+    let (mut sessions, mut missing) =
         connect(inventory, settings, Access::Alter("up")).await.map_err(|failure| vec![failure])?;
     let facts = facts_of(inventory, &sessions);
     let serving = inventory.control_planes().map(|host| host.name.as_str());
     let serving = serving.into_iter().find(|name| facts.get(*name).is_some_and(|facts| facts.kubernetes.serves));
-    let may_begin = may_begin(options.tolerance, inventory, &unreachable, serving).unwrap_or_else(|failure| {
-        unreachable.push(failure);
+    let may_begin = may_begin(options.tolerance, inventory, &missing, serving).unwrap_or_else(|failure| {
+        missing.push(failure);
         false
     });
     let bundle = match inventory.transfer.fetch {
         Fetch::OnHost if may_begin => super::fetch::fetch(inventory, &sessions).await?,
-        Fetch::OnHost => return Err(unreachable),
+        Fetch::OnHost => return Err(missing),
         Fetch::Bundle => bundle,
     };
-    match plan(inventory, &documents, &facts, bundle.manifest()) {
-        Ok(plan) if may_begin => {
-            let sight = Sight {
-                inventory,
-                documents: &documents,
-                sessions: &sessions,
-                plan: &plan,
-                prune: options.prune,
-                // It is there by now.
-                downloading: &BTreeSet::new(),
-            };
-            approved(sight, options).await?;
-            Ok(Begun { documents, sessions, plan, bundle, unreachable })
+    let Borne { plan, unfit } = match plan_of_the_fit(inventory, &documents, &facts, bundle.manifest()) {
+        Ok(borne) => borne,
+        Err(findings) => return Err(missing.into_iter().chain(findings).collect()),
+    };
+    let of_unfit = |name: &str| unfit.iter().find(|failure| failure.host.as_deref() == Some(name));
+    for session in &sessions {
+        if let Some(failure) = of_unfit(&session.host.name) {
+            let step = session.events.step("preflight", "judge whether it is fit");
+            drop(step.fail(failure.clone()));
         }
-        Ok(_) => Err(unreachable),
-        Err(findings) => Err(unreachable.into_iter().chain(findings).collect()),
     }
+    sessions.retain(|session| of_unfit(&session.host.name).is_none());
+    missing.extend(unfit);
+    let names: BTreeSet<String> = missing.iter().filter_map(|failure| failure.host.clone()).collect();
+    if !may_begin || !options.tolerance.bears(inventory, &names) {
+        return Err(missing);
+    }
+    let sight = Sight {
+        inventory,
+        documents: &documents,
+        sessions: &sessions,
+        plan: &plan,
+        prune: options.prune,
+        // It is there by now.
+        downloading: &BTreeSet::new(),
+    };
+    approved(sight, options).await?;
+    Ok(Begun { documents, sessions, plan, bundle, missing })
 }
 
 /// Asks, where something that runs would be interrupted; on hosts that are no nodes nothing of a cluster runs.
@@ -245,8 +257,8 @@ async fn approved(sight: Sight<'_>, options: Options<'_>) -> Result<(), Vec<Fail
 }
 
 /// All hosts in inventory order, those too that the run went on without.
-fn with_unreachable(inventory: &Inventory, done: Vec<HostOutcome>, unreachable: Vec<Failure>) -> Vec<HostOutcome> {
-    let missing = unreachable.into_iter().filter_map(|failure| {
+fn with_missing(inventory: &Inventory, done: Vec<HostOutcome>, missing: Vec<Failure>) -> Vec<HostOutcome> {
+    let missing = missing.into_iter().filter_map(|failure| {
         let host = inventory.hosts.iter().find(|host| Some(&host.name) == failure.host.as_ref())?;
         Some(HostOutcome {
             name: host.name.clone(),

@@ -140,6 +140,9 @@ pub async fn take(host: &dyn Host) -> Listing {
     kernel(host, &mut lines);
     processes(host, &mut lines);
     lines.extend(programs(host).await);
+    // Where no containerd runs there are none. Names of an image's content come and go with those that people gave.
+    let images = super::containerd::image_blobs(host).await.unwrap_or_default().into_keys();
+    lines.extend(images.filter(|name| !name.starts_with("sha256:")).map(|name| format!("image {name}")));
     Listing(lines)
 }
 
@@ -362,6 +365,13 @@ mod tests {
             .answer(&["ip6tables-save"], 1, "")
             .answer(&["nft"], 0, "table ip nat\ntable inet mine\n")
             .answer(&["systemctl"], 0, "kubelet.service loaded active running The kubelet\n")
+            .answer(
+                &["ctr"],
+                0,
+                "REF TYPE DIGEST SIZE PLATFORMS LABELS\n\
+                 a.example/b:1 application/vnd.oci.image.manifest.v1+json sha256:0 1.0 MiB linux/amd64 -\n\
+                 sha256:0 application/vnd.oci.image.manifest.v1+json sha256:0 1.0 MiB linux/amd64 -\n",
+            )
     }
 
     #[tokio::test]
@@ -378,10 +388,16 @@ mod tests {
             "iptables nat -A OUTPUT -j KUBE-SERVICES",
             "nft table inet mine",
             "unit kubelet.service active",
+            "image a.example/b:1",
         ] {
             assert!(lines.contains(&expected), "no {expected} in {lines:#?}");
         }
-        assert!(!lines.iter().any(|line| line.contains("clusterctl") || line.contains("/run/user")), "{lines:#?}");
+        assert!(
+            !lines
+                .iter()
+                .any(|line| ["clusterctl", "/run/user", "image sha256"].iter().any(|word| line.contains(word))),
+            "{lines:#?}"
+        );
         let files = lines.iter().filter_map(|line| line.strip_prefix("file ")?.split(' ').next());
         assert_eq!(files.collect::<Vec<_>>(), ["/etc/hosts", "/etc/passwd"]);
     }

@@ -49,6 +49,12 @@ fn beside(path: &Path) -> PathBuf {
     path.with_file_name(format!(".{name}.clusterctl-{}", std::process::id()))
 }
 
+/// Whether a name is one that an agent gave to what it made beside a file called `file`. Found later, that agent was killed.
+pub fn is_beside(name: &str, file: &str) -> bool {
+    let number = name.strip_prefix('.').and_then(|name| name.strip_prefix(file)?.strip_prefix(".clusterctl-"));
+    number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
 /// Makes a file beside `path` by `fill`, brings it to the disk and renames it into place; nothing stays behind on failure.
 fn replace(path: &Path, mode: u32, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
     let begun = Temporary::make(path, mode, fill)?;

@@ -23,12 +23,21 @@ pub struct Unit {
     pub loaded: bool,
     /// Runs, or is starting (kubeadm counts both, kubeadm.md section 5.6).
     pub active: bool,
+    /// Ended by itself, and systemd will start it again in a while: it is called active and does not run.
+    pub restarting: bool,
     /// Gave up.
     pub failed: bool,
     /// Starts at boot.
     pub enabled: bool,
     /// The file or a drop-in changed since systemd read it.
     pub needs_reload: bool,
+}
+
+impl Unit {
+    /// Whether it runs or is starting now. One that crashed a moment ago is better started than waited for.
+    pub fn works(&self) -> bool {
+        self.active && !self.restarting
+    }
 }
 
 /// Parses what `systemctl show` prints: one block of `Key=value` lines a unit, in the order they were asked for.
@@ -40,6 +49,7 @@ fn parse_show(text: &str) -> Vec<Unit> {
         units.push(Unit {
             loaded: field("LoadState") == "loaded",
             active: matches!(field("ActiveState"), "active" | "activating" | "reloading"),
+            restarting: field("SubState").starts_with("auto-restart"),
             failed: field("ActiveState") == "failed",
             enabled: matches!(field("UnitFileState"), "enabled" | "enabled-runtime"),
             needs_reload: field("NeedDaemonReload") == "yes",
@@ -53,7 +63,7 @@ fn parse_show(text: &str) -> Vec<Unit> {
 /// # Errors
 /// When systemd does not answer.
 pub async fn show(host: &dyn Host, units: &[&str]) -> Result<Vec<Unit>> {
-    let mut arguments = vec!["show", "-p", "Id,LoadState,ActiveState,UnitFileState,NeedDaemonReload", "--"];
+    let mut arguments = vec!["show", "-p", "Id,LoadState,ActiveState,SubState,UnitFileState,NeedDaemonReload", "--"];
     arguments.extend(units);
     let output = host.run(Command::new("systemctl", &arguments)).await?;
     let mut states = parse_show(&output.text());
@@ -203,13 +213,16 @@ mod tests {
     const SHOWN: &str = "Id=containerd.service\nLoadState=loaded\nActiveState=active\nUnitFileState=enabled\n\
                          NeedDaemonReload=no\n\nId=kubelet.service\nLoadState=not-found\nActiveState=inactive\n\
                          UnitFileState=\nNeedDaemonReload=no\n\nId=a.service\nLoadState=loaded\nActiveState=failed\n\
-                         UnitFileState=disabled\nNeedDaemonReload=yes\n";
+                         UnitFileState=disabled\nNeedDaemonReload=yes\n\nId=c.service\nLoadState=loaded\n\
+                         ActiveState=activating\nSubState=auto-restart\nUnitFileState=enabled\nNeedDaemonReload=no\n";
 
     #[test]
     fn blocks_are_units_in_order() {
         let on = Unit { loaded: true, active: true, enabled: true, ..Unit::default() };
         let broken = Unit { loaded: true, failed: true, needs_reload: true, ..Unit::default() };
-        assert_eq!(parse_show(SHOWN), [on, Unit::default(), broken]);
+        let crashed = Unit { loaded: true, active: true, restarting: true, enabled: true, ..Unit::default() };
+        assert!(on.works() && !broken.works() && !crashed.works());
+        assert_eq!(parse_show(SHOWN), [on, Unit::default(), broken, crashed]);
         assert!(parse_show("").is_empty());
     }
 

@@ -23,11 +23,6 @@ pub struct Inventory {
 }
 
 impl Inventory {
-    /// The first control plane: where `init` runs.
-    pub fn first_control_plane(&self) -> &Host {
-        self.control_planes().next().expect("validation refuses an inventory without a control plane")
-    }
-
     /// The control planes in inventory order.
     pub fn control_planes(&self) -> impl Iterator<Item = &Host> + Clone {
         self.hosts.iter().filter(|host| host.role == Role::ControlPlane)

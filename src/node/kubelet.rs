@@ -40,7 +40,7 @@ pub(super) struct Settings<'a> {
 pub(super) async fn start(host: &dyn Host, settings: &Settings<'_>, other_changes: bool) -> Result<Changes> {
     sysctls::note(host)?;
     let mut changes = write(host, settings).await?;
-    if !changes.is_empty() || other_changes || !systemd::is_active(host, UNIT).await? {
+    if !changes.is_empty() || other_changes || !systemd::state(host, UNIT).await?.works() {
         unit::restart(host, UNIT).await?;
         changes.push("kubelet started".to_owned());
     }

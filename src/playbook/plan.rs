@@ -329,10 +329,10 @@ fn plan_unit(unit: &Unit, seen: &Observation, contents: &Contents, restart: bool
     if let Some(enabled) = enable {
         changes.push(Change::Enable { unit: name.clone(), enabled, before });
     }
-    let turn = match (unit.state, state.active) {
-        (Some(UnitState::Started), false) => Some(Turn::Start),
-        (Some(UnitState::Started) | None, true) if restart || rewritten => Some(Turn::Restart),
-        (Some(UnitState::Stopped), true) => Some(Turn::Stop),
+    let turn = match unit.state {
+        Some(UnitState::Started) if !state.works() => Some(Turn::Start),
+        Some(UnitState::Started) | None if state.active && (restart || rewritten) => Some(Turn::Restart),
+        Some(UnitState::Stopped) if state.active => Some(Turn::Stop),
         _ => None,
     };
     changes.extend(turn.map(|how| Change::Turn { unit: name, how, before }));

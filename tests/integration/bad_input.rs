@@ -68,28 +68,35 @@ fn hosts_that_cannot_be_reached_are_all_named_and_the_others_left_alone() {
     untouched(&bed);
 }
 
-/// A control plane that cannot be reached: nothing is begun. Workers: the others get their cluster, the summary names who
-/// did not, and the next run finishes.
+/// A control plane that cannot be reached: nothing is begun. Workers that are not there or not fit: the others get their
+/// cluster, the summary names who did not, and the next run finishes.
 #[test]
 fn workers_that_are_missing_do_not_keep_the_others_from_their_cluster() {
-    let bed = Bed::bare(3);
+    let bed = Bed::bare(4);
     let text = replaced(&bed.inventory_text("root"), "ssh: {", "ssh: {connect_limit_seconds: 4, ");
     let inventory = bed.write_inventory(&text);
     crate::bed::bed(&["host", "kill", &bed.hosts[0].name]);
     refused(&up(&inventory), 4, &[&bed.hosts[0].name, "not begun"]);
     assert_eq!(bed.try_sh(&bed.hosts[1].name, "test -e /var/lib/clusterctl/journal").code, 1);
     crate::bed::bed(&["host", "start", &bed.hosts[0].name]);
-    let missing = &bed.hosts[2].name;
+    let (missing, unfit) = (&bed.hosts[2].name, &bed.hosts[3].name);
     crate::bed::bed(&["host", "kill", missing]);
+    bed.sh(unfit, "mv /run/systemd/system /run/systemd/system.away");
+    let strict = ["--yes", "--max-failures", "1", "--bundle", bundle().to_str().unwrap()].map(str::to_owned);
+    let strict: Vec<&str> = strict.iter().map(String::as_str).collect();
+    refused(&run("up", &inventory, &strict), 8, &[missing, unfit, "systemd", "not begun"]);
     let finished = up(&inventory);
-    refused(&finished, 4, &[&format!("ready on 2 of 3 hosts; not done: {missing}"), "not reached"]);
+    let headline = format!("ready on 2 of 4 hosts; not done: {missing}, {unfit}");
+    refused(&finished, 8, &[&headline, "not reached", "systemd is not its init system"]);
     let nodes = kubectl(&inventory, &["get", "nodes", "--no-headers"]);
     assert_eq!(nodes.matches(" Ready ").count(), 2, "{nodes}");
+    bed.sh(unfit, "mv /run/systemd/system.away /run/systemd/system");
+    are_untouched(&bed, &bed.hosts[3..]);
     crate::bed::bed(&["host", "start", missing]);
     let finished = up(&inventory);
     assert_eq!(finished.code, 0, "{}\n{}", finished.stdout, finished.stderr);
     let nodes = kubectl(&inventory, &["get", "nodes", "--no-headers"]);
-    assert_eq!(nodes.matches(" Ready ").count(), 3, "{nodes}");
+    assert_eq!(nodes.matches(" Ready ").count(), 4, "{nodes}");
 }
 
 #[test]

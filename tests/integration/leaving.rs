@@ -84,7 +84,17 @@ fn the_pods_of_a_host_that_leaves_go_first() {
     assert_eq!(kubectl(&inventory, &["get", "nodes", "-o", "name"]).lines().count(), 1);
     assert_eq!(bed.listing(worker), before);
     wait_for("two pods elsewhere", Duration::from_secs(60), || ready_pods(&inventory) == 2);
+
+    // What etcd knows stays for whoever wants to look into it, and nothing else; the next `down` takes that away, too.
+    let kept = succeeds(run("down", &inventory, &["--yes", "--keep-data"]));
+    assert!(!kept.stderr.contains("different from before"), "{}", kept.stderr);
+    bed.sh(
+        control_plane,
+        "test -d /var/lib/etcd/member/wal && ! test -e /etc/kubernetes && ! test -e /var/lib/kubelet",
+    );
+    assert_eq!(bed.listing(worker), before);
     succeeds(down(&inventory));
+    bed.sh(control_plane, "! test -e /var/lib/etcd/member");
 }
 
 fn members(inventory: &Path, from: &str) -> String {

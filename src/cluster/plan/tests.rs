@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rstest::rstest;
 
-use super::{Way, default_address, node_address, plan};
+use super::{Borne, Way, default_address, node_address, plan, plan_of_the_fit};
 use crate::bundle::{Blob, FORMAT, Manifest};
 use crate::cluster::documents::Documents;
 use crate::fact::{EtcdOrigin, Facts, LinkAddress, Route, Runtime};
@@ -137,6 +137,33 @@ fn all_reasons_on_all_hosts_come_at_once() {
     facts.get_mut("w1").unwrap().architecture = "arm64".into();
     let hosts: Vec<String> = failures(&facts).into_iter().map(|(_, text)| text[..3].to_owned()).collect();
     assert!(hosts.iter().any(|host| host == "cp1") && hosts.iter().any(|host| host == "w1:"), "{hosts:?}");
+}
+
+#[rstest]
+#[case::a_worker("w1", |facts: &mut Facts| facts.systemd = false, Some("w1"))]
+#[case::for_two_reasons("w1", |facts: &mut Facts| { facts.systemd = false; facts.architecture = "arm64".into(); }, Some("w1"))]
+#[case::nobody("w1", |_: &mut Facts| (), None)]
+fn a_worker_that_is_not_fit_is_left_out(
+    #[case] host: &str,
+    #[case] spoil: fn(&mut Facts),
+    #[case] left_out: Option<&str>,
+) {
+    let mut facts = facts();
+    spoil(facts.get_mut(host).unwrap());
+    let Borne { plan, unfit } = plan_of_the_fit(&inventory(), &Documents::default(), &facts, &manifest()).unwrap();
+    let names: Vec<_> = unfit.iter().filter_map(|failure| failure.host.as_deref()).collect();
+    assert_eq!(names, left_out.into_iter().collect::<Vec<_>>());
+    assert!(plan.hosts.iter().all(|host| Some(host.name.as_str()) != left_out) && plan.source() == Some("cp1"));
+}
+
+#[rstest]
+#[case::a_control_plane("cp1", |facts: &mut Facts| facts.systemd = false)]
+#[case::between_hosts("w1", |facts: &mut Facts| facts.machine_id = "a".into())]
+#[case::of_another_cluster("w1", |facts: &mut Facts| facts.kubernetes.journal_cluster = Some("other".into()))]
+fn what_concerns_all_hosts_stops_the_run(#[case] host: &str, #[case] spoil: fn(&mut Facts)) {
+    let mut facts = facts();
+    spoil(facts.get_mut(host).unwrap());
+    assert!(plan_of_the_fit(&inventory(), &Documents::default(), &facts, &manifest()).is_err());
 }
 
 #[test]

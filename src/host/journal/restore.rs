@@ -9,6 +9,7 @@ use std::path::Path;
 use super::{BACKUPS, Contents, Entry, FSTAB_MARK, JOURNAL, STATE_DIRECTORY, load, parse};
 use crate::event::{Events, Step};
 use crate::failure::{Failure, Kind, Result};
+use crate::host::machine::is_beside;
 use crate::host::{Command, EntryKind, Host, containerd, sysctl_path, systemd};
 
 /// Undoes everything the journal has, latest first, and removes the journal, the backups and what else lies in
@@ -130,6 +131,9 @@ impl Later {
 
 /// Undoes one entry and says what was altered, or nothing where it is so already.
 async fn undo(host: &dyn Host, entry: &Entry, later: &mut Later) -> Result<Option<String>> {
+    if let Entry::Created { path } | Entry::Replaced { path, .. } | Entry::Relinked { path, .. } = entry {
+        remove_unfinished(host, path)?;
+    }
     match entry {
         Entry::Created { path } => remove_file(host, path),
         Entry::Replaced { path, backup, mode } => put_back(host, path, backup, *mode),
@@ -193,6 +197,19 @@ async fn undo(host: &dyn Host, entry: &Entry, later: &mut Later) -> Result<Optio
             Ok(Some(format!("ran {}", undo.join(" "))))
         }
     }
+}
+
+/// Removes what agents that were killed had only begun to write in place of a file.
+fn remove_unfinished(host: &dyn Host, path: &Path) -> Result<()> {
+    let (Some(parent), Some(file)) = (path.parent(), path.file_name()) else { return Ok(()) };
+    if parent_is_missing(host, path)? {
+        return Ok(());
+    }
+    let file = file.to_string_lossy();
+    for name in host.list(parent)?.iter().filter(|name| is_beside(name, &file)) {
+        host.remove(&parent.join(name))?;
+    }
+    Ok(())
 }
 
 fn is_mount_point(host: &dyn Host, path: &Path) -> Result<bool> {

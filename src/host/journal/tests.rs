@@ -36,6 +36,22 @@ async fn files_links_and_directories_are_as_they_were() {
     assert_eq!(put_back(&host).await, 0);
 }
 
+/// Killed while it wrote: beside the file lies one that was never renamed into place.
+#[tokio::test]
+async fn what_was_only_begun_to_be_written_goes_too() {
+    let host = host().file("/etc/there", "old").file("/etc/.there.clusterctl-rc", "mine").directory("/opt");
+    let before = host.listing();
+    let journal = Journal::open(&host, "demo").unwrap();
+    journal.write_file(&host, Path::new("/etc/there"), b"new", 0o600).unwrap();
+    journal.write_file(&host, Path::new("/opt/a/new"), b"new", 0o600).unwrap();
+    host.remove(Path::new("/opt/a/new")).unwrap();
+    for path in ["/etc/.there.clusterctl-277", "/etc/.there.clusterctl-9", "/opt/a/.new.clusterctl-277"] {
+        host.put(Path::new(path), b"ne", 0o600);
+    }
+    put_back(&host).await;
+    assert_eq!(host.listing(), before);
+}
+
 #[tokio::test]
 async fn what_others_put_into_a_shared_directory_stays() {
     let host = host();

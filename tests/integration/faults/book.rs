@@ -26,6 +26,8 @@ pub struct Entry {
     pub disturbed: String,
     /// How long the `up` after it took, in seconds.
     pub again: Option<f64>,
+    /// How many injections one after another that `up` made good.
+    pub chain: usize,
     /// Why the case failed, if it did.
     pub failure: Option<String>,
 }
@@ -77,12 +79,18 @@ impl Book {
 fn table(seed: u64, entries: &[&Entry]) -> String {
     let injected = entries.iter().filter(|entry| entry.injected).count();
     let failed = entries.iter().filter(|entry| entry.failure.is_some()).count();
+    let alone = entries.iter().filter(|entry| entry.chain == 1).count();
     let mut text = format!(
-        "# Faults that were injected\n\nWritten by `make test-faults SEED={seed}`: {} cases, {injected} injected before the \
-         run had ended, {failed} not survived.\nA case is survived when the same command afterwards ends green, nothing was \
-         lost or made twice, one more `up` changes\nnothing, and `down` leaves every host as it was. `c` is the control plane, \
-         `w` the worker.\n\n| fault | cases | injected | survived | seconds of `up` afterwards |\n|---|---:|---:|---:|---:|\n",
-        entries.len()
+        "# Faults that were injected\n\nWritten by `make test-faults SEED={seed}`: {} cases of {}, {injected} injected before the \
+         run had ended, {failed} not survived.\n\nAfter each fault the same command goes on from what the disturbed run left. \
+         In the life of a cluster some runs are disturbed one\nafter another, each further on than the one before; then the \
+         command runs to its end and is judged: it ends green, nothing was\nlost or made twice, one more `up` changes nothing, \
+         and at the end of each cluster `down` leaves every host as it was. `judged`\nsays how many injections stood before a \
+         verdict; {alone} were judged alone. `c` is the control plane, `w` the worker; `mend` is an\n`up` on a whole cluster, \
+         `leave` a `down` that `down` follows.\n\n| fault | cases | injected | survived | seconds of `up` afterwards |\n\
+         |---|---:|---:|---:|---:|\n",
+        entries.len(),
+        cases(seed).len(),
     );
     let mut kinds: BTreeMap<&str, Vec<&Entry>> = BTreeMap::new();
     for entry in entries {
@@ -92,15 +100,22 @@ fn table(seed: u64, entries: &[&Entry]) -> String {
         let injected = of_kind.iter().filter(|entry| entry.injected).count();
         let survived = of_kind.iter().filter(|entry| entry.failure.is_none()).count();
         let times: Vec<f64> = of_kind.iter().filter_map(|entry| entry.again).collect();
-        let mean = times.iter().sum::<f64>() / times.len().max(1) as f64;
-        text.push_str(&format!("| {kind} | {} | {injected} | {survived} | {mean:.1} |\n", of_kind.len()));
+        let mean = if times.is_empty() {
+            String::new()
+        } else {
+            format!("{:.1}", times.iter().sum::<f64>() / times.len() as f64)
+        };
+        text.push_str(&format!("| {kind} | {} | {injected} | {survived} | {mean} |\n", of_kind.len()));
     }
-    text.push_str("\n| number | case | the disturbed run | `up` afterwards | |\n|---:|---|---|---:|---|\n");
+    text.push_str(
+        "\n| number | case | the disturbed run | judged | `up` afterwards | |\n|---:|---|---|---:|---:|---|\n",
+    );
     for entry in entries {
         let again = entry.again.map_or_else(String::new, |seconds| format!("{seconds:.1} s"));
         let verdict = if entry.failure.is_some() { "**not survived**" } else { "survived" };
         let disturbed = if entry.injected { entry.disturbed.clone() } else { format!("{} (before)", entry.disturbed) };
-        text.push_str(&format!("| {} | {} | {disturbed} | {again} | {verdict} |\n", entry.number, entry.case));
+        let (number, case, chain) = (entry.number, &entry.case, entry.chain);
+        text.push_str(&format!("| {number} | {case} | {disturbed} | {chain} | {again} | {verdict} |\n"));
     }
     text
 }

@@ -25,95 +25,109 @@ impl fmt::Display for Boundary {
     }
 }
 
-/// Steps of the control plane, of the worker and of the whole run, where a verb has them.
-type Steps = (&'static [&'static str], &'static [&'static str], &'static [&'static str]);
+/// Steps of a run with their hosts, as time goes: both hosts have steps side by side, so the order between them is about
+/// that of a run.
+type Steps = &'static [(Option<usize>, &'static str)];
+
+const C: Option<usize> = Some(0);
+const W: Option<usize> = Some(1);
 
 /// `up` on bare hosts.
-const UP: Steps = (
-    &[
-        "connect",
-        "files",
-        "prepare",
-        "runtime",
-        "images",
-        "certs",
-        "kubeconfig",
-        "kubelet-start",
-        "control-plane",
-        "wait-control-plane",
-        "addon-images",
-        "controller-manager",
-        "upload-config",
-        "bootstrap-token",
-        "mark-control-plane",
-        "addons",
-        "scheduler",
-        "network",
-    ],
-    &[
-        "connect",
-        "wait",
-        "files",
-        "prepare",
-        "runtime",
-        "images",
-        "discovery",
-        "kubelet-start",
-        "kubelet-wait-bootstrap",
-        "network",
-    ],
-    &["ready"],
-);
+const UP: Steps = &[
+    (C, "connect"),
+    (W, "connect"),
+    (W, "wait"),
+    (C, "files"),
+    (W, "files"),
+    (C, "prepare"),
+    (W, "prepare"),
+    (C, "runtime"),
+    (W, "runtime"),
+    (C, "images"),
+    (W, "images"),
+    (C, "certs"),
+    (C, "kubeconfig"),
+    (C, "kubelet-start"),
+    (C, "control-plane"),
+    (C, "addon-images"),
+    (C, "wait-control-plane"),
+    (C, "controller-manager"),
+    (C, "upload-config"),
+    (C, "bootstrap-token"),
+    (W, "discovery"),
+    (C, "mark-control-plane"),
+    (C, "addons"),
+    (W, "kubelet-start"),
+    (C, "scheduler"),
+    (W, "kubelet-wait-bootstrap"),
+    (C, "network"),
+    (W, "network"),
+    (None, "ready"),
+];
 
 /// `up` on a cluster that is there.
-const MEND: Steps = (
-    &[
-        "connect",
-        "prepare",
-        "runtime",
-        "certs",
-        "control-plane",
-        "wait-control-plane",
-        "controller-manager",
-        "addons",
-        "scheduler",
-        "network",
-    ],
-    &["connect", "prepare", "runtime", "network"],
-    &["ready"],
-);
+const MEND: Steps = &[
+    (C, "connect"),
+    (W, "connect"),
+    (C, "prepare"),
+    (C, "runtime"),
+    (C, "certs"),
+    (C, "control-plane"),
+    (C, "wait-control-plane"),
+    (C, "controller-manager"),
+    (C, "addons"),
+    (W, "turn"),
+    (W, "prepare"),
+    (W, "runtime"),
+    (W, "kubelet-start"),
+    (C, "scheduler"),
+    (C, "network"),
+    (W, "network"),
+    (None, "ready"),
+];
 
 /// `down` of a whole cluster.
-const DOWN: Steps = (
-    &["connect", "kubelet-stop", "pods", "mounts", "pod-network", "sysctls", "files", "restore", "compare"],
-    &["connect", "kubelet-stop", "pods", "mounts", "pod-network", "sysctls", "files", "restore", "compare"],
-    &[],
-);
+const DOWN: Steps = &[
+    (C, "connect"),
+    (W, "connect"),
+    (W, "kubelet-stop"),
+    (W, "pods"),
+    (W, "mounts"),
+    (W, "pod-network"),
+    (W, "sysctls"),
+    (W, "files"),
+    (W, "restore"),
+    (W, "compare"),
+    (C, "kubelet-stop"),
+    (C, "pods"),
+    (C, "mounts"),
+    (C, "pod-network"),
+    (C, "sysctls"),
+    (C, "files"),
+    (C, "restore"),
+    (C, "compare"),
+];
 
-fn boundaries((control_plane, worker, whole): Steps) -> Vec<Boundary> {
-    let of = |host: Option<usize>, steps: &'static [&'static str]| {
-        steps.iter().flat_map(move |step| [false, true].map(|ends| Boundary { host, step, ends }))
-    };
-    of(Some(0), control_plane).chain(of(Some(1), worker)).chain(of(None, whole)).collect()
+fn boundaries(steps: Steps) -> Vec<Boundary> {
+    steps.iter().flat_map(|&(host, step)| [false, true].map(|ends| Boundary { host, step, ends })).collect()
 }
 
-/// Every boundary of an `up` on bare hosts.
+/// Every boundary of an `up` on bare hosts, as time goes.
 pub fn up() -> Vec<Boundary> {
     boundaries(UP)
 }
 
-/// Every boundary of an `up` on a cluster that is there.
+/// Every boundary of an `up` on a cluster that is there, as time goes.
 pub fn mend() -> Vec<Boundary> {
     boundaries(MEND)
 }
 
-/// Every boundary of a `down`.
+/// Every boundary of a `down`, as time goes.
 pub fn down() -> Vec<Boundary> {
     boundaries(DOWN)
 }
 
 /// Whether a step of this id is known.
 pub fn is_known(step: &str) -> bool {
-    let all = [UP, MEND, DOWN];
-    all.iter().flat_map(|(one, other, whole)| [one, other, whole]).any(|steps| steps.contains(&step))
+    [UP, MEND, DOWN].iter().any(|steps| steps.iter().any(|(_, known)| *known == step))
 }

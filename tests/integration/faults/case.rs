@@ -5,15 +5,17 @@ use std::fmt;
 use crate::faults::boundary::{self, Boundary};
 use crate::faults::chance::Chance;
 
-/// The verb that is disturbed.
+/// The run that is disturbed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verb {
-    /// `up` on bare hosts.
+    /// `up` on bare hosts, or on what a run left that was disturbed before; `up` goes on from there.
     Up,
-    /// `up` on a cluster whose worker has drifted.
+    /// `up` on a whole cluster, every other time on one whose worker has drifted; `up` is judged after each.
     Mend,
-    /// `down` on a whole cluster.
+    /// `down` of a whole cluster, or of what a disturbed one left; `up` goes on from there.
     Down,
+    /// The same; `down` goes on from there.
+    Leave,
 }
 
 /// A kind of fault. `Host` in a comment is the case's host.
@@ -127,6 +129,8 @@ impl Fault {
 pub struct Case {
     /// Its place in the list, from 0.
     pub number: usize,
+    /// The series that it is part of, from 0.
+    pub series: usize,
     /// What is disturbed.
     pub verb: Verb,
     /// How.
@@ -146,6 +150,7 @@ impl fmt::Display for Case {
             Verb::Up => "up",
             Verb::Mend => "mend",
             Verb::Down => "down",
+            Verb::Leave => "leave",
         };
         let host = if self.host == 0 { "c" } else { "w" };
         write!(formatter, "{} of {host} at \"{verb} {}\"", self.fault.name(), self.boundary)?;
@@ -156,61 +161,134 @@ impl fmt::Display for Case {
     }
 }
 
-/// After so many kills at boundaries stands one of the other faults.
-const KILLS_BETWEEN: usize = 2;
+/// How many rounds of all kinds of fault there are beside the kills at boundaries, and what each round disturbs. (Half of the
+/// last round's cases are followed by `up`, half by `down`.)
+const ROUNDS: [Verb; 4] = [Verb::Up, Verb::Mend, Verb::Mend, Verb::Down];
 
-/// The cases of a seed. Every boundary of `up` and `down` gets a SIGKILL of the controller and one of the agent whose step
-/// it is; between these stand all other faults in turn, at any boundary and at any moment after it.
-pub fn cases(seed: u64) -> Vec<Case> {
+/// One series for each kind of fault: every round gives each series one of them.
+const SERIES: usize = Fault::ALL.len();
+
+/// The cases of a seed, series by series. A series is the life of one cluster: runs of `up` from bare hosts on, each disturbed
+/// further on than the one before; runs of `up` on the whole cluster; runs of `down` and back `up`; and runs of `down` to
+/// the end. Over all series every boundary of `up` and `down` gets a SIGKILL of the controller and one of the agent whose
+/// step it is, every boundary of an `up` on a whole cluster one of the two; and in each series stand four of the other
+/// faults, at any boundary and at any moment after it.
+pub fn series(seed: u64) -> Vec<Vec<Case>> {
     let mut chance = Chance::of(seed);
-    let mut kills = Vec::new();
-    for (verb, boundaries) in [(Verb::Up, boundary::up()), (Verb::Down, boundary::down())] {
-        for boundary in boundaries {
-            for fault in [Fault::KillController, Fault::KillAgent] {
-                let host = boundary.host.unwrap_or_else(|| chance.below(2));
-                kills.push(Case { number: 0, verb, fault, host, boundary, delay: 0 });
-            }
+    let mut all: Vec<Vec<Case>> = vec![Vec::new(); SERIES];
+    let kills = [
+        // The control plane goes on when the worker's agent is killed, and the other way round. So half of the series are
+        // about the steps of the one, half about those of the other.
+        (Verb::Up, Fault::KillController, Some(1), 0..SERIES / 2),
+        (Verb::Up, Fault::KillAgent, Some(1), 0..SERIES / 2),
+        (Verb::Up, Fault::KillController, Some(0), SERIES / 2..SERIES),
+        (Verb::Up, Fault::KillAgent, Some(0), SERIES / 2..SERIES),
+        (Verb::Down, Fault::KillController, None, 0..SERIES),
+        (Verb::Leave, Fault::KillAgent, Some(1), 0..SERIES / 2),
+        (Verb::Leave, Fault::KillAgent, Some(0), SERIES / 2..SERIES),
+    ];
+    for (verb, fault, host, places) in kills {
+        let boundaries = boundaries(verb).into_iter();
+        let cases = boundaries.filter_map(|boundary| kill(verb, fault, host, boundary, &mut chance));
+        let mut cases: Vec<Case> = cases.collect();
+        deal(&mut cases, places, &mut all, &mut chance);
+    }
+    let mut mends: Vec<Case> = boundary::mend()
+        .into_iter()
+        .map(|boundary| {
+            let fault = [Fault::KillController, Fault::KillAgent][chance.below(2)];
+            let host = boundary.host.unwrap_or_else(|| chance.below(2));
+            Case { number: 0, series: 0, verb: Verb::Mend, fault, host, boundary, delay: 0 }
+        })
+        .collect();
+    deal(&mut mends, 0..SERIES, &mut all, &mut chance);
+    for verb in ROUNDS {
+        for (at, fault) in round(&all, &mut chance).into_iter().enumerate() {
+            let verb = if verb == Verb::Down && at.is_multiple_of(2) { Verb::Leave } else { verb };
+            all[at].push(anywhere(verb, fault, &mut chance));
         }
     }
-    chance.shuffle(&mut kills);
-    let mut cases = Vec::new();
-    let mut turn = Vec::new();
-    for (at, kill) in kills.into_iter().enumerate() {
-        cases.push(kill);
-        if turn.is_empty() {
-            turn.extend(Fault::ALL);
-            chance.shuffle(&mut turn);
-        }
-        if at % KILLS_BETWEEN == 0
-            && let Some(fault) = turn.pop()
-        {
-            cases.push(anywhere(fault, &mut chance));
+    let mut number = 0;
+    for (series, cases) in all.iter_mut().enumerate() {
+        cases.sort_by_key(place);
+        for case in cases {
+            (case.number, case.series) = (number, series);
+            number += 1;
         }
     }
-    for (number, case) in cases.iter_mut().enumerate() {
-        case.number = number;
-    }
-    cases
+    all
 }
 
-/// A fault at any moment of any run.
-fn anywhere(fault: Fault, chance: &mut Chance) -> Case {
-    let verb = match chance.below(10) {
-        0..6 => Verb::Up,
-        6..8 => Verb::Mend,
-        _ => Verb::Down,
-    };
-    let verb = match fault {
-        // They are about what runs while others join.
-        Fault::CrashApiServer | Fault::CrashEtcd | Fault::SlowEtcd if verb == Verb::Down => Verb::Up,
-        _ => verb,
-    };
-    let boundaries = match verb {
+/// The cases of a seed in order.
+pub fn cases(seed: u64) -> Vec<Case> {
+    series(seed).into_iter().flatten().collect()
+}
+
+fn boundaries(verb: Verb) -> Vec<Boundary> {
+    match verb {
         Verb::Up => boundary::up(),
         Verb::Mend => boundary::mend(),
-        Verb::Down => boundary::down(),
+        Verb::Down | Verb::Leave => boundary::down(),
+    }
+}
+
+/// A kill at a boundary, where it belongs to the host (of the whole run's steps the host is chosen).
+fn kill(verb: Verb, fault: Fault, host: Option<usize>, boundary: Boundary, chance: &mut Chance) -> Option<Case> {
+    let own = match (host, boundary.host) {
+        (None, own) => own.unwrap_or_else(|| chance.below(2)),
+        (Some(host), None) => host,
+        (Some(host), Some(own)) if host == own => own,
+        _ => return None,
     };
+    Some(Case { number: 0, series: 0, verb, fault, host: own, boundary, delay: 0 })
+}
+
+/// Gives the series of a range their shares.
+fn deal(cases: &mut [Case], places: std::ops::Range<usize>, all: &mut [Vec<Case>], chance: &mut Chance) {
+    chance.shuffle(cases);
+    for (at, case) in cases.iter().enumerate() {
+        all[places.start + at % places.len()].push(case.clone());
+    }
+}
+
+/// All kinds of fault in an order in which no series gets both a full disk and a loss of power: the disk that can be full
+/// lies in memory.
+fn round(all: &[Vec<Case>], chance: &mut Chance) -> Vec<Fault> {
+    let mut faults = Fault::ALL.to_vec();
+    loop {
+        chance.shuffle(&mut faults);
+        let clash = |(at, fault): (usize, &Fault)| {
+            let has = |other: Fault| all[at].iter().any(|case| case.fault == other);
+            *fault == Fault::DiskFull && has(Fault::KillHost) || *fault == Fault::KillHost && has(Fault::DiskFull)
+        };
+        if !faults.iter().enumerate().any(clash) {
+            return faults;
+        }
+    }
+}
+
+/// Where a case stands in its series: kills as time goes (while a cluster is taken away first those that stop the whole run),
+/// then a fault that lets the run go on.
+fn place(case: &Case) -> (usize, usize, usize) {
+    let verb = [Verb::Up, Verb::Mend, Verb::Down, Verb::Leave].iter().position(|verb| *verb == case.verb);
+    let part = match (case.fault, case.verb) {
+        (Fault::KillController, _) | (Fault::KillAgent, Verb::Up) => 0,
+        (Fault::KillAgent, _) => 1,
+        _ => 2,
+    };
+    let time = boundaries(case.verb).iter().position(|boundary| *boundary == case.boundary);
+    (verb.unwrap_or(0), part, time.unwrap_or(0))
+}
+
+/// A fault at any moment of a run.
+fn anywhere(verb: Verb, fault: Fault, chance: &mut Chance) -> Case {
+    let verb = match (fault, verb) {
+        // They are about what runs while others join.
+        (Fault::CrashApiServer | Fault::CrashEtcd | Fault::SlowEtcd, Verb::Down | Verb::Leave) => Verb::Mend,
+        _ => verb,
+    };
+    let boundaries = boundaries(verb);
     let boundary = boundaries[chance.below(boundaries.len())];
     let host = if fault.of_control_plane() { 0 } else { boundary.host.unwrap_or_else(|| chance.below(2)) };
-    Case { number: 0, verb, fault, host, boundary, delay: chance.next() % 1500 }
+    Case { number: 0, series: 0, verb, fault, host, boundary, delay: chance.next() % 1500 }
 }

@@ -14,6 +14,9 @@ use crate::program::{Finished, Running, bundle, call, clusterctl};
 /// How long the end of an agent whose controller is gone may take to leave the listing.
 const SETTLE: Duration = Duration::from_secs(8);
 
+/// No moment of a run comes later than this.
+const LONGEST: Duration = Duration::from_secs(120);
+
 /// A run that hangs on a fault is interrupted after this time, as a person would do.
 const PATIENCE: Duration = Duration::from_secs(40);
 
@@ -27,13 +30,15 @@ pub struct Ground {
     inventory: PathBuf,
     home: PathBuf,
     before: Vec<String>,
-    /// How many runs of the case were kept.
+    /// Where what runs said is kept.
+    record: PathBuf,
+    /// How much was kept there.
     runs: Cell<u32>,
 }
 
 impl Ground {
-    /// Fresh hosts.
-    pub fn new() -> Self {
+    /// Fresh hosts, for a series.
+    pub fn new(series: usize) -> Self {
         let bed = Bed::bare(2);
         let home = bed.folder.path().join("home");
         std::fs::create_dir_all(home.join(".ssh")).unwrap();
@@ -42,7 +47,9 @@ impl Ground {
         std::fs::write(home.join(".ssh/config"), config).unwrap();
         let inventory = bed.inventory();
         let before = bed.hosts.iter().map(|host| bed.listing(&host.name)).collect();
-        Self { bed, inventory, home, before, runs: Cell::new(0) }
+        let record = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("target/faults/{series}"));
+        let _ = std::fs::remove_dir_all(&record);
+        Self { bed, inventory, home, before, record, runs: Cell::new(0) }
     }
 
     /// Name of a host of the case.
@@ -57,26 +64,29 @@ impl Ground {
         Running::start_watched(&clusterctl(), &arguments, &[("HOME", self.home.to_str().unwrap())])
     }
 
-    /// Runs a verb to its end. What it said lies in target/faults until the next case, for whoever looks for a cause.
+    /// Runs a verb to its end. What it said is kept for whoever looks for a cause.
     pub fn run(&self, verb: &str) -> Finished {
         let finished = self.start(verb).0.finish();
-        self.keep(verb, &finished);
+        self.keep(verb, &finished.stdout);
         finished
     }
 
-    /// Keeps what a run said.
-    pub fn keep(&self, what: &str, finished: &Finished) {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/faults");
+    /// Keeps what a run or a host said, in target/faults.
+    pub fn keep(&self, what: &str, text: &str) {
         let number = self.runs.get() + 1;
         self.runs.set(number);
-        let _ = std::fs::create_dir_all(&folder);
-        let _ = std::fs::write(folder.join(format!("{number}-{what}.jsonl")), &finished.stdout);
+        let _ = std::fs::create_dir_all(&self.record);
+        let _ = std::fs::write(self.record.join(format!("{number:03}-{what}")), text);
     }
 
-    /// A new case begins.
-    pub fn begin(&self) {
-        self.runs.set(0);
-        let _ = std::fs::remove_dir_all(Path::new(env!("CARGO_MANIFEST_DIR")).join("target/faults"));
+    /// Keeps what the hosts say, for a failure whose hosts will not be there any more.
+    pub fn autopsy(&self) {
+        const SEE: &str = "ps -eo pid,ppid,stat,etimes,args --forest; cat /proc/self/mountinfo; ip route; df -h; \
+            ls -la /var/lib/clusterctl /etc/kubernetes /etc/kubernetes/manifests; crictl ps -a; \
+            journalctl --no-pager -n 400";
+        for host in &self.bed.hosts {
+            self.keep(&host.name, &self.bed.try_sh(&host.name, SEE).stdout);
+        }
     }
 
     fn arguments(&self, verb: &str) -> Vec<String> {
@@ -138,8 +148,9 @@ impl Ground {
 
     /// Waits until a run passes a boundary; `false` when it ended before. A step that no table knows is an error.
     pub fn reach(&self, lines: &Receiver<String>, wanted: &Boundary) -> Result<bool, String> {
+        let began = Instant::now();
         // The sender lives as long as the program's standard output.
-        while let Ok(line) = lines.recv() {
+        while let Ok(line) = lines.recv_timeout(LONGEST.saturating_sub(began.elapsed())) {
             let Ok(event) = serde_json::from_str::<serde_json::Value>(&line) else { continue };
             let ends = match event["event"].as_str() {
                 Some("step-started") => false,

@@ -55,7 +55,7 @@ fn lose(bed: &Bed, host: &str, inwards: &str, outwards: &str) {
     bed.sh(host, &format!("nft '{table}'"));
 }
 
-/// What must be so before the run begins.
+/// What must be so before the first run.
 pub fn prepare(fault: Fault, bed: &Bed, host: &str) {
     if fault == Fault::DiskFull {
         bed.sh(host, OWN_LIBRARY);

@@ -2,32 +2,32 @@
 
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 use crate::faults::ground::{Ground, tail};
+use crate::program::Finished;
 
 /// How long the list of pods may take to be complete.
 const SETTLE: Duration = Duration::from_secs(30);
 
+/// The object by which it is known whether a cluster's objects were lost.
+const MARKER: &str = "faults-marker";
+
 /// What a cluster is known by: if one of these changes, something was lost and made again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// UIDs of the nodes.
-    nodes: Vec<String>,
+    /// Names and UIDs of the nodes.
+    nodes: Vec<(String, String)>,
     /// UID of an object that was put there.
-    marker: String,
+    marker: Option<String>,
 }
 
-/// Puts a mark into a cluster and tells what it is known by.
-pub fn mark(ground: &Ground) -> Result<Identity, String> {
-    ground.kubectl(&["create", "configmap", "marker", "--from-literal=a=b"])?;
-    identity(ground)
-}
-
-/// What a cluster is known by.
-pub fn identity(ground: &Ground) -> Result<Identity, String> {
-    let path = "jsonpath={range .items[*]}{.metadata.name}={.metadata.uid}{\"\\n\"}{end}";
-    let nodes = ground.kubectl(&["get", "nodes", "-o", path])?;
-    let marker = ground.kubectl(&["get", "configmap", "marker", "-o", "jsonpath={.metadata.uid}"])?;
-    Ok(Identity { nodes: nodes.lines().map(str::to_owned).collect(), marker })
+/// A cluster as it was judged.
+pub struct Whole {
+    /// How long the `up` took that made it so, in seconds.
+    pub again: f64,
+    /// What it is known by.
+    pub identity: Identity,
 }
 
 /// The authority of the cluster on the control plane, where there is one.
@@ -35,42 +35,67 @@ pub fn authority(ground: &Ground) -> String {
     ground.bed.try_sh(ground.host(0), "sha256sum /etc/kubernetes/pki/ca.crt /etc/kubernetes/admin.conf").stdout
 }
 
-/// `up` again ends green, a cluster with every part once is there, and one more `up` finds nothing to do. Returns how
-/// long the `up` took, in seconds.
-pub fn whole(ground: &Ground) -> Result<f64, String> {
+/// `up` again ends green, a cluster with every part once is there, and one more `up` finds nothing to do. A cluster without
+/// a mark gets one.
+pub fn whole(ground: &Ground) -> Result<Whole, String> {
     let again = ground.run("up");
     if again.code != 0 {
         return Err(format!("up again: {}", tail(&again)));
     }
-    let nodes = ground.kubectl(&["get", "nodes", "--no-headers"])?;
-    if nodes.lines().count() != 2 || nodes.matches(" Ready ").count() != 2 {
-        return Err(format!("nodes:\n{nodes}"));
-    }
     let began = Instant::now();
-    loop {
+    let mut identity = loop {
         // The kubelet tells of static pods, which run already, a moment later.
-        match every_pod_once(&ground.kubectl(&["get", "pods", "-A", "--no-headers"])?) {
-            Ok(()) => break,
-            Err(pods) if began.elapsed() > SETTLE => return Err(pods),
+        match every_part_once(&look(ground)?) {
+            Ok(identity) => break identity,
+            Err(wrong) if began.elapsed() > SETTLE => return Err(wrong),
             Err(_) => std::thread::park_timeout(Duration::from_millis(500)),
         }
-    }
+    };
     for host in 0..2 {
         let routes = ground.bed.try_sh(ground.host(host), "ip route | grep -c '^10.244.*via'").stdout;
         if routes.trim() != "1" {
             return Err(format!("{} has {} routes to pods of others", ground.host(host), routes.trim()));
         }
     }
-    let last = ground.run("up");
-    let changes = last.stdout.lines().filter(|line| line.contains("\"event\":\"changed\"")).collect::<Vec<_>>();
+    let mut last = ground.run("up");
+    let mut changes = changes_of(&last);
+    // containerd 2.3.7 ends by itself (a nil pointer in its NRI part) when the kubelet stops a sandbox whose shim was killed,
+    // up to some seconds after the `up`: then the next one starts it, and the one after that finds nothing to do.
+    if last.code == 0 && !changes.is_empty() && changes.iter().all(|change| change == "start containerd.service") {
+        println!("containerd had ended by itself and was started again");
+        last = ground.run("up");
+        changes = changes_of(&last);
+    }
     if last.code != 0 || !changes.is_empty() {
         return Err(format!("one more up changed {changes:?}: {}", tail(&last)));
     }
-    Ok(again.elapsed.as_secs_f64())
+    if identity.marker.is_none() {
+        let path = "jsonpath={.metadata.uid}";
+        let made = ground.kubectl(&["create", "configmap", MARKER, "--from-literal=a=b", "-o", path])?;
+        identity.marker = Some(made.trim().to_owned());
+    }
+    Ok(Whole { again: again.elapsed.as_secs_f64(), identity })
 }
 
-/// The pods of a cluster of two: all run, and none is there twice.
-fn every_pod_once(pods: &str) -> Result<(), String> {
+/// What a run altered.
+fn changes_of(finished: &Finished) -> Vec<String> {
+    let events = finished.stdout.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let changed = events.filter(|event| event["event"] == "changed");
+    changed.filter_map(|event| Some(event["change"].as_str()?.to_owned())).collect()
+}
+
+/// Nodes, pods and the mark.
+fn look(ground: &Ground) -> Result<Vec<Value>, String> {
+    let text = ground.kubectl(&["get", "nodes,pods,configmaps", "-A", "-o", "json"])?;
+    let mut list: Value = serde_json::from_str(&text).map_err(|error| format!("{error} in {text}"))?;
+    match list["items"].take() {
+        Value::Array(items) => Ok(items),
+        other => Err(format!("no list: {other}")),
+    }
+}
+
+/// The cluster of two: both nodes are Ready, all pods run, and none is there twice.
+fn every_part_once(items: &[Value]) -> Result<Identity, String> {
     const EXPECTED: &[(&str, usize)] = &[
         ("coredns-", 2),
         ("etcd-", 1),
@@ -79,11 +104,26 @@ fn every_pod_once(pods: &str) -> Result<(), String> {
         ("kube-proxy-", 2),
         ("kube-scheduler-", 1),
     ];
-    let running = pods.lines().filter(|line| line.split_whitespace().nth(3) == Some("Running")).count();
-    let right = EXPECTED.iter().all(|(name, count)| pods.matches(&format!(" {name}")).count() == *count);
-    if right && running == EXPECTED.iter().map(|(_, count)| count).sum::<usize>() {
-        Ok(())
-    } else {
-        Err(format!("pods:\n{pods}"))
+    let of_kind = |kind: &'static str| items.iter().filter(move |item| item["kind"] == kind);
+    let name = |item: &Value| item["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    let identifier = |item: &Value| item["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
+    let is_ready = |node: &Value| {
+        let conditions = node["status"]["conditions"].as_array().into_iter().flatten();
+        conditions.into_iter().any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
+    };
+    if of_kind("Node").count() != 2 || !of_kind("Node").all(is_ready) {
+        let nodes: Vec<_> = of_kind("Node").map(|node| (name(node), is_ready(node))).collect();
+        return Err(format!("nodes: {nodes:?}"));
     }
+    let runs = |pod: &Value| pod["status"]["phase"] == "Running" && pod["metadata"]["deletionTimestamp"].is_null();
+    let pods: Vec<(String, bool)> = of_kind("Pod").map(|pod| (name(pod), runs(pod))).collect();
+    let count = |of: &str| pods.iter().filter(|(pod, runs)| *runs && pod.starts_with(of)).count();
+    let all = EXPECTED.iter().map(|(_, count)| count).sum::<usize>();
+    if pods.len() != all || EXPECTED.iter().any(|(of, expected)| count(of) != *expected) {
+        return Err(format!("pods: {pods:?}"));
+    }
+    Ok(Identity {
+        nodes: of_kind("Node").map(|node| (name(node), identifier(node))).collect(),
+        marker: of_kind("ConfigMap").find(|item| name(item) == MARKER).map(identifier),
+    })
 }
