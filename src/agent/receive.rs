@@ -441,13 +441,32 @@ fn discard(incoming: &Incoming, machine: &Machine, store: &Store) {
 pub fn place(machine: &Machine, journal: &Journal, blobs: &[Wanted]) -> Result<u32> {
     let store = Store::of_this_host();
     let mut placed = 0;
-    for blob in blobs {
+    for (at, blob) in blobs.iter().enumerate() {
         if let Place::File { path, mode } = &blob.place {
-            host::blobs::install_file(machine, journal, &waiting(&store, &blob.sha256)?, Path::new(path), *mode)?;
+            let received = waiting(&store, &blob.sha256)?;
+            let ready = if is_wanted_again(blobs, at) { copy(&received)? } else { received };
+            host::blobs::install_file(machine, journal, &ready, Path::new(path), *mode)?;
             placed += 1;
         }
     }
     Ok(placed)
+}
+
+/// Whether the same content belongs into another file as well, so that it must not be moved away yet.
+fn is_wanted_again(blobs: &[Wanted], at: usize) -> bool {
+    let is_same = |other: &Wanted| other.sha256 == blobs[at].sha256 && matches!(other.place, Place::File { .. });
+    blobs.iter().skip(at + 1).any(is_same)
+}
+
+/// A copy beside a file that was received.
+fn copy(received: &Path) -> Result<PathBuf> {
+    let copy = received.with_extension("copy");
+    match std::fs::copy(received, &copy) {
+        Ok(_) => Ok(copy),
+        // Whoever puts it in place says what it means.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(copy),
+        Err(error) => Err(Failure::new(Kind::Host, format!("cannot write {}", copy.display())).because(&error)),
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Sending blobs to a host: announced, streamed as stored (from the laptop or by another host), reported back one by one.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::Read as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::agent::relay::Giver;
 use crate::agent::{Incoming, Instead, Purpose, Report};
 use crate::bundle::{Blob, Bundle};
 use crate::failure::{Failure, Kind, Result};
-use crate::message::Wanted;
+use crate::message::{Place, Wanted};
 use crate::ssh::{Chunk, Reader};
 
 /// Bytes read and sent at a time (crates.md, 2e: what russh is fast with).
@@ -117,7 +117,7 @@ impl<'a> Transfer<'a> {
             Some(name) => Pipe::striped(start, writer, name, count - 1),
             None => Pipe::One(writer),
         };
-        let queue = blobs.iter().map(|blob| Job { blob, plainly: false }).collect();
+        let queue = once(blobs).map(|blob| Job { blob, plainly: false }).collect();
         let announced = VecDeque::new();
         Ok(Self { delivery, progress, pipe, there, reports, reading, announced, queue, done: 0, failed: None })
     }
@@ -272,6 +272,12 @@ impl<'a> Transfer<'a> {
     }
 }
 
+/// Content that belongs into several files is sent once: the host copies it.
+fn once(blobs: &[Blob]) -> impl Iterator<Item = &Blob> {
+    let mut seen = BTreeSet::new();
+    blobs.iter().filter(move |blob| !matches!(blob.place, Place::File { .. }) || seen.insert(blob.sha256.as_str()))
+}
+
 fn broken_off() -> Failure {
     Failure::new(Kind::Connection, "the transfer of blobs broke off").may_pass()
 }
@@ -344,4 +350,32 @@ fn read_ahead(bundle: Arc<Bundle>, blob: Blob, from: u64) -> mpsc::Receiver<Resu
         }
     });
     receiver
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Blob, Place, once};
+
+    fn blob(name: &str, sha256: &str, place: Place) -> Blob {
+        Blob {
+            name: name.to_owned(),
+            sha256: sha256.to_owned(),
+            size: 1,
+            stored_sha256: String::new(),
+            stored_size: 1,
+            architecture: "amd64".to_owned(),
+            roles: Vec::new(),
+            place,
+        }
+    }
+
+    #[test]
+    fn content_of_several_files_is_sent_once() {
+        let file =
+            |name: &str, sha256: &str| blob(name, sha256, Place::File { path: format!("/opt/{name}"), mode: 0o755 });
+        let images = |name: &str| blob(name, "same", Place::Images { references: Vec::new() });
+        let blobs = [file("a", "same"), file("b", "other"), file("c", "same"), images("d"), images("e")];
+        let names: Vec<&str> = once(&blobs).map(|blob| blob.name.as_str()).collect();
+        assert_eq!(names, ["a", "b", "d", "e"]);
+    }
 }

@@ -131,9 +131,10 @@ fn a_run_that_was_killed_goes_on_at_the_byte() {
 fn hosts_that_cannot_reach_each_other_get_everything_from_the_laptop() {
     let bed = Bed::bare(3);
     let [first, second, third] = [0, 1, 2].map(|at| bed.hosts[at].name.clone());
-    // The first one answers nobody, the second one refuses.
+    // Two answer nobody, one refuses.
     bed.sh(&first, "iptables -I INPUT -p tcp --syn ! --dport 22 -j DROP");
     bed.sh(&second, "iptables -I INPUT -p tcp --syn ! --dport 22 -j REJECT --reject-with tcp-reset");
+    bed.sh(&third, "iptables -I INPUT -p tcp --syn ! --dport 22 -j DROP");
     let pushed = push(&inventory(&bed, "relay: on"));
     succeeds(&pushed);
     for (at, host) in [first, second, third].iter().enumerate() {

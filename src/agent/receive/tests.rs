@@ -212,6 +212,22 @@ async fn a_host_that_gives_nothing_is_replaced_by_another_and_then_by_the_laptop
 }
 
 #[test]
+fn content_that_two_files_have_is_kept_for_the_second() {
+    let file = |path: &str, sha256: &str| Wanted {
+        sha256: sha256.to_owned(),
+        size: 1,
+        place: Place::File { path: path.to_owned(), mode: 0o755 },
+    };
+    let blobs = [file("/opt/a", "f00"), file("/opt/b", "bar"), file("/opt/c", "f00")];
+    assert_eq!([0, 1, 2].map(|at| super::is_wanted_again(&blobs, at)), [true, false, false]);
+    let folder = tempfile::tempdir().unwrap();
+    let received = folder.path().join("f00");
+    std::fs::write(&received, "content").unwrap();
+    assert_eq!(std::fs::read(super::copy(&received).unwrap()).unwrap(), b"content");
+    assert!(received.exists());
+}
+
+#[test]
 fn what_is_no_announcement_ends_the_channel() {
     let (_folder, store) = store();
     let mut laptop = Laptop::start(&store);
