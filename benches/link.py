@@ -79,7 +79,11 @@ async def main():
             except OSError:
                 writer.close()
                 return
-            await asyncio.gather(forward(reader, far_writer, True), forward(far_reader, writer, False))
+            try:
+                await asyncio.gather(forward(reader, far_writer, True), forward(far_reader, writer, False))
+            except asyncio.CancelledError:
+                # The link ends while it carries something.
+                pass
             writer.close()
             far_writer.close()
 
