@@ -95,6 +95,11 @@ fn a_lost_link_is_made_again_and_the_run_goes_on() {
     let inventory = bed.inventory();
     let mut run = start_and_wait(&inventory, 2_000);
     for host in &bed.hosts {
+        // A busy machine needs longer than that until work has begun everywhere.
+        bed.sh(&host.name, "timeout 60 sh -c 'until pgrep -f \"[c]lusterctl.* agent\" >&2; do sleep 0.1; done'");
+    }
+    std::thread::park_timeout(Duration::from_secs(1));
+    for host in &bed.hosts {
         bed.sh(&host.name, "pkill -KILL -f '^sshd(-session)?: root'");
     }
     std::thread::park_timeout(Duration::from_secs(4));
