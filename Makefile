@@ -10,7 +10,7 @@ BUNDLE := target/kubernetes-$(KUBERNETES).bundle
 NEWEST := 1.37.2
 BINARY := target/release/clusterctl
 
-.PHONY: demo demo-down test test-all test-unit test-hosts test-faults lint format bench bench-converge hosts hosts-down binary bundle bundle-newest bed clean deny
+.PHONY: demo demo-down test test-all test-unit test-hosts test-faults lint format bench bench-ssh bench-converge hosts hosts-down binary bundle bundle-newest bed clean deny
 
 ## demo: test bed, bundle, `up` on three hosts; leaves the cluster up
 demo: binary bundle
@@ -86,6 +86,10 @@ bench: binary bundle
 	@benches/up.sh $(BINARY) $(BUNDLE)
 	@benches/init.sh $(BINARY)
 	@benches/certificates.sh $(BINARY)
+
+## bench-ssh: commands and bytes over SSH beside the usual tools
+bench-ssh: binary bed
+	@for part in exec bytes; do if [ -x benches/ssh-$$part.sh ]; then benches/ssh-$$part.sh $(BINARY) || exit 1; fi; done
 
 ## bench-converge: what a second `up`, one more worker and latency cost
 bench-converge: binary bundle

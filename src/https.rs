@@ -1,7 +1,11 @@
-//! The only user of reqwest: small requests to servers that are no API servers, such as etcd's JSON gateway.
+//! The only user of reqwest: small requests to servers that are no API servers, such as etcd's JSON gateway, and downloads
+//! ([`Downloads`]).
 //!
-//! kube's own client speaks to API servers alone (see `api`). Nothing here follows a redirect or asks a proxy, every
+//! kube's own client speaks to API servers alone (see `api`). No client but that of
+//! downloads and [`Https::public`] follows a redirect or asks a proxy, every
 //! request has a time limit and every answer a size limit.
+
+mod download;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +15,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
 
+pub use self::download::{Answered, Ask, Downloads, encoded};
 use crate::failure::{Failure, Kind, Result};
 use crate::secret::Secret;
 

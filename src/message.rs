@@ -54,6 +54,16 @@ pub enum Request {
         /// What is wanted on the host.
         blobs: Vec<Wanted>,
     },
+    /// Download the official releases on the host itself: [`crate::bundle::Manifest`] of what it has then.
+    Fetch(crate::agent::FetchOrder),
+    /// What a former [`Request::Fetch`] brought, if all of it is still there: `Option<`[`crate::bundle::Manifest`]`>`.
+    Fetched(crate::agent::FetchOrder),
+    /// What of it this host could not download: `Vec<`[`Failure`]`>`.
+    Unavailable(crate::agent::FetchOrder),
+    /// Open a port to hand blobs on to other hosts of the run: its `SocketAddr`.
+    Relay(crate::agent::relay::RelayOrder),
+    /// Close that port: `()`.
+    EndRelay,
     /// Put files that were received into place: `u32`, how many.
     Place {
         /// What was received.

@@ -5,9 +5,13 @@
 //! (the lock, child processes) goes with it.
 
 mod evict;
+mod fetch;
 mod lock;
 mod receive;
 mod rehearse;
+pub mod relay;
+mod store;
+mod stripe;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,9 +26,13 @@ use tokio::io::{
 use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard, mpsc};
 use tokio::time::MissedTickBehavior;
 
+pub use self::fetch::FetchOrder;
 use self::lock::Pulse;
 pub use self::lock::{Lock, PATIENCE, SIGN_OF_LIFE};
-pub use self::receive::{Incoming, Received, receive};
+pub use self::receive::{Incoming, Instead, Purpose, Report, receive};
+use self::relay::Giving;
+pub use self::store::Store;
+pub use self::stripe::{FRAME_HEAD_BYTES, Stripes, frame, join};
 use crate::event::{Events, What};
 use crate::fact::Facts;
 use crate::failure::{Failure, Kind, Result};
@@ -60,6 +68,8 @@ struct Agent {
     lock: Mutex<Option<Held>>,
     pulse: Pulse,
     journal: Mutex<Option<Journal>>,
+    /// Handing blobs on to other hosts.
+    giving: Mutex<Option<Giving>>,
     /// Listening for other hosts that try whether they reach this one.
     listeners: Mutex<Listeners>,
     /// The listing of before, kept in mind when the host's copy goes with everything else.
@@ -101,6 +111,7 @@ pub async fn serve(
         lock: Mutex::new(None),
         pulse: pulse.clone(),
         journal: Mutex::new(None),
+        giving: Mutex::new(None),
         listeners: Mutex::default(),
         before: Mutex::new(None),
         events,
@@ -215,6 +226,14 @@ impl Agent {
     /// there is nothing to put back, and the program is not kept either. Not while another run is at work: what it
     /// received lies there, too, before it writes its journal.
     async fn leave_no_trace(&self) {
+        let store = Store::of_this_host();
+        if self.lock.lock().await.is_some() {
+            store.release();
+        }
+        if !store.there().is_empty() {
+            // A transfer that broke off goes on from what is there; what was pushed is for a run to come.
+            return;
+        }
         let changed = self.machine.entry(std::path::Path::new(host::journal::JOURNAL));
         if matches!(changed, Ok(None)) && (self.lock.lock().await.is_some() || lock::Lock::is_free()) {
             let _ = self.machine.remove_tree(std::path::Path::new(DIRECTORY));
@@ -280,6 +299,22 @@ impl Agent {
                 })
             }
             Request::Lacking { blobs } => document(&host::blobs::lacking(&self.machine, &blobs).await?),
+            Request::Fetch(order) => {
+                let store = Store::of_this_host();
+                document(&fetch::fetch(&self.machine, &store, &order, &self.events).await?)
+            }
+            Request::Fetched(order) => document(&fetch::fetched(&self.machine, &Store::of_this_host(), &order).await?),
+            Request::Unavailable(order) => document(&fetch::unavailable(&order).await?),
+            Request::Relay(order) => {
+                let giving = Giving::open(&order, Store::of_this_host()).await?;
+                let address = giving.address();
+                *self.giving.lock().await = Some(giving);
+                document(&address)
+            }
+            Request::EndRelay => {
+                self.giving.lock().await.take();
+                document(&())
+            }
             Request::Place { blobs } => document(&receive::place(&self.machine, &*self.journal().await?, &blobs)?),
             Request::Play(order) => {
                 let facts = self.facts().await?;

@@ -80,6 +80,26 @@ pub fn create(order: &Order, progress: &(dyn Fn(u64, u64, &str) + Sync)) -> Resu
     Ok(manifest)
 }
 
+/// As [`create`], but the blobs' streams are laid into the folder `output`, as `<sha256 of the stream>.zst`.
+///
+/// # Errors
+/// As [`create`].
+pub fn stage(order: &Order) -> Result<Manifest> {
+    let sources = sources(order)?;
+    let architecture = architecture(order, &sources)?;
+    let blobs = compress_all(&sources, &architecture, &order.output, order.level, &|_, _, _| ())?;
+    for blob in &blobs {
+        let (from, to) = (order.output.join(&blob.sha256), order.output.join(format!("{}.zst", blob.stored_sha256)));
+        match std::fs::rename(&from, &to) {
+            Ok(()) => {}
+            // Two blobs of one content.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && to.exists() => {}
+            Err(error) => return Err(broken(&to, "cannot write", &error)),
+        }
+    }
+    Ok(Manifest { format: FORMAT, kubernetes: order.kubernetes.clone(), blobs })
+}
+
 /// A file of the folder on its way to becoming a blob.
 #[derive(Debug)]
 struct Source {
@@ -93,37 +113,54 @@ fn broken(path: &Path, what: &str, error: &std::io::Error) -> Failure {
     Failure::new(Kind::Bundle, format!("{what} {}", path.display())).because(error)
 }
 
+/// The order of sending.
+pub(super) fn in_order(left: &str, right: &str) -> std::cmp::Ordering {
+    (rank(left), left).cmp(&(rank(right), right))
+}
+
 fn rank(name: &str) -> usize {
     ORDER.iter().position(|prefix| name.starts_with(prefix)).unwrap_or(ORDER.len())
 }
 
+/// A program's blob by its name, `bin/kubelet`: where it goes and who needs it. `target` is the folder on the host.
+pub(super) fn program(target: &str, key: &str) -> (Place, &'static [Role]) {
+    let name = key.rsplit('/').next().unwrap_or(key);
+    let roles = if CONTROL_PLANE_PROGRAMS.contains(&key) { CONTROL_PLANE } else { BOTH };
+    (Place::File { path: format!("{target}/{name}"), mode: 0o755 }, roles)
+}
+
+/// Who needs an archive of these images.
+pub(super) fn roles_of_images(references: &[String]) -> &'static [Role] {
+    match references.iter().all(|reference| is_control_plane_image(reference)) {
+        true => CONTROL_PLANE,
+        false => BOTH,
+    }
+}
+
+/// The folders of programs, and where what is in them goes on a host.
+pub(super) const PROGRAMS: [(&str, &str); 2] = [("bin", "/usr/local/bin"), ("cni", "/opt/cni/bin")];
+
 /// Finds what is in the folder, in the order of sending.
 fn sources(order: &Order) -> Result<Vec<Source>> {
     let mut found = Vec::new();
-    for (folder, target) in [("bin", "/usr/local/bin"), ("cni", "/opt/cni/bin")] {
+    for (folder, target) in PROGRAMS {
         for (name, path) in files(&order.from.join(folder))? {
-            let key = format!("{folder}/{name}");
-            let roles = if CONTROL_PLANE_PROGRAMS.contains(&key.as_str()) { CONTROL_PLANE } else { BOTH };
-            found.push(Source {
-                name: key,
-                path,
-                place: Place::File { path: format!("{target}/{name}"), mode: 0o755 },
-                roles,
-            });
+            let name = format!("{folder}/{name}");
+            let (place, roles) = program(target, &name);
+            found.push(Source { name, path, place, roles });
         }
     }
     for (name, path) in files(&order.from.join("images"))? {
         let Some(stem) = name.strip_suffix(".tar") else { continue };
         let references = references(&path)?;
-        let roles =
-            if references.iter().all(|reference| is_control_plane_image(reference)) { CONTROL_PLANE } else { BOTH };
+        let roles = roles_of_images(&references);
         found.push(Source { name: format!("images/{stem}"), path, place: Place::Images { references }, roles });
     }
     if found.is_empty() {
         return Err(Failure::new(Kind::Bundle, format!("{} holds no bin, cni or images folder", order.from.display()))
             .advise("name the folder with the binaries (bin/, cni/) and image archives (images/*.tar)"));
     }
-    found.sort_by(|left, right| (rank(&left.name), &left.name).cmp(&(rank(&right.name), &right.name)));
+    found.sort_by(|left, right| in_order(&left.name, &right.name));
     Ok(found)
 }
 

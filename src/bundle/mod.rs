@@ -4,12 +4,13 @@
 
 mod create;
 pub mod digest;
+pub mod download;
 mod image;
 mod open;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::create::{Order, create};
+pub use self::create::{Order, create, stage};
 pub use self::open::Bundle;
 use crate::failure::{Failure, Kind, Result};
 use crate::inventory::Role;
@@ -56,6 +57,11 @@ pub struct Blob {
 }
 
 impl Manifest {
+    /// Nothing, of a version.
+    pub fn empty(kubernetes: &semver::Version) -> Self {
+        Self { format: FORMAT, kubernetes: kubernetes.clone(), blobs: Vec::new() }
+    }
+
     /// The blobs a host of this role and architecture needs, in sending order.
     pub fn for_host<'a>(&'a self, role: Role, architecture: &'a str) -> impl Iterator<Item = &'a Blob> {
         self.blobs.iter().filter(move |blob| blob.architecture == architecture && blob.roles.contains(&role))

@@ -72,6 +72,11 @@ impl Bundle {
         Ok(Self { path: path.to_owned(), manifest, offsets })
     }
 
+    /// Blobs that lie on hosts already, and not here.
+    pub fn on_hosts(manifest: Manifest) -> Self {
+        Self { path: PathBuf::from("that hosts downloaded"), manifest, offsets: BTreeMap::new() }
+    }
+
     /// The manifest.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
@@ -84,11 +89,16 @@ impl Bundle {
 
     /// A reader of a blob's zstd stream, as stored.
     pub fn stored(&self, blob: &Blob) -> Result<impl Read + Send + use<>> {
+        self.stored_from(blob, 0)
+    }
+
+    /// A reader of a blob's zstd stream, as stored, from a byte of it on.
+    pub fn stored_from(&self, blob: &Blob, from: u64) -> Result<impl Read + Send + use<>> {
         let offset =
             self.offsets.get(&blob.sha256).ok_or_else(|| damaged(&self.path, format!("{} is missing", blob.name)))?;
         let mut file = File::open(&self.path).map_err(|error| damaged(&self.path, error))?;
-        file.seek(SeekFrom::Start(*offset)).map_err(|error| damaged(&self.path, error))?;
-        Ok(file.take(blob.stored_size))
+        file.seek(SeekFrom::Start(offset + from)).map_err(|error| damaged(&self.path, error))?;
+        Ok(file.take(blob.stored_size.saturating_sub(from)))
     }
 
     /// Hashes every blob, stored and unpacked, and returns the names of those that are wrong.

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::agent;
+use crate::agent::{self, Store, Stripes};
 use crate::failure::{Failure, Kind, Result};
 use crate::host::machine::Machine;
 
@@ -12,17 +12,34 @@ pub struct Arguments {
     /// Receive blobs instead of messages
     #[arg(long)]
     pub receive: bool,
+    /// Receive them on several channels
+    #[arg(long, requires = "receive")]
+    pub striped: bool,
+    /// Be one more channel of the receiver of this name
+    #[arg(long, value_name = "NAME", conflicts_with = "receive")]
+    pub stripe: Option<u32>,
 }
 
 /// Serves until standard input ends.
 pub async fn run(arguments: &Arguments) -> Result<ExitCode> {
-    if arguments.receive {
-        // Locked once in its own thread: bytes go through no task of the runtime.
-        let receiving =
-            tokio::task::spawn_blocking(|| agent::receive(std::io::stdin().lock(), std::io::stdout().lock(), &Machine));
-        receiving.await.unwrap_or_else(|_| Err(Failure::new(Kind::Internal, "receiving ended early")))?;
-    } else {
+    if !arguments.receive && arguments.stripe.is_none() {
         agent::serve(tokio::io::stdin(), tokio::io::stdout()).await?;
+        return Ok(ExitCode::SUCCESS);
     }
+    let (striped, stripe) = (arguments.striped, arguments.stripe);
+    // In a thread of its own: bytes go through no task of the runtime.
+    let receiving = tokio::task::spawn_blocking(move || {
+        let (stdin, stdout) = (std::io::stdin(), std::io::stdout());
+        match stripe {
+            Some(name) => agent::join(name, stdin.lock(), stdout.lock()),
+            None if striped => {
+                let stripes = Stripes::open(stdin)?;
+                let name = Some(stripes.name());
+                agent::receive(stripes, name, stdout.lock(), &Machine, &Store::of_this_host())
+            }
+            None => agent::receive(stdin.lock(), None, stdout.lock(), &Machine, &Store::of_this_host()),
+        }
+    });
+    receiving.await.unwrap_or_else(|_| Err(Failure::new(Kind::Internal, "receiving ended early")))?;
     Ok(ExitCode::SUCCESS)
 }

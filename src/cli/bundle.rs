@@ -2,13 +2,18 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Subcommand, ValueEnum, ValueHint};
 
-use super::Context;
-use crate::bundle::{Bundle, Manifest, Order};
+use super::up::{Login, bundle_path};
+use super::{Context, login};
+use crate::bundle::{Bundle, Manifest, Order, download};
+use crate::cluster;
 use crate::event::{Events, Unit};
 use crate::failure::{Failure, Kind, Result};
+use crate::kubernetes::configuration::ClusterConfiguration;
+use crate::kubernetes::version::images;
 use crate::message::Place;
 use crate::ui;
 
@@ -23,8 +28,8 @@ pub struct Arguments {
 /// What can be done with a bundle.
 #[derive(Debug, Clone, Subcommand)]
 pub enum BundleVerb {
-    /// Make a bundle out of a folder of binaries and image archives
-    Create(Create),
+    /// Make a bundle of the official releases, or of a folder of binaries and image archives
+    Create(Box<Create>),
     /// List what a bundle holds
     Inspect {
         /// The bundle
@@ -37,15 +42,28 @@ pub enum BundleVerb {
         #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
         file: PathBuf,
     },
+    /// Bring a bundle's blobs to the hosts ahead of `up`, which then sends nothing
+    Push(Push),
+}
+
+/// Arguments of `bundle push`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Push {
+    /// The bundle; instead of the one the inventory names
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub bundle: Option<PathBuf>,
+    /// How to log in to the hosts.
+    #[command(flatten)]
+    pub login: Login,
 }
 
 /// Arguments of `bundle create`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Create {
-    /// The folder with the binaries and image archives
+    /// A folder with the binaries and image archives; without it the official releases are downloaded
     #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath)]
-    pub from: PathBuf,
-    /// The Kubernetes version of what is in the folder: 1.36.3
+    pub from: Option<PathBuf>,
+    /// The Kubernetes version: 1.36.3
     #[arg(long, value_name = "VERSION", value_parser = kubernetes_version)]
     pub kubernetes: semver::Version,
     /// The architecture of the hosts
@@ -54,6 +72,34 @@ pub struct Create {
     /// The bundle to write
     #[arg(short = 'o', long = "file", value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub file: PathBuf,
+    /// Where releases are downloaded from.
+    #[command(flatten)]
+    pub downloads: DownloadOptions,
+}
+
+/// Where releases are downloaded from, and which.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Options for downloads")]
+pub struct DownloadOptions {
+    /// Take releases from here instead of the official server: kubernetes, containerd, runc, cni or a registry such as
+    /// registry.k8s.io; may be given several times
+    #[arg(long = "mirror", value_name = "NAME=URL", conflicts_with = "from")]
+    pub mirrors: Vec<String>,
+    /// containerd's version
+    #[arg(long, value_name = "VERSION", default_value_t = download::CONTAINERD, value_parser = kubernetes_version)]
+    pub containerd: semver::Version,
+    /// runc's version
+    #[arg(long, value_name = "VERSION", default_value_t = download::RUNC, value_parser = kubernetes_version)]
+    pub runc: semver::Version,
+    /// The version of the CNI plugins
+    #[arg(long, value_name = "VERSION", default_value_t = download::CNI_PLUGINS, value_parser = kubernetes_version)]
+    pub cni_plugins: semver::Version,
+    /// One more image, for example of your own workload; may be given several times
+    #[arg(long = "image", value_name = "REFERENCE", conflicts_with = "from")]
+    pub images: Vec<String>,
+    /// Where downloads are kept [default: clusterctl/downloads in your cache folder]
+    #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath)]
+    pub cache: Option<PathBuf>,
 }
 
 /// An architecture by Go's name.
@@ -92,12 +138,19 @@ pub async fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode> {
         BundleVerb::Create(create) => make(create, context).await,
         BundleVerb::Inspect { file } => inspect(file, context),
         BundleVerb::Verify { file } => verify(file, context).await,
+        BundleVerb::Push(arguments) => push(arguments, context).await,
     }
 }
 
 async fn make(create: &Create, context: &Context) -> Result<ExitCode> {
+    // It goes when the bundle is written; what was downloaded stays in the cache.
+    let downloaded = match &create.from {
+        Some(_) => None,
+        None => Some(fetch(create, context).await?),
+    };
+    let from = downloaded.as_ref().map(tempfile::TempDir::path).or(create.from.as_deref()).unwrap_or(Path::new("."));
     let order = Order {
-        from: create.from.clone(),
+        from: from.to_owned(),
         kubernetes: create.kubernetes.clone(),
         architecture: Some(create.arch.name().to_owned()),
         output: create.file.clone(),
@@ -113,6 +166,69 @@ async fn make(create: &Create, context: &Context) -> Result<ExitCode> {
         contents(&manifest)
     ));
     Ok(ExitCode::SUCCESS)
+}
+
+/// Downloads the releases into a folder.
+async fn fetch(create: &Create, context: &Context) -> Result<tempfile::TempDir> {
+    let options = &create.downloads;
+    let mut sources = download::Sources::default();
+    for text in &options.mirrors {
+        sources.mirror(text).map_err(|reason| Failure::new(Kind::Usage, format!("--mirror {text} {reason}")))?;
+    }
+    for url in sources.plain() {
+        context
+            .screen
+            .warn(&format!("{url} is not encrypted: whoever sits on the way can replace what comes from there"));
+    }
+    let cluster = ClusterConfiguration {
+        kubernetes_version: format!("v{}", create.kubernetes),
+        ..ClusterConfiguration::default()
+    };
+    let of_kubernetes = images(&cluster)?;
+    let wanted = of_kubernetes.wanted(&cluster, true).into_iter().map(str::to_owned);
+    let order = download::Order {
+        kubernetes: create.kubernetes.clone(),
+        architecture: create.arch.name().to_owned(),
+        images: wanted.chain(options.images.iter().cloned()).collect(),
+        kubectl: true,
+        containerd: options.containerd.clone(),
+        runc: options.runc.clone(),
+        cni_plugins: options.cni_plugins.clone(),
+        sources,
+        credentials: download::Credentials::of_this_user()?,
+        cache: cache(options.cache.as_deref())?,
+    };
+    let folder = std::fs::create_dir_all(&order.cache)
+        .and_then(|()| tempfile::Builder::new().prefix("layout-").tempdir_in(&order.cache))
+        .map_err(|error| {
+            Failure::new(Kind::Bundle, format!("cannot write {}", order.cache.display()))
+                .because(&error)
+                .advise("name another folder with --cache")
+        })?;
+    let (events, happened) = Events::channel();
+    let display = context.screen.start(happened);
+    let step = events.step("download", "download releases");
+    let progress = |done, total, name: &str| step.progress(done, total, Unit::Items, Some(name));
+    let result = download::download(&order, folder.path(), &progress).await;
+    let result = step.end(result);
+    drop(events);
+    display.finish().await;
+    result.map(|_| folder)
+}
+
+/// The folder of downloads.
+fn cache(typed: Option<&Path>) -> Result<PathBuf> {
+    use etcetera::BaseStrategy as _;
+    match typed {
+        Some(path) => Ok(path.to_owned()),
+        None => etcetera::choose_base_strategy()
+            .map(|folders| folders.cache_dir().join("clusterctl").join("downloads"))
+            .map_err(|error| {
+                Failure::new(Kind::Usage, "cannot find your cache folder")
+                    .because(&error)
+                    .advise("name one with --cache")
+            }),
+    }
 }
 
 /// zstd's default: twice the level costs four times the time and saves a tenth.
@@ -193,6 +309,29 @@ async fn verify(file: &Path, context: &Context) -> Result<ExitCode> {
     }
     context.screen.say(&format!("{} is whole: {}", file.display(), contents(&manifest)));
     Ok(ExitCode::SUCCESS)
+}
+
+async fn push(arguments: &Push, context: &Context) -> Result<ExitCode> {
+    let inventory = login::inventory(context, &arguments.login).await?;
+    let bundle = Arc::new(Bundle::open(&bundle_path(arguments.bundle.as_deref(), &inventory)?)?);
+    let (events, happened) = Events::channel();
+    let display = context.screen.start(happened);
+    let settings = login::settings(context, &arguments.login, &events);
+    let result = cluster::push(&inventory, &bundle, &settings).await;
+    drop((events, settings));
+    let run = display.finish().await;
+    let pushed = result?;
+    let mut summary = ui::Summary::of(&run, &inventory);
+    let lacked: u64 = pushed.done.iter().map(|(_, bytes)| bytes).sum();
+    let amounts = format!("{} arrived, {} left this machine", ui::text::bytes(lacked), ui::text::bytes(pushed.sent));
+    summary.headline = match (pushed.failures.is_empty(), lacked) {
+        (true, 0) => "The hosts have all blobs: nothing was to do".to_owned(),
+        (true, _) => format!("The hosts have all blobs: {amounts}"),
+        (false, _) => format!("Not all hosts have their blobs: {amounts}"),
+    };
+    summary.failed = pushed.failures;
+    context.screen.summary(&summary);
+    Ok(summary.exit_code())
 }
 
 #[cfg(test)]

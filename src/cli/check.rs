@@ -5,12 +5,13 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::up::Login;
+use super::up::{Login, bundle};
 use super::{Context, login};
 use crate::bundle::Bundle;
 use crate::cluster::{self, Finding, Verdict};
 use crate::event::Events;
 use crate::failure::{Failure, Kind, Result};
+use crate::inventory::Fetch;
 use crate::node::Severity;
 use crate::ui::text::count;
 use crate::ui::{self, Output};
@@ -33,8 +34,12 @@ pub struct Arguments {
 pub async fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode> {
     let mut inventory = login::inventory(context, &arguments.login).await?;
     inventory.cluster.ignore_checks.extend(arguments.ignore.iter().cloned());
-    let bundle = arguments.bundle.as_ref().or(inventory.cluster.bundle.as_ref());
-    let bundle = bundle.map(|path| Bundle::open(path)).transpose()?;
+    // Machines are checked without a bundle, too.
+    let lacks_bundle = arguments.bundle.is_none() && inventory.cluster.bundle.is_none();
+    let bundle = match inventory.transfer.fetch {
+        Fetch::Bundle if lacks_bundle => None,
+        Fetch::Bundle | Fetch::OnHost => bundle(arguments.bundle.as_deref(), &inventory)?,
+    };
     let human = context.screen.settings().output == Output::Human;
     let (events, happened) = Events::channel();
     // For programs there is one document on standard output and nothing else.

@@ -5,9 +5,8 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::up::{Login, bundle_path};
+use super::up::{Login, bundle};
 use super::{Context, login};
-use crate::bundle::Bundle;
 use crate::change::Preview;
 use crate::cluster;
 use crate::event::Events;
@@ -34,14 +33,18 @@ pub struct Arguments {
 /// Prints every change on every host; exits with 0 when there is none.
 pub async fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode> {
     let inventory = login::inventory(context, &arguments.login).await?;
-    let bundle = Bundle::open(&bundle_path(arguments.bundle.as_ref(), &inventory)?)?;
+    let bundle = bundle(arguments.bundle.as_deref(), &inventory)?;
     let human = context.screen.settings().output == Output::Human;
     let (events, happened) = Events::channel();
     // For programs there is one document on standard output and nothing else.
     let display = human.then(|| context.screen.start(happened));
-    let result =
-        cluster::preview(&inventory, &bundle, arguments.prune, &login::settings(context, &arguments.login, &events))
-            .await;
+    let result = cluster::preview(
+        &inventory,
+        bundle.as_ref(),
+        arguments.prune,
+        &login::settings(context, &arguments.login, &events),
+    )
+    .await;
     drop(events);
     if let Some(display) = display {
         display.finish().await;

@@ -1,7 +1,7 @@
 //! `clusterctl up`: make the cluster, or bring it to what the inventory says.
 
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -9,12 +9,12 @@ use futures::future::BoxFuture;
 
 use super::login::Patience;
 use super::{Context, login, plan};
-use crate::bundle::Bundle;
+use crate::bundle::{Bundle, Manifest};
 use crate::change::Preview;
 use crate::cluster;
 use crate::event::Events;
 use crate::failure::{Failure, Kind, Result};
-use crate::inventory::Inventory;
+use crate::inventory::{Fetch, Inventory};
 use crate::kubernetes::configuration::Duration;
 use crate::ui::{self, Look, Summary};
 
@@ -83,7 +83,8 @@ pub async fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode> {
         return plan::run(&plan::Arguments { bundle, prune, login }, context).await;
     }
     let inventory = login::inventory(context, &arguments.login).await?;
-    let bundle = Arc::new(Bundle::open(&bundle_path(arguments.bundle.as_ref(), &inventory)?)?);
+    let nothing = || Bundle::on_hosts(Manifest::empty(&inventory.cluster.kubernetes));
+    let bundle = Arc::new(bundle(arguments.bundle.as_deref(), &inventory)?.unwrap_or_else(nothing));
     // Scripts, which have no terminal, are not stopped.
     let asks = !arguments.yes && context.prompts.has_terminal();
     let made = make(arguments, context, &inventory, &bundle, asks).await;
@@ -195,9 +196,21 @@ fn partly(name: &str, hosts: &[cluster::HostOutcome]) -> String {
     format!("Cluster {name} is ready on {done} of {all} hosts; not done: {}{more}", names.join(", "))
 }
 
+/// The bundle of an `up`; `None` where hosts download themselves.
+pub(super) fn bundle(typed: Option<&Path>, inventory: &Inventory) -> Result<Option<Bundle>> {
+    match (inventory.transfer.fetch, typed) {
+        (Fetch::Bundle, _) => Bundle::open(&bundle_path(typed, inventory)?).map(Some),
+        (Fetch::OnHost, None) => Ok(None),
+        (Fetch::OnHost, Some(_)) => {
+            let sentence = "a bundle was named, but hosts download themselves (`fetch: on-host` of `transfer`)";
+            Err(Failure::new(Kind::Usage, sentence).advise("leave --bundle out, or take `fetch` out of the inventory"))
+        }
+    }
+}
+
 /// The bundle that was typed, else the inventory's.
-pub(super) fn bundle_path(typed: Option<&PathBuf>, inventory: &Inventory) -> Result<PathBuf> {
-    typed.cloned().or_else(|| inventory.cluster.bundle.clone()).ok_or_else(|| {
+pub(super) fn bundle_path(typed: Option<&Path>, inventory: &Inventory) -> Result<PathBuf> {
+    typed.map(Path::to_owned).or_else(|| inventory.cluster.bundle.clone()).ok_or_else(|| {
         Failure::new(Kind::Bundle, "no bundle was named")
             .advise("name one with --bundle FILE or `cluster.bundle`, or make one with `clusterctl bundle create`")
     })

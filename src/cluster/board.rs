@@ -17,7 +17,8 @@ pub struct Promise<T> {
 }
 
 impl<T: Clone> Promise<T> {
-    fn new() -> Self {
+    /// A value that nobody has set yet.
+    pub fn new() -> Self {
         Self { sender: watch::Sender::new(None) }
     }
 
@@ -55,8 +56,6 @@ impl<T: Clone> Promise<T> {
 
 /// The promises of one `up`.
 pub struct Board {
-    /// There is room on the uplink for other hosts than the first control plane.
-    pub uplink: Promise<()>,
     /// What hosts join with; `None` where nobody has to.
     pub ticket: Promise<Option<Ticket>>,
     /// Access to the API of the cluster.
@@ -67,12 +66,7 @@ pub struct Board {
 impl Board {
     /// A board with nothing on it.
     pub fn new() -> Self {
-        Self {
-            uplink: Promise::new(),
-            ticket: Promise::new(),
-            api: Promise::new(),
-            pod_networks: watch::Sender::new(BTreeMap::new()),
-        }
+        Self { ticket: Promise::new(), api: Promise::new(), pod_networks: watch::Sender::new(BTreeMap::new()) }
     }
 
     /// A lane tells its node's pod network, or `None` when it failed and nobody shall wait for it.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::access::Api;
 use super::board::{Board, Promise};
@@ -10,6 +10,7 @@ use super::connect::Session;
 use super::documents::Documents;
 use super::plan::{HostPlan, Way, is_file};
 use super::rollout::{Rollout, Turn};
+use super::spread::Spreading;
 use super::tolerance::Casualties;
 use crate::api::{self, NodeStatus};
 use crate::bundle::{Blob, Bundle};
@@ -30,16 +31,8 @@ pub(super) const PREPARATION: &[(&str, &str)] = &[("prepare", "prepare host"), (
 /// Blobs that the first control plane needs only when its API server runs already: add-ons and the person's tool.
 const COMPLETES: &[&str] = &["images/kube-proxy", "images/coredns", "bin/kubectl"];
 
-/// From this rate on, in bytes a second, the laptop's uplink is not what a first control plane waits for, and the other
-/// hosts receive beside it. Below, everything goes to the host that all others wait for.
-const FAST: u64 = 40 << 20;
-
 /// How often a transfer goes on after its link was lost.
 const TRANSFER_REPEATS: usize = 5;
-
-fn is_fast(bytes: u64, elapsed: Duration) -> bool {
-    u128::from(bytes) * 1000 >= u128::from(FAST) * elapsed.as_millis()
-}
 
 /// Files and images.
 pub(super) fn split(blobs: Vec<Blob>) -> (Vec<Blob>, Vec<Blob>) {
@@ -81,6 +74,8 @@ pub struct Lane<'a> {
     pub bundle: &'a Arc<Bundle>,
     /// What lanes tell each other.
     pub board: &'a Board,
+    /// How blobs get to the hosts.
+    pub spreading: &'a Spreading,
     /// Whose turn it is to change.
     pub rollout: &'a Rollout,
     /// Asked to stop by a person.
@@ -113,7 +108,8 @@ impl Lane<'_> {
         if let Err(failure) = &result {
             self.rollout.failed(&self.plan.name);
             let why = self.because_of(failure);
-            self.board.uplink.keep(Err(why.clone()));
+            self.spreading.others.keep(Err(why.clone()));
+            self.spreading.leave(self.session).await;
             self.board.ticket.keep(Err(why.clone()));
             self.board.api.keep(Err(why));
         }
@@ -129,13 +125,14 @@ impl Lane<'_> {
         let (early, late): (Vec<Blob>, Vec<Blob>) =
             lacking.into_iter().partition(|blob| !COMPLETES.contains(&blob.name.as_str()));
         let (files, images) = split(early);
-        let mut changes = self.send_files(&files, Some(&self.board.uplink)).await?;
+        let mut changes = self.send_files(&files, true).await?;
         changes += self.prepare().await?;
         // Keys take the processor, images the disk and the network.
         let begun = self.ask::<u32>(Request::Begin(order.clone()));
         let images = self.transfer("images", "import images", &images);
         let (begun, balancer, images) = futures::try_join!(begun, self.balance(), images)?;
         changes += begun + balancer + images;
+        self.spreading.first_share_is_done();
         let (started, network) = futures::try_join!(self.start(order, late), self.network())?;
         Ok(changes + started + network)
     }
@@ -144,7 +141,7 @@ impl Lane<'_> {
     async fn start(&self, order: InitOrder, late: Vec<Blob>) -> Result<u32> {
         // What only the add-ons need arrives while the control plane starts.
         let (started, late) = futures::try_join!(self.init(order.clone()), self.send_late(late))?;
-        self.board.uplink.keep(Ok(()));
+        self.spreading.first_is_done();
         let completed: u32 = self.ask(Request::Complete(order)).await?;
         self.rollout.done(&self.plan.name);
         Ok(started + late + completed)
@@ -152,14 +149,18 @@ impl Lane<'_> {
 
     async fn send_late(&self, late: Vec<Blob>) -> Result<u32> {
         let (files, images) = split(late);
-        Ok(self.send_files(&files, None).await?
-            + self.transfer("addon-images", "import images of add-ons", &images).await?)
+        // Blobs come in the same order everywhere: hosts that hand them on to each other must not wait in a circle.
+        let changes = self.transfer("addon-images", "import images of add-ons", &images).await?;
+        Ok(changes + self.send_files(&files, false).await?)
     }
 
     /// A worker or a further control plane: everything that needs no cluster first, then the ticket, then join and
     /// network. Nobody waits for a further control plane.
     async fn joining(&self) -> Result<u32> {
         let result = self.join_when_possible().await;
+        if result.is_err() {
+            self.spreading.leave(self.session).await;
+        }
         match &result {
             Ok(_) => self.rollout.done(&self.plan.name),
             // Who is no node yet holds up nobody who is.
@@ -171,16 +172,19 @@ impl Lane<'_> {
     }
 
     async fn join_when_possible(&self) -> Result<u32> {
-        self.waiting(&self.board.uplink).await?;
-        let (files, images) = split(self.lacking().await?);
-        let mut changes = self.send_files(&files, None).await?;
+        let lacking = self.lacking().await?;
+        self.waiting(&self.spreading.others).await?;
+        let (late, early): (Vec<Blob>, Vec<Blob>) =
+            lacking.into_iter().partition(|blob| is_file(blob) && COMPLETES.contains(&blob.name.as_str()));
+        let (files, images) = split(early);
+        let mut changes = self.send_files(&files, false).await?;
         if self.plan.member {
-            changes += self.bring_up_to_date(&images).await?;
+            changes += self.bring_up_to_date(&images).await? + self.send_files(&late, false).await?;
         } else {
             changes += self.prepare().await?;
             let images = self.transfer("images", "import images", &images);
             let (balancer, images) = futures::try_join!(self.balance(), images)?;
-            changes += balancer + images + self.join().await?;
+            changes += balancer + images + self.send_files(&late, false).await? + self.join().await?;
         }
         changes += self.network().await?;
         Ok(changes)
@@ -249,21 +253,21 @@ impl Lane<'_> {
     async fn lacking(&self) -> Result<Vec<Blob>> {
         let blobs = self.plan.blobs.iter().map(wanted).collect();
         let lacking: Vec<String> = self.ask(Request::Lacking { blobs }).await?;
-        Ok(self.plan.blobs.iter().filter(|blob| lacking.contains(&blob.sha256)).cloned().collect())
+        let lacking: Vec<Blob> =
+            self.plan.blobs.iter().filter(|blob| lacking.contains(&blob.sha256)).cloned().collect();
+        self.spreading.lacks(&self.plan.name, &lacking);
+        Ok(lacking)
     }
 
-    /// Sends files and puts them in place. With `uplink`, tells the other lanes whether there is room for them beside
-    /// this one.
-    async fn send_files(&self, files: &[Blob], uplink: Option<&Promise<()>>) -> Result<u32> {
+    /// Sends files and puts them in place. The first files of the first host show how fast the uplink is.
+    async fn send_files(&self, files: &[Blob], first: bool) -> Result<u32> {
         let began = Instant::now();
         // What the host is before the first change, for the comparison after `down`: looked at while bytes arrive.
         let remembering = self.ask::<bool>(Request::Remember);
         let (changes, _) = futures::try_join!(self.transfer("files", "send files", files), remembering)?;
-        if let Some(uplink) = uplink {
+        if first {
             let bytes: u64 = files.iter().map(|blob| blob.stored_size).sum();
-            if is_fast(bytes, began.elapsed()) {
-                uplink.keep(Ok(()));
-            }
+            self.spreading.measured(&self.plan.name, bytes, true, began);
         }
         if !files.is_empty() {
             let blobs = files.iter().map(wanted).collect();
@@ -288,17 +292,28 @@ impl Lane<'_> {
         }
         let mut step = self.session.events.step(id, title);
         let total: u64 = blobs.iter().map(|blob| blob.stored_size).sum();
-        let report = |sent: u64, name: &str| step.progress(sent, total, Unit::Bytes, Some(name));
-        let mut result = send(&self.session.start, self.bundle, blobs, &report).await;
-        // A lost link: the connection is made again, and what the host still lacks is sent.
-        for _ in 0..TRANSFER_REPEATS {
-            let Err(failure) = &result else { break };
-            if failure.kind != Kind::Connection || self.cancel.requested() {
-                break;
+        let (first, began) = (self.plan.way == Way::Source, Instant::now());
+        let report = |sent: u64, name: &str| {
+            step.progress(sent, total, Unit::Bytes, Some(name));
+            if first {
+                self.spreading.measured(&self.plan.name, sent, false, began);
             }
-            let lacking = self.still_lacking(blobs).await?;
-            result = send(&self.session.start, self.bundle, &lacking, &report).await;
-        }
+        };
+        let sending = async {
+            let delivery = || self.spreading.delivery(self.session, self.bundle, first);
+            let mut result = send(delivery(), blobs, &report).await;
+            // A lost link: the connection is made again, and what the host still lacks is sent.
+            for _ in 0..TRANSFER_REPEATS {
+                let Err(failure) = &result else { break };
+                if failure.kind != Kind::Connection || self.cancel.requested() {
+                    break;
+                }
+                let lacking = self.still_lacking(blobs).await?;
+                result = send(delivery(), &lacking, &report).await;
+            }
+            result
+        };
+        let result = self.spreading.open_beside(self.session, self.plan.node.address, self.bundle, sending).await;
         for blob in blobs.iter().filter(|_| result.is_ok()) {
             step.changed(&blob.name);
         }
@@ -390,20 +405,5 @@ impl Lane<'_> {
         let peers = peers(api::nodes(&api).await?, &self.plan.name, &all);
         changes += self.ask::<u32>(Request::Network(order(peers))).await?;
         Ok(changes)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::is_fast;
-
-    #[test]
-    fn a_slow_uplink_is_kept_for_the_host_all_others_wait_for() {
-        assert!(is_fast(100 << 20, Duration::from_secs(1)));
-        assert!(!is_fast(100 << 20, Duration::from_secs(10)));
-        // Nothing to send: nothing to wait for.
-        assert!(is_fast(0, Duration::from_millis(0)));
     }
 }

@@ -313,7 +313,7 @@ fn remedy(check: &str) -> &'static str {
 }
 
 /// The address a node is known by: the one in the inventory, else that of the default route.
-fn node_address(host: &Host, facts: &Facts) -> Result<NodeAddress, Failure> {
+pub(super) fn node_address(host: &Host, facts: &Facts) -> Result<NodeAddress, Failure> {
     let by_default = default_address(facts);
     if let Some(address) = host.node_address {
         let on_host = facts.addresses.iter().any(|link| link.address.addr() == address);
@@ -343,7 +343,8 @@ fn brings_runtime(facts: &Facts) -> bool {
     facts.runtime.as_ref().is_some_and(|runtime| !runtime.ours)
 }
 
-fn blobs(host: &Host, facts: &Facts, manifest: &Manifest) -> Vec<Blob> {
+/// The blobs a host needs, in sending order.
+pub(super) fn blobs(host: &Host, facts: &Facts, manifest: &Manifest) -> Vec<Blob> {
     let own_runtime = brings_runtime(facts);
     manifest
         .for_host(host.role, &facts.architecture)

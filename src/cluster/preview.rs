@@ -7,6 +7,7 @@ use super::access::Api;
 use super::adopt::facts_of;
 use super::connect::{Access, Session, Settings, connect};
 use super::documents::Documents;
+use super::fetch::{Foresight, foresee};
 use super::finish;
 use super::lane::{PREPARATION, peers, preparation, split};
 use super::plan::{HostPlan, Plan, Way, plan};
@@ -28,16 +29,18 @@ pub(super) struct Sight<'a> {
     pub(super) plan: &'a Plan,
     /// Whether nodes that are not in the inventory would be removed.
     pub(super) prune: bool,
+    /// Hosts that would download first.
+    pub(super) downloading: &'a BTreeSet<String>,
 }
 
-/// Says what `up` would do.
+/// Says what `up` would do; `bundle` is what hosts get, where they do not download themselves.
 ///
 /// # Errors
 /// Every reason why `up` would not begin: hosts that cannot be reached, failed preflight; and hosts on which the rehearsal
 /// itself fails.
 pub async fn preview(
     inventory: &Inventory,
-    bundle: &Bundle,
+    bundle: Option<&Bundle>,
     prune: bool,
     settings: &Settings,
 ) -> Result<Preview, Vec<Failure>> {
@@ -56,16 +59,21 @@ pub async fn preview(
 
 async fn look(
     inventory: &Inventory,
-    bundle: &Bundle,
+    bundle: Option<&Bundle>,
     prune: bool,
     settings: &Settings,
 ) -> Result<Preview, Vec<Failure>> {
     let documents = Documents::read(inventory).map_err(|failure| vec![failure])?;
     let (sessions, unreachable) = connect(inventory, settings, Access::Look).await.map_err(|failure| vec![failure])?;
     let facts = facts_of(inventory, &sessions);
-    match plan(inventory, &documents, &facts, bundle.manifest()) {
+    let Foresight { manifest, downloading } = match bundle {
+        Some(bundle) => Foresight { manifest: bundle.manifest().clone(), downloading: BTreeSet::new() },
+        None => foresee(inventory, &sessions).await?,
+    };
+    match plan(inventory, &documents, &facts, &manifest) {
         Ok(plan) if unreachable.is_empty() => {
-            Sight { inventory, documents: &documents, sessions: &sessions, plan: &plan, prune }.preview().await
+            let (documents, downloading) = (&documents, &downloading);
+            Sight { inventory, documents, sessions: &sessions, plan: &plan, prune, downloading }.preview().await
         }
         Ok(_) => Err(unreachable),
         Err(findings) => Err(unreachable.into_iter().chain(findings).collect()),
@@ -161,6 +169,13 @@ impl Sight<'_> {
                 None => steps.push(Section::new("network", "set up the pod network").with(Vec::new(), network.unknown)),
             }
         }
+        if self.downloading.contains(&plan.name) {
+            let version = &self.inventory.cluster.kubernetes;
+            let unknown = format!(
+                "the host downloads the releases of Kubernetes {version}; what is there already and the same is left as it is"
+            );
+            steps.insert(0, Section::new("fetch", "download releases").with(Vec::new(), vec![unknown]));
+        }
         steps.retain(|section| !section.is_empty());
         Ok(steps)
     }
@@ -220,7 +235,10 @@ fn of_images(blob: &Blob) -> Change {
         Place::Images { references } => references.join(", "),
         Place::File { path, .. } => path.clone(),
     };
-    let detail = format!("{:.1} MB: {references}", blob.stored_size as f64 / 1e6);
+    let detail = match blob.stored_size {
+        0 => references,
+        size => format!("{:.1} MB: {references}", size as f64 / 1e6),
+    };
     Change::new(Kind::Image, Action::Create, &blob.name).detailed(detail)
 }
 

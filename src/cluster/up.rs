@@ -16,12 +16,13 @@ use super::lane::Lane;
 use super::plan::{Borne, Plan, Way, plan_of_the_fit};
 use super::preview::Sight;
 use super::rollout::Rollout;
+use super::spread::Spreading;
 use super::tolerance::{Casualties, Tolerance, may_begin};
 use crate::bundle::Bundle;
 use crate::change::Preview;
 use crate::event::{What, elapsed_milliseconds};
 use crate::failure::{Failure, Kind, Result};
-use crate::inventory::{Inventory, Role};
+use crate::inventory::{Fetch, Inventory, Role};
 
 /// How a host came out of a run.
 #[derive(Debug, Clone, PartialEq)]
@@ -106,7 +107,7 @@ pub async fn up(
         cluster: inventory.cluster.name.clone(),
         hosts: inventory.hosts.iter().map(|host| host.name.clone()).collect(),
     });
-    let Begun { documents, sessions, plan, missing } = match begin(inventory, &bundle, options, settings).await {
+    let Begun { documents, sessions, plan, bundle, missing } = match begin(inventory, bundle, options, settings).await {
         Ok(begun) => begun,
         Err(failures) => {
             let failed = |name: &str| failures.iter().any(|failure| failure.host.as_deref() == Some(name));
@@ -122,6 +123,8 @@ pub async fn up(
     let (joins, control_planes_join) = (plan.joins(), plan.control_planes_join());
     let is_old = plan.hosts.iter().any(|host| host.way == Way::Source && host.member);
     let board = Board::new();
+    let spreading =
+        Spreading::new(&inventory.transfer, sessions.len(), plan.source()).map_err(|failure| vec![failure])?;
     let rollout = Rollout::of(&plan, options.batch);
     let casualties = Casualties::new(options.tolerance, inventory, &missing);
     let lanes = sessions.iter().zip(&plan.hosts).map(|(session, plan)| {
@@ -132,6 +135,7 @@ pub async fn up(
             plan,
             bundle: &bundle,
             board: &board,
+            spreading: &spreading,
             rollout: &rollout,
             cancel: &settings.cancel,
             casualties: &casualties,
@@ -152,6 +156,7 @@ pub async fn up(
     });
     let work = async {
         let mut hosts: Vec<HostOutcome> = futures::future::join_all(lanes).await;
+        futures::future::join_all(sessions.iter().map(|session| spreading.leave(session))).await;
         let concluded =
             conclude(inventory, &plan, documents.bind_port(), &sessions, &board, &mut hosts, settings).await;
         (hosts, concluded)
@@ -180,6 +185,8 @@ struct Begun {
     documents: Documents,
     sessions: Vec<Session>,
     plan: Plan,
+    /// The one that was given, or what the hosts fetched.
+    bundle: Arc<Bundle>,
     /// Hosts that the run goes on without: those that were not reached and those that are not fit.
     missing: Vec<Failure>,
 }
@@ -188,7 +195,7 @@ struct Begun {
 /// not. A worker that is not fit is borne like one that is not there.
 async fn begin(
     inventory: &Inventory,
-    bundle: &Bundle,
+    bundle: Arc<Bundle>,
     options: Options<'_>,
     settings: &Settings,
 ) -> Result<Begun, Vec<Failure>> {
@@ -202,6 +209,11 @@ async fn begin(
         missing.push(failure);
         false
     });
+    let bundle = match inventory.transfer.fetch {
+        Fetch::OnHost if may_begin => super::fetch::fetch(inventory, &sessions).await?,
+        Fetch::OnHost => return Err(missing),
+        Fetch::Bundle => bundle,
+    };
     let Borne { plan, unfit } = match plan_of_the_fit(inventory, &documents, &facts, bundle.manifest()) {
         Ok(borne) => borne,
         Err(findings) => return Err(missing.into_iter().chain(findings).collect()),
@@ -219,9 +231,17 @@ async fn begin(
     if !may_begin || !options.tolerance.bears(inventory, &names) {
         return Err(missing);
     }
-    let sight = Sight { inventory, documents: &documents, sessions: &sessions, plan: &plan, prune: options.prune };
+    let sight = Sight {
+        inventory,
+        documents: &documents,
+        sessions: &sessions,
+        plan: &plan,
+        prune: options.prune,
+        // It is there by now.
+        downloading: &BTreeSet::new(),
+    };
     approved(sight, options).await?;
-    Ok(Begun { documents, sessions, plan, missing })
+    Ok(Begun { documents, sessions, plan, bundle, missing })
 }
 
 /// Asks, where something that runs would be interrupted; on hosts that are no nodes nothing of a cluster runs.

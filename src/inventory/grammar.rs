@@ -31,6 +31,34 @@ pub(super) fn dns_subdomain(text: &str) -> Result<(), &'static str> {
     }
 }
 
+/// Another server for releases: `kubernetes=https://mirror.lan`, `registry.k8s.io=https://mirror.lan/k8s`.
+pub(super) fn mirror(text: &str) -> Result<(), &'static str> {
+    const NAMES: [&str; 4] = ["kubernetes", "containerd", "runc", "cni"];
+    let (name, url) = text.split_once('=').ok_or("has to be NAME=URL, as in registry.k8s.io=https://mirror.lan")?;
+    if !NAMES.contains(&name) && !name.contains(['.', ':']) {
+        return Err("has to name kubernetes, containerd, runc, cni or a registry");
+    }
+    match url.starts_with("https://") || url.starts_with("http://") {
+        true => Ok(()),
+        false => Err("has to name a URL that begins with https:// or http://"),
+    }
+}
+
+/// Bytes a second: `800000`, `500K`, `10M`, `1G`, each K being 1024 times more.
+pub(super) fn bandwidth(text: &str) -> Result<u64, String> {
+    const RULE: &str = "has to be bytes a second, 1K at least: `500K`, `10M` or `1G`";
+    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let shift = match &text[digits.len()..] {
+        "" => 0,
+        "K" => 10,
+        "M" => 20,
+        "G" => 30,
+        _ => return Err(RULE.to_owned()),
+    };
+    let number: u64 = digits.parse().map_err(|_| RULE.to_owned())?;
+    number.checked_mul(1 << shift).filter(|bytes| *bytes >= 1024).ok_or_else(|| RULE.to_owned())
+}
+
 /// What SSH connects to: an IP address, a DNS name or a name of ~/.ssh/config, with a port where one is written.
 ///
 /// `host`, `host:port`, `::1`, `[::1]`, `[::1]:22`.
@@ -216,7 +244,8 @@ mod tests {
     use rstest::rstest;
 
     use super::{
-        address, dns_label, dns_subdomain, endpoint, kubernetes_version, label_key, label_value, network, taint,
+        address, bandwidth, dns_label, dns_subdomain, endpoint, kubernetes_version, label_key, label_value, network,
+        taint,
     };
 
     #[rstest]
@@ -232,6 +261,20 @@ mod tests {
     #[case("übung", false, false)]
     fn names(#[case] text: &str, #[case] label: bool, #[case] subdomain: bool) {
         assert_eq!((dns_label(text).is_ok(), dns_subdomain(text).is_ok()), (label, subdomain));
+    }
+
+    #[rstest]
+    #[case("800000", Some(800_000))]
+    #[case("500K", Some(500 << 10))]
+    #[case("10M", Some(10 << 20))]
+    #[case("1G", Some(1 << 30))]
+    #[case("1000", None)]
+    #[case("10 M", None)]
+    #[case("10Mbit", None)]
+    #[case("99999999999G", None)]
+    #[case("M", None)]
+    fn bandwidths_are_bytes_a_second(#[case] text: &str, #[case] expected: Option<u64>) {
+        assert_eq!(bandwidth(text).ok(), expected);
     }
 
     #[test]

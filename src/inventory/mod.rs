@@ -14,6 +14,7 @@ mod schema;
 mod selector;
 mod ssh;
 mod surroundings;
+mod transfer;
 mod walk;
 mod whole;
 
@@ -40,7 +41,7 @@ pub const SUPPORTED_MINORS: RangeInclusive<u64> = 33..=37;
 pub const DEFAULT_KUBERNETES: semver::Version = semver::Version::new(1, 36, 3);
 
 /// The keys of the whole.
-const KEYS: [&str; 3] = ["cluster", "ssh", "hosts"];
+const KEYS: [&str; 4] = ["cluster", "ssh", "transfer", "hosts"];
 
 /// What judging a text came to.
 #[derive(Debug, Clone, PartialEq)]
@@ -128,6 +129,7 @@ pub fn judge(text: &str, path: &Path, home: &Path) -> Judged {
         let cluster = cluster::read(&mut walk, fields.get("cluster"), path, &surroundings);
         let all = fields.get("ssh").map(|node| ssh::read(&mut walk, node, "ssh", &surroundings)).unwrap_or_default();
         let hosts = fields.get("hosts").map(|node| hosts::read(&mut walk, node, &all, &surroundings));
+        let transfer = transfer::read(&mut walk, fields.get("transfer"));
         let hosts_key = key(&tree, "hosts").unwrap_or(Span::new(1, 1, 1));
         if fields.get("hosts").is_none_or(is_empty) && !misspelt(&tree, "hosts") {
             let help = "name the machines: `hosts: {cp1: {address: 10.0.0.11}}`";
@@ -143,6 +145,7 @@ pub fn judge(text: &str, path: &Path, home: &Path) -> Judged {
             path: path.to_owned(),
             cluster: cluster.cluster,
             hosts: hosts.into_iter().map(|draft| draft.host).collect(),
+            transfer,
         }
     });
     let mut findings = walk.findings;

@@ -18,6 +18,8 @@ pub struct Inventory {
     pub cluster: Cluster,
     /// The hosts in the order they were written.
     pub hosts: Vec<Host>,
+    /// How bytes get to the hosts.
+    pub transfer: Transfer,
 }
 
 impl Inventory {
@@ -53,6 +55,49 @@ pub struct Cluster {
     pub ignore_checks: Vec<String>,
     /// The CA of a cluster that another tool made and that is taken over: `sha256:<hex>` over its public key.
     pub adopt: Option<String>,
+}
+
+/// The `transfer:` part.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transfer {
+    /// Whether hosts hand blobs on to each other.
+    pub relay: RelayUse,
+    /// Bytes a second that leave this machine at most; `None` for no limit.
+    pub bandwidth: Option<u64>,
+    /// How many blobs leave this machine at a time at most; default 16.
+    pub uploads: usize,
+    /// Where blobs come from.
+    pub fetch: Fetch,
+    /// Where hosts that download take releases from instead of the official servers: `NAME=URL`.
+    pub mirrors: Vec<String>,
+}
+
+impl Default for Transfer {
+    fn default() -> Self {
+        Self { relay: RelayUse::Auto, bandwidth: None, uploads: 16, fetch: Fetch::Bundle, mirrors: Vec::new() }
+    }
+}
+
+/// Where blobs come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fetch {
+    /// From a bundle on this machine.
+    Bundle,
+    /// Hosts download the official releases themselves.
+    OnHost,
+}
+
+/// Whether hosts hand blobs on to each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RelayUse {
+    /// Where it saves time.
+    Auto,
+    /// Always, where there are two hosts or more.
+    On,
+    /// Never.
+    Off,
 }
 
 /// What all nodes reach the API by, whichever control plane is lost.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{DEFAULT_KUBERNETES, cluster, grammar, hosts, ssh};
+use super::{DEFAULT_KUBERNETES, cluster, grammar, hosts, ssh, transfer};
 
 /// JSON Schema (draft 2020-12) of an inventory. Editors check shapes with it; what only the whole shows (duplicate
 /// addresses, overlapping networks) is found by [`super::judge`].
@@ -20,6 +20,7 @@ pub fn schema() -> Value {
                 "$ref": "#/$defs/ssh",
                 "description": "How all hosts are reached; a host's own `ssh` is laid over it",
             })),
+            "transfer": nullable(transfer_schema()),
             "hosts": {
                 "description": "The machines: a list of names, or names with what is special about each",
                 "oneOf": [
@@ -125,6 +126,42 @@ fn network_schema() -> Value {
                 "description": "Who makes the pod network; `none` leaves it to you",
             },
             "domain": {"type": "string", "default": "cluster.local", "description": "DNS domain of the cluster"},
+        },
+    })
+}
+
+fn transfer_schema() -> Value {
+    json!({
+        "type": "object",
+        "description": "How bytes get to the machines",
+        "additionalProperties": false,
+        "properties": {
+            "relay": {
+                "enum": words(&transfer::RELAY),
+                "default": "auto",
+                "description": "Whether machines hand files on to each other; `auto` where it saves time",
+            },
+            "bandwidth": {
+                "type": "string",
+                "pattern": "^[0-9]+[KMG]?$",
+                "description": "Bytes a second that leave your computer at most: `500K`, `10M`, `1G`; no limit if absent",
+            },
+            "uploads": {
+                "type": "integer",
+                "minimum": 1,
+                "maximum": transfer::MAXIMUM_UPLOADS,
+                "default": 16,
+                "description": "How many files leave your computer at a time",
+            },
+            "fetch": {
+                "enum": words(&transfer::FETCH),
+                "default": "bundle",
+                "description": "Where files come from: a bundle on your computer, or each machine downloads its own",
+            },
+            "mirrors": nullable(json!({
+                "description": "Servers that machines download from instead of the official ones, `NAME=URL`",
+                "oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
+            })),
         },
     })
 }
@@ -240,7 +277,7 @@ mod tests {
     use serde_json::Value;
 
     use super::schema;
-    use crate::inventory::{EXAMPLE, KEYS, cluster, hosts, ssh};
+    use crate::inventory::{EXAMPLE, KEYS, cluster, hosts, ssh, transfer};
 
     fn keys(value: &Value, found: &mut BTreeSet<String>) {
         match value {
@@ -264,6 +301,7 @@ mod tests {
             &cluster::KEYS,
             &cluster::NETWORK_KEYS,
             &cluster::CONTAINERD_KEYS,
+            &transfer::KEYS,
             &hosts::KEYS,
             &ssh::KEYS,
             &ssh::SECRET_KEYS,

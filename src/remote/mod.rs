@@ -1,16 +1,19 @@
-//! One host from the laptop: starting the agent, talking to it, sending blobs, a tunnel to the API, and commands of a
-//! person without an agent.
+//! One host from the laptop: starting the agent, talking to it, sending blobs (or having other hosts hand them on), a
+//! tunnel to the API, and commands of a person without an agent.
 
 mod agent;
 mod command;
 mod file;
+mod pipe;
 mod privilege;
 mod program;
 mod quote;
+mod relay;
 mod start;
 mod terminal;
 mod transfer;
 mod tunnel;
+mod uplink;
 
 pub use self::agent::Agent;
 pub use self::command::{Begun, Command, interrupt};
@@ -18,6 +21,8 @@ pub use self::file::{Download, Kept, Upload};
 pub use self::privilege::Privilege;
 pub use self::program::Programs;
 pub use self::quote::quote;
+pub use self::relay::Relay;
 pub use self::start::Start;
-pub use self::transfer::{Progress, send, wanted};
+pub use self::transfer::{Delivery, Progress, send, wanted};
 pub use self::tunnel::Tunnel;
+pub use self::uplink::Uplink;

@@ -1,91 +1,315 @@
-//! Sending blobs to a host: announced, streamed as stored, reported back one by one.
+//! Sending blobs to a host: announced, streamed as stored (from the laptop or by another host), reported back one by one.
 
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::Read as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
+use super::pipe::{Pipe, channels_to};
+use super::relay::Relay;
 use super::start::{Start, Started};
-use crate::agent::{Incoming, Received};
+use super::uplink::Uplink;
+use crate::agent::relay::Giver;
+use crate::agent::{Incoming, Instead, Purpose, Report};
 use crate::bundle::{Blob, Bundle};
 use crate::failure::{Failure, Kind, Result};
-use crate::message::Wanted;
-use crate::ssh::Chunk;
+use crate::message::{Place, Wanted};
+use crate::ssh::{Chunk, Reader};
 
 /// Bytes read and sent at a time (crates.md, 2e: what russh is fast with).
 const CHUNK_BYTES: usize = 256 << 10;
 
-/// Told (bytes sent so far, name of the blob under way).
+/// What a receiver said of its own end must be there so soon after its channel broke.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// A line of a report may be this long, in bytes.
+const MAXIMUM_REPORT_BYTES: usize = 1 << 20;
+
+/// Told (bytes the host has so far, name of the blob under way).
 pub type Progress<'a> = &'a (dyn Fn(u64, &str) + Send + Sync);
 
-/// Sends blobs over a channel of their own and returns when the host has checked and stored all of them.
+/// How blobs get to one host.
+#[derive(Clone, Copy)]
+pub struct Delivery<'a> {
+    /// Starts the receiver.
+    pub start: &'a Start,
+    /// Where the blobs are.
+    pub bundle: &'a Arc<Bundle>,
+    /// The laptop's way out.
+    pub uplink: &'a Uplink,
+    /// The hosts that hand blobs on, if they do.
+    pub relay: Option<&'a Relay>,
+    /// What becomes of the streams on the host.
+    pub purpose: Purpose,
+}
+
+/// Brings blobs to a host and returns when it has checked and stored all of them. What a former transfer left there is
+/// gone on from.
 ///
 /// # Errors
 /// The first blob that failed, or the broken connection; names the host.
-pub async fn send(start: &Start, bundle: &Arc<Bundle>, blobs: &[Blob], progress: Progress<'_>) -> Result<()> {
+pub async fn send(delivery: Delivery<'_>, blobs: &[Blob], progress: Progress<'_>) -> Result<()> {
     if blobs.is_empty() {
         return Ok(());
     }
-    let Started { channel, first, .. } = start.agent("--receive").await?;
-    let (mut writer, mut reader) = channel.split();
-    let sent = AtomicU64::new(0);
-    let sending = async {
-        for blob in blobs {
-            writer.send(announcement(blob)?).await?;
-            let mut chunks = read_ahead(bundle.clone(), blob.clone());
-            while let Some(chunk) = chunks.recv().await {
-                let chunk = chunk?;
-                let size = chunk.len() as u64;
-                writer.send(chunk).await?;
-                progress(sent.fetch_add(size, Ordering::Relaxed) + size, &blob.name);
-            }
-        }
-        writer.finish().await
-    };
-    let receiving = async {
-        let mut pending = first;
-        let mut failed = None;
-        let mut reports = 0;
-        loop {
-            while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = pending.drain(..=end).collect();
-                // The first line only says that the receiver runs.
-                let Ok(received) = serde_json::from_slice::<Received>(&line) else { continue };
-                reports += 1;
-                if let (Err(failure), None) = (received.result, &failed) {
-                    failed = Some(failure);
-                }
-            }
-            match reader.recv().await {
-                Ok(Some(Chunk::Stdout(bytes))) if pending.len() < 1 << 20 => pending.extend_from_slice(&bytes),
-                Ok(Some(_)) => {}
-                Ok(None) => break,
-                Err(failure) => return Err(failed.unwrap_or(failure)),
-            }
-        }
-        match failed {
-            Some(failure) => Err(failure),
-            None if reports == blobs.len() => Ok(()),
-            None => {
-                let failure = Failure::new(Kind::Connection, "the transfer of blobs broke off").may_pass();
-                let said = reader.stderr_tail();
-                Err(if said.trim().is_empty() { failure } else { failure.detailed(said.trim()) })
-            }
-        }
-    };
-    // A receiver that fails ends the channel and with it the sending; its own reason is the better one.
-    let (sent, received) = futures::join!(sending, receiving);
-    received.and(sent).map_err(|failure| failure.on(&start.host))
+    let host = &delivery.start.host;
+    Transfer::begin(delivery, blobs, progress)
+        .await
+        .map_err(|failure| failure.on(host))?
+        .run(blobs)
+        .await
+        .map_err(|failure| failure.on(host))
 }
 
-fn announcement(blob: &Blob) -> Result<Bytes> {
-    let incoming = Incoming { name: blob.name.clone(), wanted: wanted(blob), stored_size: blob.stored_size };
-    let mut line = serde_json::to_vec(&incoming)
-        .map_err(|error| Failure::new(Kind::Internal, "an announcement cannot be written").because(&error))?;
-    line.push(b'\n');
-    Ok(Bytes::from(line))
+/// A blob that is to be sent.
+#[derive(Clone)]
+struct Job<'a> {
+    blob: &'a Blob,
+    /// It may only come from the laptop, and from its first byte.
+    plainly: bool,
+}
+
+/// A blob that was announced and not reported back yet.
+struct Announced<'a> {
+    blob: &'a Blob,
+    /// It came through other hosts, or from a former run: if it is damaged, it is sent once more.
+    again: bool,
+}
+
+struct Transfer<'a> {
+    delivery: Delivery<'a>,
+    progress: Progress<'a>,
+    pipe: Pipe,
+    there: BTreeMap<String, u64>,
+    reports: mpsc::Receiver<Report>,
+    reading: JoinHandle<Result<()>>,
+    announced: VecDeque<Announced<'a>>,
+    queue: VecDeque<Job<'a>>,
+    /// Bytes of blobs that are done with or under way.
+    done: u64,
+    failed: Option<Failure>,
+}
+
+impl Drop for Transfer<'_> {
+    fn drop(&mut self) {
+        self.reading.abort();
+    }
+}
+
+impl<'a> Transfer<'a> {
+    async fn begin(delivery: Delivery<'a>, blobs: &'a [Blob], progress: Progress<'a>) -> Result<Self> {
+        let start = delivery.start;
+        let bytes = blobs.iter().map(|blob| blob.stored_size).sum();
+        let count = channels_to(start, bytes).await;
+        let arguments = if count > 1 { "--receive --striped" } else { "--receive" };
+        let Started { channel, first, .. } = start.agent(arguments).await?;
+        let (writer, reader) = channel.split();
+        let (sender, mut reports) = mpsc::channel(256);
+        let reading = tokio::spawn(read(reader, first, sender));
+        let Some(Report::Ready { there, stripes }) = reports.recv().await else {
+            return Err(why(reading).await.unwrap_or_else(broken_off));
+        };
+        let pipe = match stripes {
+            Some(name) => Pipe::striped(start, writer, name, count - 1),
+            None => Pipe::One(writer),
+        };
+        let queue = once(blobs).map(|blob| Job { blob, plainly: false }).collect();
+        let announced = VecDeque::new();
+        Ok(Self { delivery, progress, pipe, there, reports, reading, announced, queue, done: 0, failed: None })
+    }
+
+    async fn run(mut self, blobs: &[Blob]) -> Result<()> {
+        let sent = self.all().await;
+        if let Err(failure) = sent {
+            // The receiver's own reason is the better one.
+            let last_words = async {
+                while let Some(report) = self.reports.recv().await {
+                    self.note(report);
+                }
+            };
+            let _ = tokio::time::timeout(LAST_WORDS, last_words).await;
+            return Err(self.failed.take().unwrap_or(failure));
+        }
+        if let Some(failure) = self.failed.take() {
+            return Err(failure);
+        }
+        (self.progress)(blobs.iter().map(|blob| blob.stored_size).sum(), "");
+        self.pipe.finish().await
+    }
+
+    async fn all(&mut self) -> Result<()> {
+        loop {
+            if let Some(job) = self.queue.pop_front() {
+                self.one(job).await?;
+            } else if self.announced.is_empty() {
+                return Ok(());
+            } else {
+                let report = self.next().await?;
+                self.note(report);
+            }
+        }
+    }
+
+    async fn next(&mut self) -> Result<Report> {
+        match self.reports.recv().await {
+            Some(report) => Ok(report),
+            None => Err(why(std::mem::replace(&mut self.reading, tokio::spawn(async { Ok(()) })))
+                .await
+                .unwrap_or_else(broken_off)),
+        }
+    }
+
+    /// Takes note of what the receiver said about the oldest blob that was announced.
+    fn note(&mut self, report: Report) {
+        let Report::Received { result, .. } = report else { return };
+        let Some(announced) = self.announced.pop_front() else { return };
+        let Err(failure) = result else { return };
+        let blob = announced.blob;
+        if announced.again && failure.kind == Kind::Bundle {
+            if let Some(relay) = self.delivery.relay {
+                relay.damaged(&self.delivery.start.host, &blob.stored_sha256);
+            }
+            self.done = self.done.saturating_sub(blob.stored_size);
+            self.queue.push_back(Job { blob, plainly: true });
+            return;
+        }
+        self.failed.get_or_insert(failure);
+    }
+
+    /// Announces a blob and sees to it that its bytes come from somewhere.
+    async fn one(&mut self, job: Job<'a>) -> Result<()> {
+        let blob = job.blob;
+        let there = self.there.remove(&blob.stored_sha256).unwrap_or(0);
+        let from = if job.plainly { 0 } else { there.min(blob.stored_size) };
+        let giver = match self.delivery.relay {
+            Some(relay) if !job.plainly => {
+                let giver = relay.giver(&self.delivery.start.host, &blob.stored_sha256).await?;
+                giver.filter(|_| from < blob.stored_size)
+            }
+            _ => None,
+        };
+        let incoming = Incoming {
+            name: blob.name.clone(),
+            wanted: wanted(blob),
+            stored_sha256: blob.stored_sha256.clone(),
+            stored_size: blob.stored_size,
+            from,
+            purpose: self.delivery.purpose,
+            giver: giver.clone(),
+        };
+        self.line(&incoming).await?;
+        let again = !job.plainly && (giver.is_some() || from > 0);
+        self.announced.push_back(Announced { blob, again });
+        match giver {
+            None => self.bytes(blob, from).await?,
+            Some(giver) => self.through_others(blob, giver).await?,
+        }
+        self.done += blob.stored_size;
+        Ok(())
+    }
+
+    /// Other hosts give the blob, one after the other, until one gave all; or the laptop gives the rest.
+    async fn through_others(&mut self, blob: &Blob, giver: Giver) -> Result<()> {
+        let host = &self.delivery.start.host;
+        let mut giver = Some(giver);
+        loop {
+            match self.next().await? {
+                Report::Moved { at } => (self.progress)(self.done + at.min(blob.stored_size), &blob.name),
+                Report::Need { from, why: _ } => {
+                    let relay = self.delivery.relay;
+                    if let (Some(relay), Some(giver)) = (relay, &giver) {
+                        relay.unreachable(host, &giver.host);
+                    }
+                    giver = match relay {
+                        Some(relay) => relay.giver(host, &blob.stored_sha256).await?,
+                        None => None,
+                    };
+                    self.line(&Instead { giver: giver.clone() }).await?;
+                    if giver.is_none() {
+                        return self.bytes(blob, from).await;
+                    }
+                }
+                report @ Report::Received { .. } => {
+                    let last = self.announced.len() == 1;
+                    self.note(report);
+                    if last {
+                        return Ok(());
+                    }
+                }
+                Report::Ready { .. } => {}
+            }
+        }
+    }
+
+    async fn line(&mut self, what: &impl serde::Serialize) -> Result<()> {
+        let mut line = serde_json::to_vec(what)
+            .map_err(|error| Failure::new(Kind::Internal, "an announcement cannot be written").because(&error))?;
+        line.push(b'\n');
+        self.pipe.send(Bytes::from(line)).await
+    }
+
+    /// The bytes of a blob from `from` on.
+    async fn bytes(&mut self, blob: &Blob, from: u64) -> Result<()> {
+        if from >= blob.stored_size {
+            return Ok(());
+        }
+        let _place = self.delivery.uplink.place().await;
+        let mut at = from;
+        let mut chunks = read_ahead(self.delivery.bundle.clone(), blob.clone(), from);
+        while let Some(chunk) = chunks.recv().await {
+            let chunk = chunk?;
+            let size = chunk.len() as u64;
+            self.delivery.uplink.pass(size).await;
+            self.pipe.send(chunk).await?;
+            at += size;
+            (self.progress)(self.done + at, &blob.name);
+        }
+        Ok(())
+    }
+}
+
+/// Content that belongs into several files is sent once: the host copies it.
+fn once(blobs: &[Blob]) -> impl Iterator<Item = &Blob> {
+    let mut seen = BTreeSet::new();
+    blobs.iter().filter(move |blob| !matches!(blob.place, Place::File { .. }) || seen.insert(blob.sha256.as_str()))
+}
+
+fn broken_off() -> Failure {
+    Failure::new(Kind::Connection, "the transfer of blobs broke off").may_pass()
+}
+
+/// Why there are no more reports.
+async fn why(reading: JoinHandle<Result<()>>) -> Option<Failure> {
+    reading.await.ok().and_then(Result::err)
+}
+
+/// Reads reports until the channel ends.
+async fn read(mut reader: Reader, first: Vec<u8>, reports: mpsc::Sender<Report>) -> Result<()> {
+    let mut pending = first;
+    loop {
+        while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = pending.drain(..=end).collect();
+            let Ok(report) = serde_json::from_slice::<Report>(&line) else { continue };
+            if reports.send(report).await.is_err() {
+                return Ok(());
+            }
+        }
+        if pending.len() > MAXIMUM_REPORT_BYTES {
+            return Err(Failure::new(Kind::Connection, "the receiver sent a line without end"));
+        }
+        match reader.recv().await? {
+            Some(Chunk::Stdout(bytes)) => pending.extend_from_slice(&bytes),
+            Some(_) => {}
+            None => {
+                let said = reader.stderr_tail();
+                return Err(if said.trim().is_empty() { broken_off() } else { broken_off().detailed(said.trim()) });
+            }
+        }
+    }
 }
 
 /// A blob as a host is asked about it.
@@ -94,24 +318,30 @@ pub fn wanted(blob: &Blob) -> Wanted {
 }
 
 /// Reads a blob in a thread of its own, a few chunks ahead.
-fn read_ahead(bundle: Arc<Bundle>, blob: Blob) -> mpsc::Receiver<Result<Bytes>> {
+fn read_ahead(bundle: Arc<Bundle>, blob: Blob, from: u64) -> mpsc::Receiver<Result<Bytes>> {
     let (sender, receiver) = mpsc::channel(4);
     tokio::task::spawn_blocking(move || {
         let damaged = |error: std::io::Error| {
             Failure::new(Kind::Bundle, format!("cannot read {} from the bundle {}", blob.name, bundle.path().display()))
                 .because(&error)
         };
-        let mut stored = match bundle.stored(&blob) {
+        let mut stored = match bundle.stored_from(&blob, from) {
             Ok(stored) => stored,
             Err(failure) => {
                 let _ = sender.blocking_send(Err(failure));
                 return;
             }
         };
-        let mut left = blob.stored_size;
+        let mut left = blob.stored_size - from;
         while left > 0 {
-            let mut chunk = vec![0_u8; CHUNK_BYTES.min(usize::try_from(left).unwrap_or(CHUNK_BYTES))];
-            let result = stored.read_exact(&mut chunk).map(|()| Bytes::from(chunk)).map_err(damaged);
+            let size = CHUNK_BYTES.min(usize::try_from(left).unwrap_or(CHUNK_BYTES));
+            // Into room that is not zeroed first.
+            let mut chunk = Vec::with_capacity(size);
+            let result = match stored.by_ref().take(size as u64).read_to_end(&mut chunk) {
+                Ok(count) if count < size => Err(damaged(std::io::ErrorKind::UnexpectedEof.into())),
+                Ok(_) => Ok(Bytes::from(chunk)),
+                Err(error) => Err(damaged(error)),
+            };
             let (size, broken) = (result.as_ref().map_or(0, Bytes::len) as u64, result.is_err());
             if sender.blocking_send(result).is_err() || broken {
                 return;
@@ -120,4 +350,32 @@ fn read_ahead(bundle: Arc<Bundle>, blob: Blob) -> mpsc::Receiver<Result<Bytes>> 
         }
     });
     receiver
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Blob, Place, once};
+
+    fn blob(name: &str, sha256: &str, place: Place) -> Blob {
+        Blob {
+            name: name.to_owned(),
+            sha256: sha256.to_owned(),
+            size: 1,
+            stored_sha256: String::new(),
+            stored_size: 1,
+            architecture: "amd64".to_owned(),
+            roles: Vec::new(),
+            place,
+        }
+    }
+
+    #[test]
+    fn content_of_several_files_is_sent_once() {
+        let file =
+            |name: &str, sha256: &str| blob(name, sha256, Place::File { path: format!("/opt/{name}"), mode: 0o755 });
+        let images = |name: &str| blob(name, "same", Place::Images { references: Vec::new() });
+        let blobs = [file("a", "same"), file("b", "other"), file("c", "same"), images("d"), images("e")];
+        let names: Vec<&str> = once(&blobs).map(|blob| blob.name.as_str()).collect();
+        assert_eq!(names, ["a", "b", "d", "e"]);
+    }
 }

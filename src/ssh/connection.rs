@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use futures::future::BoxFuture;
@@ -219,6 +219,26 @@ impl Connection {
     /// The time of one round trip, measured when the connection was made.
     pub fn round_trip(&self) -> Duration {
         self.life().map_or(Duration::ZERO, |life| life.round_trip)
+    }
+
+    /// The time of one round trip through the connection now: the least of three, or the first one that is below `enough`.
+    /// Behind a forwarder the connection's own [`Connection::round_trip`] is that to the forwarder. Zero where it is not known,
+    /// because the user's own ssh makes the connection.
+    pub async fn ping(&self, enough: Duration) -> Duration {
+        let Some(life) = self.life() else { return Duration::ZERO };
+        let mut least = OPEN;
+        for _ in 0..3 {
+            let began = Instant::now();
+            // A connection that is lost answers at once; whoever uses it next is told why.
+            if !matches!(tokio::time::timeout(OPEN, life.handle.send_ping()).await, Ok(Ok(()))) {
+                break;
+            }
+            least = least.min(began.elapsed());
+            if least < enough {
+                break;
+            }
+        }
+        least
     }
 
     /// The server's software, `OpenSSH_9.2p1 Debian-2`; untrusted.

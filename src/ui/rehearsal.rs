@@ -147,5 +147,6 @@ pub fn inventory() -> crate::inventory::Inventory {
             host("w1", "10.0.0.21", Role::Worker),
             host("worker-2", "10.0.0.22", Role::Worker),
         ],
+        transfer: Default::default(),
     }
 }

@@ -23,6 +23,8 @@ mod plan;
 mod playbooks;
 mod privileges;
 mod program;
+mod releases;
+mod transfer;
 mod transport;
 mod tunnel;
 mod vagrant;

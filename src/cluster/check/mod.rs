@@ -13,6 +13,7 @@ use self::ways::{Need, Place};
 use super::adopt::facts_of;
 use super::connect::{Access, Session, Settings, connect};
 use super::documents::Documents;
+use super::fetch;
 use super::findings::{Finding, turn_down};
 use super::plan::{Assessment, HostPlan, Way, assess};
 use crate::bundle::Manifest;
@@ -20,12 +21,15 @@ use crate::event::{What, elapsed_milliseconds};
 use crate::failure::{Failure, Result};
 use crate::host::measure::{Measure, Measured};
 use crate::host::reach::{Dialled, Listen, Transport};
-use crate::inventory::{Endpoint, Inventory, Role};
+use crate::inventory::{Endpoint, Fetch, Inventory, Role};
 use crate::message::Request;
 use crate::node::Severity;
 
 /// Name of the check that every host can be reached by SSH.
 const CONNECTION: &str = "Connection";
+
+/// Name of the check that hosts can download what they need.
+const DOWNLOADS: &str = "Downloads";
 
 /// What all checks came to.
 #[derive(Debug, Clone, PartialEq)]
@@ -67,11 +71,12 @@ pub async fn check(inventory: &Inventory, manifest: Option<&Manifest>, settings:
     for session in &sessions {
         findings.extend(fleet::room(&session.host, &session.facts));
     }
-    let (measured, tried) = futures::join!(
+    let (measured, tried, missing) = futures::join!(
         measure(inventory, &documents, &sessions, &plans),
-        try_ways(inventory, &documents, &sessions, &plans)
+        try_ways(inventory, &documents, &sessions, &plans),
+        try_downloads(inventory, &sessions)
     );
-    findings.extend(measured);
+    findings.extend(measured.into_iter().chain(missing));
     let (ways, closed) = tried;
     findings.extend(closed);
     turn_down(&mut findings, &inventory.cluster.ignore_checks);
@@ -167,6 +172,24 @@ fn names(inventory: &Inventory) -> Vec<String> {
     let is_address = address.parse::<SocketAddr>().is_ok();
     let host = address.rsplit_once(':').map_or(address.as_str(), |(host, _)| host);
     if is_address || host.parse::<std::net::IpAddr>().is_ok() { Vec::new() } else { vec![host.to_owned()] }
+}
+
+/// Where hosts download themselves: what they cannot get.
+async fn try_downloads(inventory: &Inventory, sessions: &[Session]) -> Vec<Finding> {
+    if inventory.transfer.fetch != Fetch::OnHost {
+        return Vec::new();
+    }
+    let asked = sessions.iter().map(|session| async move {
+        let step = session.events.step("downloads", "ask for the releases");
+        match step.end(fetch::unavailable(inventory, session).await) {
+            Ok(failures) => {
+                failures.into_iter().map(|failure| Finding::error(DOWNLOADS, failure).on(&session.host.name)).collect()
+            }
+            Err(failure) => vec![unmade(DOWNLOADS, session, failure)],
+        }
+    });
+    let found: Vec<Vec<Finding>> = futures::future::join_all(asked).await;
+    found.into_iter().flatten().collect()
 }
 
 /// Tries every way that must be open; how many there are, and what was found.

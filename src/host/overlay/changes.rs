@@ -108,7 +108,11 @@ impl Overlay<'_> {
                 if there.is_some() && self.below.sha256(path)?.as_deref() == Some(&sha256) {
                     there.and_then(|entry| mode_change(&shown, entry, mode))
                 } else {
-                    let detail = format!("{mode:04o}, {}", megabytes(size));
+                    let detail = match size {
+                        // It is not known before it is downloaded.
+                        0 => format!("{mode:04o}"),
+                        size => format!("{mode:04o}, {}", megabytes(size)),
+                    };
                     Some(Change::new(Kind::Package, action, shown).detailed(detail))
                 }
             }

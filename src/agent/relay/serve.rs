@@ -1,0 +1,154 @@
+//! The giver: an open port for the length of a run.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_rustls::TlsAcceptor;
+
+use super::{Ask, FRAME_BYTES, RelayOrder, SIGN_OF_LIFE};
+use crate::agent::store::{Store, has_name};
+use crate::failure::{Failure, Kind, Result};
+
+/// So many are served at a time; the laptop's plan sends two, and falls back come on top.
+const MAXIMUM_ASKERS: usize = 32;
+
+/// Greeting and question take a few round trips.
+const GREETING: Duration = Duration::from_secs(5);
+
+/// An asker that takes nothing for this long is gone.
+const STALL: Duration = Duration::from_secs(30);
+
+/// How often it is looked whether a stream grew: what waits for it is a hop of a chain, and waits at most as long.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// A question is a hash and a number.
+const MAXIMUM_ASK_BYTES: u64 = 512;
+
+/// A port that gives blobs to other hosts of the run; closed when dropped.
+#[derive(Debug)]
+pub struct Giving {
+    address: SocketAddr,
+    task: JoinHandle<()>,
+}
+
+impl Giving {
+    /// Listens on a free port of the host's address.
+    ///
+    /// # Errors
+    /// Kind `Host` when the address cannot be listened on, `Internal` when the certificates cannot be used.
+    pub async fn open(order: &RelayOrder, store: Store) -> Result<Self> {
+        let acceptor = TlsAcceptor::from(order.identity.server()?);
+        let failed = |error: io::Error| {
+            Failure::new(Kind::Host, format!("cannot listen on {} to hand blobs on", order.address)).because(&error)
+        };
+        let listener = TcpListener::bind((order.address, 0)).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let streams = Arc::new(order.streams.clone());
+        let task = tokio::spawn(async move {
+            let places = Arc::new(Semaphore::new(MAXIMUM_ASKERS));
+            let mut askers = JoinSet::new();
+            while let Ok(place) = places.clone().acquire_owned().await {
+                let Ok((stream, _)) = listener.accept().await else { continue };
+                let (acceptor, streams, store) = (acceptor.clone(), streams.clone(), store.clone());
+                askers.spawn(async move {
+                    // Why an asker went away is its own affair: it takes the blob from elsewhere.
+                    let _ = give(stream, acceptor, &streams, &store).await;
+                    drop(place);
+                });
+                while askers.try_join_next().is_some() {}
+            }
+        });
+        Ok(Self { address, task })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for Giving {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn within<T>(limit: Duration, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    tokio::time::timeout(limit, work).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+/// Serves one asker.
+async fn give(
+    stream: TcpStream,
+    acceptor: TlsAcceptor,
+    streams: &BTreeMap<String, u64>,
+    store: &Store,
+) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut stream = BufReader::new(within(GREETING, acceptor.accept(stream)).await?);
+    let mut line = Vec::new();
+    within(GREETING, (&mut stream).take(MAXIMUM_ASK_BYTES).read_until(b'\n', &mut line)).await?;
+    let ask: Ask = serde_json::from_slice(&line)?;
+    let size = *streams.get(&ask.sha256).ok_or(io::ErrorKind::NotFound)?;
+    let mut at = ask.from;
+    let mut looks = tokio::time::interval(LOOK);
+    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut file: Option<Arc<File>> = None;
+    let mut said = Instant::now();
+    while at < size {
+        if file.is_none() {
+            file = store.read(&ask.sha256).map(Arc::new);
+        }
+        let chunk = match &file {
+            Some(file) => read_at(file.clone(), at, size - at).await?,
+            None => Vec::new(),
+        };
+        if !chunk.is_empty() {
+            at += (chunk.len() - 4) as u64;
+            within(STALL, write(stream.get_mut(), &chunk)).await?;
+            said = Instant::now();
+            continue;
+        }
+        if file.as_ref().is_some_and(|file| !has_name(file)) {
+            // It was not what its name says.
+            return Ok(());
+        }
+        if said.elapsed() >= SIGN_OF_LIFE {
+            within(STALL, write(stream.get_mut(), &[0; 4])).await?;
+            said = Instant::now();
+        }
+        looks.tick().await;
+    }
+    within(STALL, stream.get_mut().shutdown()).await
+}
+
+async fn write(stream: &mut (impl tokio::io::AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<()> {
+    stream.write_all(bytes).await?;
+    stream.flush().await
+}
+
+/// A frame of what is there from `at` on; empty where nothing is.
+async fn read_at(file: Arc<File>, at: u64, left: u64) -> io::Result<Vec<u8>> {
+    let reading = tokio::task::spawn_blocking(move || {
+        let room = FRAME_BYTES.min(usize::try_from(left).unwrap_or(FRAME_BYTES));
+        let mut frame = vec![0_u8; 4 + room];
+        let count = file.read_at(&mut frame[4..], at)?;
+        if count == 0 {
+            return Ok(Vec::new());
+        }
+        frame.truncate(4 + count);
+        let length = u32::try_from(count).unwrap_or_default();
+        frame[..4].copy_from_slice(&length.to_be_bytes());
+        Ok(frame)
+    });
+    reading.await.unwrap_or_else(|_| Err(io::ErrorKind::Interrupted.into()))
+}

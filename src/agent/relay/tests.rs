@@ -1,0 +1,117 @@
+//! Givers and askers over loopback, with the certificates of a run.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read as _, Write as _};
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use super::{Giver, Giving, Identity, Pull, RelayOrder};
+use crate::agent::store::{Keep, Store};
+use crate::remote::Relay;
+
+const SIZE: u64 = 3 << 20;
+
+fn sha256() -> String {
+    "0f".repeat(32)
+}
+
+fn identities() -> (Identity, Identity) {
+    let relay = Relay::new(None).unwrap();
+    (relay.identity("giver").unwrap(), relay.identity("asker").unwrap())
+}
+
+async fn giving(identity: Identity, store: &Store) -> Giving {
+    let order = RelayOrder { identity, address: [127, 0, 0, 1].into(), streams: BTreeMap::from([(sha256(), SIZE)]) };
+    Giving::open(&order, store.clone()).await.unwrap()
+}
+
+fn giver(giving: &Giving, identity: &Identity) -> Giver {
+    Giver { host: "giver".to_owned(), address: giving.address(), identity: identity.clone() }
+}
+
+/// Asks in a thread of its own, as the receiver does.
+async fn ask(giver: Giver, sha256: String, from: u64) -> io::Result<Vec<u8>> {
+    let asking = tokio::task::spawn_blocking(move || {
+        let mut bytes = Vec::new();
+        Pull::open(&giver, &sha256, from, SIZE)?.read_to_end(&mut bytes)?;
+        Ok(bytes)
+    });
+    asking.await.unwrap()
+}
+
+fn content() -> Vec<u8> {
+    (0..SIZE).map(|at| (at / 7 % 251) as u8).collect()
+}
+
+#[tokio::test]
+async fn a_host_hands_on_while_it_still_receives() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::at(folder.path().to_owned());
+    let (own, other) = identities();
+    let giving = giving(own, &store).await;
+    // Asked before the first byte is there.
+    let early = tokio::spawn(ask(giver(&giving, &other), sha256(), 0));
+    let mut arriving = store.open(&sha256(), 0).unwrap();
+    for piece in content().chunks(100_000) {
+        arriving.keep(piece);
+        tokio::task::yield_now().await;
+    }
+    let late = tokio::spawn(ask(giver(&giving, &other), sha256(), SIZE - 10));
+    store.finish(&sha256(), Keep::Held);
+    assert!(early.await.unwrap().unwrap() == content());
+    assert_eq!(late.await.unwrap().unwrap(), content()[content().len() - 10..]);
+}
+
+#[tokio::test]
+async fn only_hosts_of_the_run_get_only_blobs_of_the_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::at(folder.path().to_owned());
+    let (own, other) = identities();
+    let giving = giving(own, &store).await;
+    store.open(&sha256(), 0).unwrap().keep(&content());
+    std::fs::write(folder.path().join(format!("{}.zst", "aa".repeat(32))), "another run's").unwrap();
+    // Another run's certificate, a certificate for another host, another blob, no blob.
+    let stranger = identities().1;
+    assert!(ask(giver(&giving, &stranger), sha256(), 0).await.is_err());
+    let wrong_host = Giver { host: "asker".to_owned(), ..giver(&giving, &other) };
+    assert!(ask(wrong_host, sha256(), 0).await.is_err());
+    assert!(ask(giver(&giving, &other), "aa".repeat(32), 0).await.is_err());
+    assert!(ask(giver(&giving, &other), "../../../../etc/shadow".to_owned(), 0).await.is_err());
+    // And without TLS nothing at all.
+    let address = giving.address();
+    let plain = tokio::task::spawn_blocking(move || {
+        let mut stream = std::net::TcpStream::connect(address)?;
+        writeln!(stream, "{{\"sha256\":\"{}\",\"from\":0}}", sha256())?;
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        io::Result::Ok(answer)
+    });
+    assert!(plain.await.unwrap().unwrap().len() < 100);
+    assert!(ask(giver(&giving, &other), sha256(), 0).await.unwrap() == content());
+    let closed = giver(&giving, &other);
+    drop(giving);
+    assert!(ask(closed, sha256(), 0).await.is_err());
+}
+
+#[tokio::test]
+async fn an_asker_gives_up_when_the_blob_was_discarded_or_the_giver_says_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::at(folder.path().to_owned());
+    let (own, other) = identities();
+    let giving = giving(own, &store).await;
+    store.open(&sha256(), 0).unwrap().keep(&content()[..1000]);
+    let asking = tokio::spawn(ask(giver(&giving, &other), sha256(), 0));
+    tokio::task::yield_now().await;
+    store.discard(&sha256());
+    // Whether the giver had opened the file before or never finds it again: there are no more bytes.
+    let ended = tokio::time::timeout(Duration::from_secs(3), asking).await;
+    assert!(ended.is_err() || ended.unwrap().unwrap().is_err());
+
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap();
+    let began = Instant::now();
+    let mute = Giver { address, ..giver(&giving, &other) };
+    assert!(ask(mute, sha256(), 0).await.is_err());
+    assert!(began.elapsed() < Duration::from_secs(9), "{:?}", began.elapsed());
+    drop(silent);
+}

@@ -1,0 +1,246 @@
+//! One stream over several channels: sshd grants each channel 2 MiB that are not acknowledged yet, so on a long way one
+//! channel carries 2 MiB a round trip, whatever the line could do.
+//!
+//! The stream is cut into frames, a head of twelve bytes (number and length, big-endian) and as many bytes; each channel
+//! carries frames in rising order, whichever channel has room takes the next. The receiver reads those of its own channel
+//! from standard input, those of the others from a socket that `clusterctl agent --stripe` feeds.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+use super::DIRECTORY;
+use crate::failure::{Failure, Kind, Result};
+
+/// The length of a frame's head.
+pub const FRAME_HEAD_BYTES: usize = 12;
+
+/// The longest frame, in bytes.
+const MAXIMUM_FRAME_BYTES: usize = 256 << 10;
+
+/// So many frames may be ahead of the one that is missing.
+const AHEAD: u64 = 128;
+
+/// The head of a frame.
+pub fn frame(number: u64, length: u32) -> [u8; FRAME_HEAD_BYTES] {
+    let mut head = [0; FRAME_HEAD_BYTES];
+    head[..8].copy_from_slice(&number.to_be_bytes());
+    head[8..].copy_from_slice(&length.to_be_bytes());
+    head
+}
+
+fn socket(folder: &Path, name: u32) -> PathBuf {
+    folder.join(format!("stripe-{name}"))
+}
+
+#[derive(Default)]
+struct State {
+    frames: BTreeMap<u64, Vec<u8>>,
+    next: u64,
+    /// Channels that have not ended.
+    open: usize,
+    broken: Option<String>,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+impl Shared {
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes frames from one channel until it ends.
+    fn feed(&self, mut channel: impl Read) {
+        let ended = self.frames(&mut channel);
+        let mut state = self.lock();
+        state.open -= 1;
+        if let Err(error) = ended {
+            state.broken.get_or_insert(error.to_string());
+        }
+        self.changed.notify_all();
+    }
+
+    fn frames(&self, channel: &mut impl Read) -> io::Result<()> {
+        loop {
+            let mut head = [0; FRAME_HEAD_BYTES];
+            let count = channel.read(&mut head)?;
+            if count == 0 {
+                return Ok(());
+            }
+            channel.read_exact(&mut head[count..])?;
+            let (number, length) = head.split_at(8);
+            let number = number.iter().fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
+            let length = length.iter().fold(0_usize, |length, byte| length << 8 | usize::from(*byte));
+            if length > MAXIMUM_FRAME_BYTES {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "a frame is too long"));
+            }
+            let mut bytes = vec![0; length];
+            channel.read_exact(&mut bytes)?;
+            let mut state = self.lock();
+            while number >= state.next + AHEAD && state.broken.is_none() {
+                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+            if number < state.next || state.frames.insert(number, bytes).is_some() {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "a frame came twice"));
+            }
+            self.changed.notify_all();
+        }
+    }
+}
+
+/// The stream that arrives on several channels, in order.
+pub struct Stripes {
+    shared: Arc<Shared>,
+    path: PathBuf,
+    name: u32,
+    frame: io::Cursor<Vec<u8>>,
+}
+
+impl Stripes {
+    /// Reads frames from `first` and from every channel that [`join`]s under [`Stripes::name`].
+    ///
+    /// # Errors
+    /// Kind `Host` when there can be no socket.
+    pub fn open(first: impl Read + Send + 'static) -> Result<Self> {
+        Self::open_at(Path::new(DIRECTORY), first)
+    }
+
+    fn open_at(folder: &Path, first: impl Read + Send + 'static) -> Result<Self> {
+        let name = std::process::id();
+        let path = socket(folder, name);
+        // Left behind by a process of the same id that was killed.
+        let _ = std::fs::remove_file(&path);
+        let listener = UnixListener::bind(&path).map_err(|error| {
+            Failure::new(Kind::Host, format!("cannot make the socket {}", path.display())).because(&error)
+        })?;
+        let shared = Arc::new(Shared::default());
+        shared.lock().open = 1;
+        let feeding = shared.clone();
+        std::thread::spawn(move || feeding.feed(first));
+        let accepting = shared.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                accepting.lock().open += 1;
+                let feeding = accepting.clone();
+                std::thread::spawn(move || feeding.feed(stream));
+            }
+        });
+        Ok(Self { shared, path, name, frame: io::Cursor::default() })
+    }
+
+    /// What other channels join under.
+    pub fn name(&self) -> u32 {
+        self.name
+    }
+}
+
+impl Read for Stripes {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let count = self.frame.read(buffer)?;
+            if count > 0 || buffer.is_empty() {
+                return Ok(count);
+            }
+            let mut state = self.shared.lock();
+            loop {
+                let next = state.next;
+                if let Some(frame) = state.frames.remove(&next) {
+                    state.next += 1;
+                    self.frame = io::Cursor::new(frame);
+                    self.shared.changed.notify_all();
+                    break;
+                }
+                if let Some(why) = &state.broken {
+                    return Err(io::Error::new(io::ErrorKind::UnexpectedEof, why.clone()));
+                }
+                if state.open == 0 {
+                    return match state.frames.is_empty() {
+                        true => Ok(0),
+                        false => Err(io::ErrorKind::UnexpectedEof.into()),
+                    };
+                }
+                state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+        }
+    }
+}
+
+impl Drop for Stripes {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// Hands `input` to the receiver of this name until it ends.
+///
+/// # Errors
+/// Kind `Host` when there is no such receiver, kind `Connection` when the input or the receiver breaks off.
+pub fn join(name: u32, input: impl Read, mut output: impl Write) -> Result<()> {
+    // Says that it runs, as the agent's `Ready` does.
+    output
+        .write_all(b"{\"stripe\":\"ready\"}\n")
+        .and_then(|()| output.flush())
+        .map_err(|error| Failure::new(Kind::Connection, "a channel of several broke").because(&error).may_pass())?;
+    join_at(Path::new(DIRECTORY), name, input)
+}
+
+fn join_at(folder: &Path, name: u32, mut input: impl Read) -> Result<()> {
+    let mut receiver = UnixStream::connect(socket(folder, name))
+        .map_err(|error| Failure::new(Kind::Host, "the receiver of the other channels is gone").because(&error))?;
+    io::copy(&mut input, &mut receiver)
+        .map_err(|error| Failure::new(Kind::Connection, "a channel of several broke").because(&error).may_pass())?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Cursor, Read as _};
+
+    use rstest::rstest;
+
+    use super::{Stripes, frame, join_at};
+
+    fn channel(frames: &[(u64, &str)]) -> Cursor<Vec<u8>> {
+        let mut bytes = Vec::new();
+        for (number, text) in frames {
+            bytes.extend_from_slice(&frame(*number, u32::try_from(text.len()).unwrap()));
+            bytes.extend_from_slice(text.as_bytes());
+        }
+        Cursor::new(bytes)
+    }
+
+    #[test]
+    fn frames_of_several_channels_come_out_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let (receiver, mut first) = std::io::pipe().unwrap();
+        let mut stripes = Stripes::open_at(folder.path(), receiver).unwrap();
+        join_at(folder.path(), stripes.name(), channel(&[(1, "b"), (3, "d")])).unwrap();
+        std::io::copy(&mut channel(&[(0, "a"), (2, "c")]), &mut first).unwrap();
+        let mut four = [0; 4];
+        stripes.read_exact(&mut four).unwrap();
+        assert_eq!(&four, b"abcd");
+        std::io::copy(&mut channel(&[(4, "e")]), &mut first).unwrap();
+        drop(first);
+        let mut rest = String::new();
+        stripes.read_to_string(&mut rest).unwrap();
+        assert_eq!(rest, "e");
+    }
+
+    #[rstest]
+    #[case(channel(&[(0, "a"), (0, "a")]))]
+    #[case(channel(&[(1, "b")]))]
+    #[case(Cursor::new(frame(0, 1 << 30).to_vec()))]
+    #[case(Cursor::new(frame(0, 4).to_vec()))]
+    fn what_is_no_stream_is_an_error(#[case] first: Cursor<Vec<u8>>) {
+        let folder = tempfile::tempdir().unwrap();
+        let mut stripes = Stripes::open_at(folder.path(), first).unwrap();
+        let mut text = String::new();
+        assert!(stripes.read_to_string(&mut text).is_err());
+    }
+}

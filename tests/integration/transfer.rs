@@ -1,0 +1,179 @@
+//! Bytes to hosts: from host to host, resumed, limited; with `bundle push`, which does nothing else, and then with `up`.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use clusterctl::bundle::Bundle;
+use clusterctl::inventory::Role;
+
+use crate::bed::{Bed, bed};
+use crate::program::{Finished, Running, bundle, clusterctl, run, up};
+
+/// The bed's inventory with a `transfer:` of its own.
+fn inventory(bed: &Bed, transfer: &str) -> PathBuf {
+    bed.write_inventory(&format!("transfer: {{{transfer}}}\n{}", bed.inventory_text("root")))
+}
+
+fn arguments<'a>(inventory: &'a Path, bundle: &'a Path) -> Vec<&'a str> {
+    vec!["bundle", "push", "-i", inventory.to_str().unwrap(), "--bundle", bundle.to_str().unwrap()]
+}
+
+fn push(inventory: &Path) -> Finished {
+    let bundle = bundle();
+    let mut running = Running::start(&clusterctl(), &arguments(inventory, &bundle), &[]);
+    running.finish()
+}
+
+/// Bytes in `12.3 MB left this machine`.
+fn left(finished: &Finished) -> u64 {
+    let text = format!("{}{}", finished.stdout, finished.stderr);
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let at = words.windows(3).position(|words| words == ["left", "this", "machine"]);
+    let at = at.unwrap_or_else(|| panic!("it does not say what left:\n{text}"));
+    let number: f64 = words[at - 2].parse().unwrap();
+    let unit = match words[at - 1] {
+        "B" => 1,
+        "kB" => 1_000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        unit => panic!("unit {unit}"),
+    };
+    (number * f64::from(unit)) as u64
+}
+
+/// Bytes that a host of this role lacks.
+fn share(role: Role) -> u64 {
+    let bundle = Bundle::open(&bundle()).unwrap();
+    bundle.manifest().for_host(role, "amd64").map(|blob| blob.stored_size).sum()
+}
+
+fn succeeds(finished: &Finished) {
+    assert_eq!(finished.code, 0, "{}\n{}", finished.stdout, finished.stderr);
+}
+
+/// Every stream of the role is there, and is what its name says; no port but those of a bare host is open.
+fn has_everything(bed: &Bed, host: &str, role: Role) {
+    let listed = bed.sh(host, "cd /var/lib/clusterctl/incoming && sha256sum -- *.zst");
+    let mut sums: Vec<&str> = Vec::new();
+    for line in listed.lines() {
+        let (sum, name) = line.split_once("  ").unwrap();
+        assert_eq!(format!("{sum}.zst"), name);
+        sums.push(sum);
+    }
+    let bundle = Bundle::open(&bundle()).unwrap();
+    for blob in bundle.manifest().for_host(role, "amd64") {
+        assert!(sums.contains(&blob.stored_sha256.as_str()), "{host} lacks {}", blob.name);
+    }
+    let listening = bed.sh(host, "ss -Hltn | awk '{print $4}' | grep -v ':22$' | grep -v '^127' || true");
+    assert_eq!(listening.trim(), "", "{host} still listens");
+}
+
+fn role(at: usize) -> Role {
+    if at == 0 { Role::ControlPlane } else { Role::Worker }
+}
+
+#[test]
+fn bytes_leave_once_and_up_then_sends_nothing() {
+    let bed = Bed::bare(3);
+    let pushed = push(&inventory(&bed, "relay: on"));
+    succeeds(&pushed);
+    for (at, host) in bed.hosts.iter().enumerate() {
+        has_everything(&bed, &host.name, role(at));
+    }
+    let (sent, share) = (left(&pushed), share(Role::ControlPlane));
+    assert!(sent <= share + share / 10, "{sent} bytes left, for {share}");
+    // Looking takes nothing away, and a second push finds everything there.
+    run("status", &inventory(&bed, "relay: on"), &[]);
+    let again = push(&inventory(&bed, "relay: off"));
+    succeeds(&again);
+    assert_eq!(left(&again), 0);
+    // On a line on which it would take an hour.
+    let slow = inventory(&bed, "bandwidth: 50K");
+    let began = Instant::now();
+    let made = up(&slow);
+    succeeds(&made);
+    assert!(began.elapsed() < Duration::from_secs(240));
+    for host in &bed.hosts {
+        let kept = bed.sh(&host.name, "ls /var/lib/clusterctl/incoming 2>/dev/null || true");
+        assert!(!kept.contains('.'), "{} keeps {kept}", host.name);
+    }
+}
+
+#[test]
+fn a_run_that_was_killed_goes_on_at_the_byte() {
+    let bed = Bed::bare(1);
+    let limited = inventory(&bed, "bandwidth: 16M");
+    let bundle = bundle();
+    let mut killed = Running::start(&clusterctl(), &arguments(&limited, &bundle), &[]);
+    // As soon as there is much of it.
+    let host = &bed.hosts[0].name;
+    let there = || {
+        let bytes = bed.try_sh(host, "cat /var/lib/clusterctl/incoming/* 2>/dev/null | wc -c").stdout;
+        bytes.trim().parse::<u64>().unwrap_or(0)
+    };
+    let began = Instant::now();
+    while there() < 30 << 20 {
+        assert!(began.elapsed() < Duration::from_secs(60), "nothing arrives");
+    }
+    killed.signal("KILL");
+    killed.finish();
+    let kept = there();
+    assert!(kept >= 30 << 20, "{kept}");
+    let rest = push(&inventory(&bed, "relay: auto"));
+    succeeds(&rest);
+    has_everything(&bed, host, Role::ControlPlane);
+    let share = share(Role::ControlPlane);
+    // What the printed numbers are rounded by, and what was under way when it ended.
+    assert!(left(&rest) <= share - kept + (1 << 20), "{} left, {kept} of {share} were there", left(&rest));
+}
+
+#[test]
+fn hosts_that_cannot_reach_each_other_get_everything_from_the_laptop() {
+    let bed = Bed::bare(3);
+    let [first, second, third] = [0, 1, 2].map(|at| bed.hosts[at].name.clone());
+    // Two answer nobody, one refuses.
+    bed.sh(&first, "iptables -I INPUT -p tcp --syn ! --dport 22 -j DROP");
+    bed.sh(&second, "iptables -I INPUT -p tcp --syn ! --dport 22 -j REJECT --reject-with tcp-reset");
+    bed.sh(&third, "iptables -I INPUT -p tcp --syn ! --dport 22 -j DROP");
+    let pushed = push(&inventory(&bed, "relay: on"));
+    succeeds(&pushed);
+    for (at, host) in [first, second, third].iter().enumerate() {
+        has_everything(&bed, host, role(at));
+    }
+    assert!(left(&pushed) > share(Role::ControlPlane) + share(Role::Worker));
+}
+
+#[test]
+fn a_host_that_dies_while_it_hands_on_takes_nobody_with_it() {
+    let bed = Bed::bare(3);
+    let limited = inventory(&bed, "relay: on, bandwidth: 16M");
+    let bundle = bundle();
+    let mut running = Running::start(&clusterctl(), &arguments(&limited, &bundle), &[]);
+    let [first, second, third] = [0, 1, 2].map(|at| bed.hosts[at].name.clone());
+    let began = Instant::now();
+    while bed.try_sh(&third, "cat /var/lib/clusterctl/incoming/* 2>/dev/null | wc -c").stdout.trim().len() < 8 {
+        assert!(began.elapsed() < Duration::from_secs(60), "nothing arrives");
+    }
+    bed_kill(&first);
+    let finished = running.finish();
+    assert_eq!(finished.code, 4, "{}\n{}", finished.stdout, finished.stderr);
+    assert!(finished.stderr.contains(&first) || finished.stdout.contains(&first));
+    for host in [second, third] {
+        has_everything(&bed, &host, Role::Worker);
+    }
+}
+
+fn bed_kill(host: &str) {
+    bed(&["host", "kill", host]);
+}
+
+#[test]
+fn up_hands_on_where_the_line_is_slow() {
+    let bed = Bed::bare(3);
+    let made = up(&inventory(&bed, "bandwidth: 12M"));
+    succeeds(&made);
+    assert!(bed.sh(&bed.hosts[0].name, "ls /var/lib/clusterctl/incoming || true").trim().is_empty());
+    // Each worker alone would have taken its share of seconds.
+    let alone = (share(Role::ControlPlane) + 2 * share(Role::Worker)) / (12 << 20);
+    assert!(made.elapsed.as_secs() < alone + 15, "{:?}, {alone} s for the bytes alone", made.elapsed);
+}
