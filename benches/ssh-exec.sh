@@ -27,10 +27,11 @@ start() {
   ssh-keygen -q -t ed25519 -N '' -f "$scratch/user"
   user=$(id -un)
   : >"$scratch/known_hosts"
+  # SHLVL keeps bash from reading the .bashrc of whoever runs this, as it does for sshd: what stands there is not measured.
   for index in $(seq 0 $((hosts - 1))); do
     local port=$((first + index))
     /usr/sbin/sshd -D -e -f /dev/null -h "$scratch/host" -p "$port" -o ListenAddress=127.0.0.1 -o PidFile=none \
-      -o UsePAM=no -o StrictModes=no -o PermitRootLogin=yes -o MaxStartups=100 \
+      -o UsePAM=no -o StrictModes=no -o PermitRootLogin=yes -o MaxStartups=100 -o SetEnv=SHLVL=1 \
       -o AuthorizedKeysFile="$scratch/user.pub" 2>"$scratch/sshd-$index.log" &
     servers+=($!)
     echo "[127.0.0.1]:$port $(cut -d' ' -f1,2 "$scratch/host.pub")" >>"$scratch/known_hosts"

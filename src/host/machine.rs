@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use futures::future::BoxFuture;
 
-use super::{Command, Entry, EntryKind, Host, Input, Output, Space, process, tree};
+use super::{Command, Entry, EntryKind, Host, Input, NewFile, Output, Space, process, tree};
 use crate::failure::{Failure, Kind, Result};
 
 /// Files above this are not read whole.
@@ -57,20 +57,39 @@ pub fn is_beside(name: &str, file: &str) -> bool {
 
 /// Makes a file beside `path` by `fill`, brings it to the disk and renames it into place; nothing stays behind on failure.
 fn replace(path: &Path, mode: u32, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
-    let temporary = beside(path);
-    // Left behind by a process of the same id that was killed.
-    gone(fs::remove_file(&temporary))?;
-    let written = (|| {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-        fill(&mut file)?;
-        file.set_permissions(Permissions::from_mode(mode))?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)
-    })();
-    if written.is_err() {
-        let _ = fs::remove_file(&temporary);
+    let begun = Temporary::make(path, mode, fill)?;
+    begun.file.sync_all()?;
+    begun.put()
+}
+
+/// A file beside the place it is meant for. Dropping it removes it, unless it was put there.
+struct Temporary<'a> {
+    place: &'a Path,
+    path: PathBuf,
+    file: File,
+}
+
+impl<'a> Temporary<'a> {
+    fn make(place: &'a Path, mode: u32, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<Self> {
+        let path = beside(place);
+        // Left behind by a process of the same id that was killed.
+        gone(fs::remove_file(&path))?;
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+        let mut made = Self { place, path, file };
+        fill(&mut made.file)?;
+        made.file.set_permissions(Permissions::from_mode(mode))?;
+        Ok(made)
     }
-    written
+
+    fn put(self) -> io::Result<()> {
+        fs::rename(&self.path, self.place)
+    }
+}
+
+impl Drop for Temporary<'_> {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
 }
 
 impl Host for Machine {
@@ -140,6 +159,23 @@ impl Host for Machine {
 
     fn write(&self, path: &Path, content: &[u8], mode: u32) -> Result<()> {
         replace(path, mode, |file| file.write_all(content)).map_err(|error| failed("write", path, &error))
+    }
+
+    fn write_together(&self, files: &[NewFile<'_>]) -> Result<()> {
+        let mut begun = Vec::with_capacity(files.len());
+        for NewFile { path, content, mode } in files {
+            let made = Temporary::make(path, *mode, |file| file.write_all(content));
+            begun.push(made.map_err(|error| failed("write", path, &error))?);
+        }
+        // The first has the filesystem write what it knows of all of them.
+        for file in &begun {
+            file.file.sync_all().map_err(|error| failed("write", file.place, &error))?;
+        }
+        for file in begun {
+            let place = file.place;
+            file.put().map_err(|error| failed("write", place, &error))?;
+        }
+        Ok(())
     }
 
     fn poke(&self, path: &Path, content: &[u8]) -> Result<()> {
@@ -270,7 +306,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::Machine;
-    use crate::host::{Command, EntryKind, Host};
+    use crate::host::{Command, EntryKind, Host, NewFile};
 
     #[test]
     fn a_file_is_replaced_whole_with_its_mode_and_nothing_stays_beside_it() {
@@ -282,6 +318,21 @@ mod tests {
         assert_eq!(Machine.entry(&path).unwrap().unwrap().mode, 0o640);
         assert_eq!(Machine.list(folder.path()).unwrap(), ["file"]);
         assert_eq!(Machine.sha256(&path).unwrap().unwrap(), crate::host::sha256_hex(b"two"));
+    }
+
+    #[test]
+    fn files_that_belong_together_come_together_or_not_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let (one, other) = (folder.path().join("one"), folder.path().join("other"));
+        let missing = folder.path().join("none/file");
+        let file = |path| NewFile { path, content: b"new", mode: 0o600 };
+        assert!(Machine.write_together(&[file(&one), file(&missing)]).is_err());
+        assert!(Machine.list(folder.path()).unwrap().is_empty());
+        Machine.write(&one, b"old", 0o644).unwrap();
+        Machine.write_together(&[file(&one), file(&other)]).unwrap();
+        assert_eq!(Machine.list(folder.path()).unwrap(), ["one", "other"]);
+        assert_eq!(Machine.read(&one).unwrap().unwrap(), b"new");
+        assert_eq!(Machine.entry(&one).unwrap().unwrap().mode, 0o600);
     }
 
     #[test]

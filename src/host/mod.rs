@@ -138,6 +138,17 @@ impl Output {
     }
 }
 
+/// A file to be written.
+#[derive(Debug, Clone, Copy)]
+pub struct NewFile<'a> {
+    /// Where.
+    pub path: &'a Path,
+    /// What is in it.
+    pub content: &'a [u8],
+    /// Its permission bits.
+    pub mode: u32,
+}
+
 /// A machine to observe and alter. File operations are short and blocking; commands are awaited.
 ///
 /// Every failure names the path or the program and has kind [`Kind::Host`](crate::failure::Kind::Host).
@@ -152,6 +163,11 @@ pub trait Host: Send + Sync {
     fn sha256(&self, path: &Path) -> Result<Option<String>>;
     /// Replaces or makes a file: temporary file beside it, fsync, rename. Parents must exist. Owner root.
     fn write(&self, path: &Path, content: &[u8], mode: u32) -> Result<()>;
+    /// [`Host::write`] of several files that belong together, in this order; none is in its place before all are on the
+    /// disk, which is waited for once and not for each. What is in place when one fails stays.
+    fn write_together(&self, files: &[NewFile<'_>]) -> Result<()> {
+        files.iter().try_for_each(|file| self.write(file.path, file.content, file.mode))
+    }
     /// Writes into an existing file without replacing it (for /proc/sys and the like).
     fn poke(&self, path: &Path, content: &[u8]) -> Result<()>;
     /// Adds to the end of a file and waits until it is on the disk; a missing file is made with mode 0600.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::failure::{Failure, Kind, Result};
-use crate::host::{EntryKind, Host};
+use crate::host::{EntryKind, Host, NewFile};
 
 /// Makes or replaces a file unless it has this content and mode; parents are made with 0755. `true` when something was
 /// altered.
@@ -23,6 +23,22 @@ pub(super) fn ensure(host: &dyn Host, path: &Path, content: &[u8], mode: u32) ->
     Ok(true)
 }
 
+/// [`ensure`] of several files that belong together: the disk is waited for once.
+pub(super) fn ensure_together(host: &dyn Host, files: &[NewFile<'_>]) -> Result<()> {
+    let mut different = Vec::new();
+    for file in files {
+        if host.read(file.path)?.is_some_and(|there| there == file.content) {
+            ensure(host, file.path, file.content, file.mode)?;
+            continue;
+        }
+        if let Some(parent) = file.path.parent() {
+            host.create_directory(parent, 0o755)?;
+        }
+        different.push(*file);
+    }
+    host.write_together(&different)
+}
+
 /// Text of a file; `None` where there is none.
 pub(super) fn text(host: &dyn Host, path: &Path) -> Result<Option<String>> {
     let Some(content) = host.read(path)? else { return Ok(None) };
@@ -35,8 +51,21 @@ pub(super) fn text(host: &dyn Host, path: &Path) -> Result<Option<String>> {
 mod tests {
     use std::path::Path;
 
-    use super::ensure;
+    use super::{ensure, ensure_together};
+    use crate::host::NewFile;
     use crate::host::fake::FakeHost;
+
+    #[test]
+    fn of_several_files_those_that_differ_are_written() {
+        let host = FakeHost::new();
+        let (one, other) = (Path::new("/etc/pki/ca.crt"), Path::new("/etc/pki/etcd/ca.crt"));
+        ensure(&host, one, b"a", 0o600).unwrap();
+        let file = |path| NewFile { path, content: b"a", mode: 0o644 };
+        ensure_together(&host, &[file(one), file(other)]).unwrap();
+        assert_eq!(host.text("/etc/pki/etcd/ca.crt").as_deref(), Some("a"));
+        assert!(!host.done().contains(&"write /etc/pki/ca.crt 0644".to_owned()), "{:?}", host.done());
+        assert_eq!(ensure(&host, one, b"a", 0o644), Ok(false));
+    }
 
     #[test]
     fn a_file_is_written_only_where_it_differs() {

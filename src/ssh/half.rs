@@ -7,6 +7,8 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::process::ChildStdin;
 use tokio::sync::{Mutex, watch};
 
+use super::watcher::Lost;
+
 /// Where input goes to.
 #[derive(Debug)]
 pub(super) enum Half {
@@ -18,13 +20,15 @@ pub(super) enum Half {
         stdin: Mutex<Option<ChildStdin>>,
         /// Told when the channel is over.
         over: watch::Sender<bool>,
+        /// Its links are ssh's own business: as long as this is there, none counts as lost.
+        _never_lost: watch::Sender<Option<Lost>>,
     },
 }
 
 impl Half {
     /// The input of a process; `None` where somebody else has it.
-    pub(super) fn process(stdin: Option<ChildStdin>) -> Self {
-        Self::Process { stdin: Mutex::new(stdin), over: watch::Sender::new(false) }
+    pub(super) fn process(stdin: Option<ChildStdin>, never_lost: watch::Sender<Option<Lost>>) -> Self {
+        Self::Process { stdin: Mutex::new(stdin), over: watch::Sender::new(false), _never_lost: never_lost }
     }
 
     /// Hands over a piece of input.

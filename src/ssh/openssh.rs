@@ -22,7 +22,6 @@ use super::half::Half;
 use super::output::Exit;
 use super::terminal::Terminal;
 use super::tunnel::Tunnel;
-use super::watcher::LostReceiver;
 
 /// Read from a process at a time.
 const PIECE: usize = 64 << 10;
@@ -39,8 +38,6 @@ pub(super) struct Openssh {
     name: String,
     options: Vec<String>,
     address: String,
-    /// Its links are ssh's own business: this one is never lost.
-    never_lost: (watch::Sender<Option<super::watcher::Lost>>, LostReceiver),
 }
 
 /// What is started.
@@ -110,7 +107,7 @@ impl Openssh {
     /// [`Kind::Configuration`] for what cannot be passed on to `ssh`.
     pub(super) fn new(host: &Host) -> Result<Self> {
         let (name, address) = (host.name.clone(), host.address.clone());
-        Ok(Self { name, options: options(host)?, address, never_lost: watch::channel(None) })
+        Ok(Self { name, options: options(host)?, address })
     }
 
     /// Starts a command.
@@ -184,12 +181,13 @@ impl Openssh {
 
     fn channel(&self, mut child: Child, stdin: Option<ChildStdin>, what: String) -> Channel {
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-        let half = Half::process(stdin);
+        let (never_lost, lost) = watch::channel(None);
+        let half = Half::process(stdin, never_lost);
         let over = match &half {
             Half::Process { over, .. } => over.subscribe(),
             Half::Ours(_) => watch::channel(true).1,
         };
-        let (channel, sender, shared) = Channel::over(half, &self.name, what, self.never_lost.1.clone());
+        let (channel, sender, shared) = Channel::over(half, &self.name, what, lost);
         tokio::spawn(async move {
             let (first, second) = (sender.clone(), sender.clone());
             let reading = async {
@@ -288,9 +286,13 @@ async fn read(
 mod tests {
     use rstest::rstest;
 
+    use bytes::Bytes;
+    use tokio::process::Command;
+
     use super::{Openssh, What, explained};
     use crate::failure::Kind;
     use crate::inventory::{Hop, HostKeys};
+    use crate::ssh::output::Chunk;
     use crate::ssh::terminal::Terminal;
     use crate::ui::rehearsal;
 
@@ -335,6 +337,21 @@ mod tests {
         host.ssh.host_key = vec!["SHA256:x".to_owned()];
         let failure = Openssh::new(&host).expect_err("refused");
         assert_eq!((failure.kind, failure.host.as_deref()), (Kind::Configuration, Some("cp1")));
+    }
+
+    #[tokio::test]
+    async fn a_channel_outlives_the_connection_it_came_from() {
+        let openssh = Openssh::new(&host()).expect("usable");
+        let piped = std::process::Stdio::piped;
+        let started = Command::new("cat").stdin(piped()).stdout(piped()).stderr(piped()).kill_on_drop(true).spawn();
+        let mut child = started.expect("cat starts");
+        let stdin = child.stdin.take();
+        let mut channel = openssh.channel(child, stdin, "cat".to_owned());
+        drop(openssh);
+        channel.send(Bytes::from_static(b"typed")).await.expect("taken");
+        channel.finish().await.expect("ended");
+        let came = channel.recv().await.expect("read");
+        assert!(matches!(&came, Some(Chunk::Stdout(bytes)) if bytes == "typed"), "{came:?}");
     }
 
     #[rstest]

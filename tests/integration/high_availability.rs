@@ -25,7 +25,7 @@ done
 /// The API may be away for this long when a control plane is lost.
 const OUTAGE_LIMIT: Duration = Duration::from_secs(20);
 
-fn inventory_text(bed: &Bed, control_planes: &str) -> String {
+pub fn inventory_text(bed: &Bed, control_planes: &str) -> String {
     let text = crate::bed::bed(&["inventory", &bed.name, "--control-planes", control_planes]);
     let (head, rest) = text.split_once("cluster:\n").expect("the bed's inventory has a cluster");
     format!("{head}cluster:\n  endpoint: built-in\n{rest}")
@@ -93,13 +93,13 @@ impl<'a> Load<'a> {
     }
 }
 
-fn ready(inventory: &Path) -> usize {
+pub fn ready(inventory: &Path) -> usize {
     let nodes = kubectl(inventory, &["get", "nodes", "--no-headers"]);
     nodes.lines().filter(|line| line.split_whitespace().nth(1) == Some("Ready")).count()
 }
 
 /// The API server of each control plane answers for itself that it and its etcd are ready.
-fn all_serve(bed: &Bed) -> bool {
+pub fn all_serve(bed: &Bed) -> bool {
     bed.hosts[..3].iter().all(|host| {
         let ask = format!("kubectl --kubeconfig /etc/kubernetes/admin.conf --server https://{}:6443 --request-timeout=2s get --raw /readyz", host.address);
         bed.try_sh(&host.name, &ask).code == 0
@@ -124,7 +124,7 @@ fn etcd_members(inventory: &Path, from: &str) -> String {
     kubectl(inventory, &words)
 }
 
-fn changes_nothing(inventory: &Path) {
+pub fn changes_nothing(inventory: &Path) {
     let bundle = crate::program::bundle();
     let second =
         succeeds(run("up", inventory, &["--yes", "--bundle", bundle.to_str().unwrap(), "--output", "json", "-v"]));

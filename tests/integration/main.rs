@@ -27,4 +27,5 @@ mod releases;
 mod transfer;
 mod transport;
 mod tunnel;
+mod unsound;
 mod vagrant;

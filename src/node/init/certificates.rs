@@ -1,12 +1,12 @@
 //! Phase certs: what is in certificatesDir already is judged and used, the rest is made (kubeadm.md section 2).
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::plan::Plan;
 use crate::event::Events;
 use crate::failure::{Failure, Kind, Result};
-use crate::host::Host;
+use crate::host::{Host, NewFile};
 use crate::kubernetes::certificates::{
     Authority, CATALOGUE, CertificateOrder, KeyAlgorithm, KeyPool, PkiFile, Signer, all_at_once, issue, pki_paths,
 };
@@ -89,13 +89,12 @@ pub(in crate::node) async fn make(
     if !paths.is_empty() {
         files::ensure(host, Path::new(UNDER_WAY), paths.join("\n").as_bytes(), 0o600)?;
     }
-    for file in files {
-        let path = plan.pki(&file.path);
-        files::ensure(host, &path, file.content.expose().as_bytes(), file.mode)?;
-        if !file.path.ends_with(".key") {
-            changes.push(format!("{} made", path.display()));
-        }
-    }
+    let places: Vec<PathBuf> = files.iter().map(|file| plan.pki(&file.path)).collect();
+    let new = files.iter().zip(&places);
+    let new = new.map(|(file, path)| NewFile { path, content: file.content.expose().as_bytes(), mode: file.mode });
+    files::ensure_together(host, &new.collect::<Vec<_>>())?;
+    let made = places.iter().filter(|path| path.extension().is_none_or(|extension| extension != "key"));
+    changes.extend(made.map(|path| format!("{} made", path.display())));
     host.remove(Path::new(UNDER_WAY))?;
     Ok((changes, (issued.authority, keys)))
 }

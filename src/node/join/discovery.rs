@@ -5,7 +5,6 @@ mod file;
 mod tls_server;
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::api::wait::{Look, Wait};
@@ -126,6 +125,9 @@ fn in_time(ca_pem: &str, now_seconds: u64) -> Result<()> {
 /// What to do about a certificate whose time has not come.
 const CLOCK: &str = "set the clock of this host, and see that its time is kept (chrony, systemd-timesyncd)";
 
+/// How long a server that did not answer is asked how it is.
+const HEALTH_LIMIT: Duration = Duration::from_secs(5);
+
 /// What to do about an API server that runs and can answer nothing.
 const NO_QUORUM: &str = "see that etcd has its quorum: bring back the control planes that are gone, then run the same \
                          command again";
@@ -155,7 +157,6 @@ async fn fetch(server: &str, trust: Trust, token: &Token, limit: Duration) -> Re
     let access = Access { server: server.to_owned(), trust, identity: Identity::Anonymous };
     let client = Client::new(&access).await?.limited(CLUSTER_INFO_BYTES);
     let unsigned_since = OnceLock::new();
-    let in_trouble = AtomicBool::new(false);
     let wait = Wait::new(server, "give its cluster-info", limit).every(EVERY);
     let fetched = wait
         .until(async || {
@@ -168,10 +169,7 @@ async fn fetch(server: &str, trust: Trust, token: &Token, limit: Duration) -> Re
                 Err(problem @ Problem::Unreadable(_)) => {
                     return Err(problem.failure(format!("{server} is no API server of a cluster")));
                 }
-                Err(problem) => {
-                    in_trouble.store(matches!(problem, Problem::Refused { code: 500.., .. }), Ordering::Relaxed);
-                    return Ok(Look::NotYet(problem.to_string()));
-                }
+                Err(problem) => return Ok(Look::NotYet(problem.to_string())),
             };
             let text = |key: &str| object["data"][key].as_str().map(str::to_owned);
             let Some(kubeconfig) = text("kubeconfig") else {
@@ -191,13 +189,21 @@ async fn fetch(server: &str, trust: Trust, token: &Token, limit: Duration) -> Re
             }
         })
         .await;
-    fetched.map_err(|failure| match (&failure.advice, unsigned_since.get()) {
-        (Some(_), _) => failure,
-        (None, Some(_)) => {
-            failure.advise("run `clusterctl up` again for a fresh token, or make one with `kubeadm token create`")
-        }
-        (None, None) if in_trouble.into_inner() => failure.advise(NO_QUORUM),
-        (None, None) => failure
+    let failure = match fetched {
+        Ok(info) => return Ok(info),
+        Err(failure) if failure.advice.is_some() => return Err(failure),
+        Err(failure) => failure,
+    };
+    if unsigned_since.get().is_some() {
+        let advice = "run `clusterctl up` again for a fresh token, or make one with `kubeadm token create`";
+        return Err(failure.advise(advice));
+    }
+    // Without etcd's quorum it answers no question, but says at once that it is not well.
+    Err(match client.hurried(HEALTH_LIMIT).healthy("/readyz").await {
+        Err(Problem::Refused { code: code @ 500.., .. }) => failure
+            .caused_by(format!("an API server runs there and is not ready: /readyz answers {code}"))
+            .advise(NO_QUORUM),
+        _ => failure
             .advise("see that an API server listens there and that this host reaches it: address, routes, firewalls"),
     })
 }
