@@ -45,7 +45,7 @@ impl Ground {
         // A dead connection is noticed within seconds: cases are many.
         let config = "Host *\n  ServerAliveInterval 2\n  ServerAliveCountMax 3\n  ConnectTimeout 6\n";
         std::fs::write(home.join(".ssh/config"), config).unwrap();
-        let inventory = bed.inventory();
+        let inventory = bed.write_inventory(&text(&bed));
         let before = bed.hosts.iter().map(|host| bed.listing(&host.name)).collect();
         let record = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("target/faults/{series}"));
         let _ = std::fs::remove_dir_all(&record);
@@ -116,7 +116,7 @@ impl Ground {
         let BedAddress { name, address } = self.address(host);
         let to: SocketAddr = format!("{address}:22").parse().unwrap();
         let near = delay::forward(to, delay).unwrap();
-        let text = self.bed.inventory_text("root");
+        let text = text(&self.bed);
         let text = text.replace(
             &format!("{name}: {{address: {address},"),
             &format!("{name}: {{address: \"{near}\", node_address: {address},"),
@@ -138,7 +138,7 @@ impl Ground {
 
     /// The usual way again.
     pub fn straight(&self) {
-        self.bed.inventory();
+        self.bed.write_inventory(&text(&self.bed));
     }
 
     fn address(&self, host: usize) -> BedAddress<'_> {
@@ -188,6 +188,14 @@ impl Ground {
         }
         if residue.is_empty() { Ok(()) } else { Err(format!("residue on {residue}")) }
     }
+}
+
+/// The inventory. A kubelet whose disk was full takes pods again soon, and not five minutes later.
+fn text(bed: &Bed) -> String {
+    const LAST: &str = "imageGCHighThresholdPercent: 100\n";
+    let text = bed.inventory_text("root");
+    assert!(text.contains(LAST), "the bed's settings have no {LAST}");
+    text.replacen(LAST, &format!("{LAST}    evictionPressureTransitionPeriod: 5s\n"), 1)
 }
 
 struct BedAddress<'a> {
