@@ -86,7 +86,7 @@ struct Transfer<'a> {
     pipe: Pipe,
     there: BTreeMap<String, u64>,
     reports: mpsc::Receiver<Report>,
-    reading: JoinHandle<Result<()>>,
+    reading: Option<JoinHandle<Result<()>>>,
     announced: VecDeque<Announced<'a>>,
     queue: VecDeque<Job<'a>>,
     /// Bytes of blobs that are done with or under way.
@@ -96,7 +96,9 @@ struct Transfer<'a> {
 
 impl Drop for Transfer<'_> {
     fn drop(&mut self) {
-        self.reading.abort();
+        if let Some(reading) = &self.reading {
+            reading.abort();
+        }
     }
 }
 
@@ -109,9 +111,9 @@ impl<'a> Transfer<'a> {
         let Started { channel, first, .. } = start.agent(arguments).await?;
         let (writer, reader) = channel.split();
         let (sender, mut reports) = mpsc::channel(256);
-        let reading = tokio::spawn(read(reader, first, sender));
+        let mut reading = Some(tokio::spawn(read(reader, first, sender)));
         let Some(Report::Ready { there, stripes }) = reports.recv().await else {
-            return Err(why(reading).await.unwrap_or_else(broken_off));
+            return Err(why(&mut reading).await.unwrap_or_else(broken_off));
         };
         let pipe = match stripes {
             Some(name) => Pipe::striped(start, writer, name, count - 1),
@@ -125,14 +127,16 @@ impl<'a> Transfer<'a> {
     async fn run(mut self, blobs: &[Blob]) -> Result<()> {
         let sent = self.all().await;
         if let Err(failure) = sent {
-            // The receiver's own reason is the better one.
+            // The receiver's own reason is the better one; that of its end, too, where all we know is that it takes no more.
             let last_words = async {
                 while let Some(report) = self.reports.recv().await {
                     self.note(report);
                 }
+                why(&mut self.reading).await
             };
-            let _ = tokio::time::timeout(LAST_WORDS, last_words).await;
-            return Err(self.failed.take().unwrap_or(failure));
+            let ended = tokio::time::timeout(LAST_WORDS, last_words).await.ok().flatten();
+            let ended = ended.filter(|_| failure.kind == Kind::Host);
+            return Err(self.failed.take().or(ended).unwrap_or(failure));
         }
         if let Some(failure) = self.failed.take() {
             return Err(failure);
@@ -157,9 +161,7 @@ impl<'a> Transfer<'a> {
     async fn next(&mut self) -> Result<Report> {
         match self.reports.recv().await {
             Some(report) => Ok(report),
-            None => Err(why(std::mem::replace(&mut self.reading, tokio::spawn(async { Ok(()) })))
-                .await
-                .unwrap_or_else(broken_off)),
+            None => Err(why(&mut self.reading).await.unwrap_or_else(broken_off)),
         }
     }
 
@@ -282,9 +284,9 @@ fn broken_off() -> Failure {
     Failure::new(Kind::Connection, "the transfer of blobs broke off").may_pass()
 }
 
-/// Why there are no more reports.
-async fn why(reading: JoinHandle<Result<()>>) -> Option<Failure> {
-    reading.await.ok().and_then(Result::err)
+/// Why there are no more reports; whoever asks again hears nothing.
+async fn why(reading: &mut Option<JoinHandle<Result<()>>>) -> Option<Failure> {
+    reading.take()?.await.ok().and_then(Result::err)
 }
 
 /// Reads reports until the channel ends.
