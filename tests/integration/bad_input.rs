@@ -5,17 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::bed::{Bed, BedHost, bed};
-use crate::program::{Finished, bundle, call, kubectl, run, up};
-
-/// Fails unless the run ended with this code and said all of these words to the person.
-#[track_caller]
-fn refused(finished: &Finished, code: i32, words: &[&str]) {
-    assert_eq!(finished.code, code, "{}\n{}", finished.stdout, finished.stderr);
-    for word in words {
-        assert!(finished.stderr.contains(word), "no «{word}» in:\n{}", finished.stderr);
-    }
-    assert!(finished.stderr.contains("hint:"), "no advice in:\n{}", finished.stderr);
-}
+use crate::program::{bundle, call, kubectl, refused, run, up};
 
 /// Nothing of ours may be on a host that was refused. The agent ends a moment after the program that was its other end.
 #[track_caller]

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::bed::{Bed, difference};
-use crate::program::{Finished, Running, bundle, clusterctl, down, kubectl, run, up};
+use crate::program::{Running, bundle, clusterctl, down, kubectl, run, succeeds, up};
 
 fn start(inventory: &Path) -> Running {
     let bundle = bundle();
@@ -19,10 +19,6 @@ fn start_and_wait(inventory: &Path, milliseconds: u64) -> Running {
     let running = start(inventory);
     std::thread::park_timeout(Duration::from_millis(milliseconds));
     running
-}
-
-fn succeeds(finished: &Finished) {
-    assert_eq!(finished.code, 0, "{}\n{}", finished.stdout, finished.stderr);
 }
 
 /// Ctrl-C, the end of an agent, two runs at once, a kill, each further on in the same cluster; then it is done. None of the

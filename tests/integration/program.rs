@@ -1,6 +1,7 @@
 //! Runs the real program, with a limit, and keeps what it printed.
 #![expect(clippy::disallowed_methods, reason = "tests start the program as a person would")]
 
+use std::borrow::Borrow;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -210,9 +211,20 @@ impl Running {
 
 /// The run, which must have ended well.
 #[track_caller]
-pub fn succeeds(finished: Finished) -> Finished {
+pub fn succeeds<F: Borrow<Finished>>(run: F) -> F {
+    let finished = run.borrow();
     assert_eq!(finished.code, 0, "{}\n{}", finished.stdout, finished.stderr);
-    finished
+    run
+}
+
+/// Fails unless the run ended with this code, said all of these words to the person, and what to do now.
+#[track_caller]
+pub fn refused(finished: &Finished, code: i32, words: &[&str]) {
+    assert_eq!(finished.code, code, "{}\n{}", finished.stdout, finished.stderr);
+    for word in words {
+        assert!(finished.stderr.contains(word), "no «{word}» in:\n{}", finished.stderr);
+    }
+    assert!(finished.stderr.contains("hint:"), "no advice in:\n{}", finished.stderr);
 }
 
 /// Looks again and again until it holds; the test fails after `limit`.

@@ -13,7 +13,7 @@ use clusterctl::bundle::download::{CNI_PLUGINS, CONTAINERD, RUNC};
 use serde_json::Value;
 
 use crate::bed::{Bed, bed};
-use crate::program::{Finished, call, clusterctl, down, kubectl, up};
+use crate::program::{call, clusterctl, down, kubectl, succeeds, up};
 
 const VERSION: &str = "1.36.3";
 
@@ -144,10 +144,6 @@ fn serve(mut stream: TcpStream, files: &BTreeMap<String, PathBuf>, log: &Mutex<V
     let part = if from > 0 { format!("content-range: bytes {from}-{}/{size}\r\n", size - 1) } else { String::new() };
     let head = format!("HTTP/1.1 {status}\r\nconnection: close\r\n{part}content-length: {}\r\n\r\n", size - from);
     let _ = stream.write_all(head.as_bytes()).and_then(|()| std::io::copy(&mut file.take(size - from), &mut stream));
-}
-
-fn succeeds(finished: &Finished) {
-    assert_eq!(finished.code, 0, "{}\n{}", finished.stdout, finished.stderr);
 }
 
 #[test]

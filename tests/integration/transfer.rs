@@ -7,7 +7,7 @@ use clusterctl::bundle::Bundle;
 use clusterctl::inventory::Role;
 
 use crate::bed::{Bed, bed};
-use crate::program::{Finished, Running, bundle, clusterctl, run, up};
+use crate::program::{Finished, Running, bundle, clusterctl, run, succeeds, up};
 
 /// The bed's inventory with a `transfer:` of its own.
 fn inventory(bed: &Bed, transfer: &str) -> PathBuf {
@@ -45,10 +45,6 @@ fn left(finished: &Finished) -> u64 {
 fn share(role: Role) -> u64 {
     let bundle = Bundle::open(&bundle()).unwrap();
     bundle.manifest().for_host(role, "amd64").map(|blob| blob.stored_size).sum()
-}
-
-fn succeeds(finished: &Finished) {
-    assert_eq!(finished.code, 0, "{}\n{}", finished.stdout, finished.stderr);
 }
 
 /// Every stream of the role is there, and is what its name says; no port but those of a bare host is open.

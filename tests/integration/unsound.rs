@@ -8,7 +8,7 @@ use crate::bed::Bed;
 use crate::both_ways::KUBECTL;
 use crate::high_availability::{all_serve, changes_nothing, inventory_text, ready};
 use crate::joining::{Cluster, NODE, TOKEN};
-use crate::program::{Finished, clusterctl, down, kubectl, run, succeeds, up, wait_for};
+use crate::program::{clusterctl, down, kubectl, refused, run, succeeds, up, wait_for};
 
 /// Signs the API server's certificate anew, for a time between two offsets of `date`; the authority stays.
 fn certify_server(cluster: &Cluster, from: &str, until: &str) {
@@ -108,16 +108,6 @@ fn the_server_dies_while_a_host_joins(cluster: &Cluster) {
     assert!(state.contains("success"), "{state}: {log}");
     assert_eq!(cluster.nodes().len(), 2);
     assert_eq!(cluster.try_other("test -e /etc/kubernetes/bootstrap-kubelet.conf").code, 1);
-}
-
-/// A run that must fail on a host: its code, words, and advice.
-#[track_caller]
-fn refused(finished: &Finished, code: i32, words: &[&str]) {
-    assert_eq!(finished.code, code, "{}\n{}", finished.stdout, finished.stderr);
-    for word in words {
-        assert!(finished.stderr.contains(word), "no «{word}» in:\n{}", finished.stderr);
-    }
-    assert!(finished.stderr.contains("hint:"), "no advice in:\n{}", finished.stderr);
 }
 
 /// Puts an authority for the cluster into a folder of the host.
