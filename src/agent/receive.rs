@@ -442,11 +442,10 @@ pub fn place(machine: &Machine, journal: &Journal, blobs: &[Wanted]) -> Result<u
     let store = Store::of_this_host();
     let mut placed = 0;
     for (at, blob) in blobs.iter().enumerate() {
-        if let Place::File { path, mode } = &blob.place {
+        if matches!(blob.place, Place::File { .. }) {
             let received = waiting(&store, &blob.sha256)?;
             let ready = if is_wanted_again(blobs, at) { copy(&received)? } else { received };
-            host::blobs::install_file(machine, journal, &ready, Path::new(path), *mode)?;
-            placed += 1;
+            placed += u32::from(host::blobs::install_file(machine, journal, &ready, blob)?);
         }
     }
     Ok(placed)

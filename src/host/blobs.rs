@@ -46,17 +46,23 @@ fn file_is_there(host: &dyn Host, path: &Path, mode: u32, blob: &Wanted) -> Resu
     Ok(host.sha256(path)?.as_deref() == Some(blob.sha256.as_str()))
 }
 
-/// Moves a received file into place, its missing parents too, after recording what was there.
+/// Moves a received file into place, its missing parents too, after recording what was there. Whether it did: a laptop whose
+/// link broke before it heard the answer asks again, and finds the file in place already.
 ///
 /// # Errors
 /// When it was never received, or cannot be moved.
-pub fn install_file(host: &dyn Host, journal: &Journal, received: &Path, path: &Path, mode: u32) -> Result<()> {
-    if host.entry(received)?.is_none() {
-        return Err(Failure::new(Kind::Host, format!("{} is to be put in place but did not arrive", path.display()))
-            .advise("run the same command again")
-            .may_pass());
+pub fn install_file(host: &dyn Host, journal: &Journal, received: &Path, wanted: &Wanted) -> Result<bool> {
+    let Place::File { path, mode } = &wanted.place else { return Ok(false) };
+    let path = Path::new(path);
+    if host.entry(received)?.is_some() {
+        journal.place_file(host, received, path, *mode)?;
+        return Ok(true);
     }
-    journal.place_file(host, received, path, mode)
+    if file_is_there(host, path, *mode, wanted)? {
+        return Ok(false);
+    }
+    let sentence = format!("{} is to be put in place but did not arrive", path.display());
+    Err(Failure::new(Kind::Host, sentence).advise("run the same command again").may_pass())
 }
 
 /// Imports an archive of images while it arrives, and labels them with the blob they came from. In a containerd that is the
@@ -179,11 +185,13 @@ mod tests {
     fn a_file_goes_into_place_with_its_mode_and_one_that_did_not_arrive_is_told() {
         let host = FakeHost::new().directory("/var/lib").file("/incoming/x", "x");
         let journal = Journal::open(&host, "demo").unwrap();
-        let path = Path::new("/opt/cni/bin/x");
-        install_file(&host, &journal, Path::new("/incoming/x"), path, 0o755).unwrap();
-        assert_eq!(host.entry(path).unwrap().unwrap().mode, 0o755);
+        let (received, wanted) = (Path::new("/incoming/x"), file("/opt/cni/bin/x", "x"));
+        assert!(install_file(&host, &journal, received, &wanted).unwrap());
+        assert_eq!(host.entry(Path::new("/opt/cni/bin/x")).unwrap().unwrap().mode, 0o755);
         assert!(host.text(JOURNAL).unwrap().contains("/opt/cni/bin/x"));
-        let failure = install_file(&host, &journal, Path::new("/incoming/x"), path, 0o755).unwrap_err();
+        // Asked once more, by a laptop that did not hear the answer.
+        assert!(!install_file(&host, &journal, received, &wanted).unwrap());
+        let failure = install_file(&host, &journal, received, &file("/opt/cni/bin/x", "y")).unwrap_err();
         assert!(failure.sentence.contains("did not arrive"), "{failure}");
     }
 
