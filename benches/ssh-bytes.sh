@@ -10,9 +10,7 @@ count=${HOSTS:-8} mebibytes=${MEBIBYTES:-256} latency=${LATENCY:-50} uplink=${UP
 only=" ${ONLY:-fast latency relay} "
 set_name=${NAME:-benchbytes}
 scratch=$(mktemp -d)
-link=""
 cleanup() {
-  [ -z "$link" ] || kill "$link" 2>/dev/null || true
   "$bed" hosts destroy "$set_name" >/dev/null 2>&1 || true
   rm -rf "$scratch"
 }
@@ -36,22 +34,22 @@ make_bundle() {
 
 field() { jq -r "$1" "$scratch/hosts.json"; }
 
+# The line to all hosts, until its standard input is closed.
 start_link() { # OPTIONS...
   local ways=() at=0 address
   for address in $(field '.hosts[].address'); do
     ways+=("$((42200 + at)):$address:22")
     at=$((at + 1))
   done
-  python3 "$here/benches/link.py" "$@" "${ways[@]}" >"$scratch/link" &
-  link=$!
-  until grep -q ready "$scratch/link"; do read -r -t 0.05 <> <(:) || true; done
+  exec 9> >(exec "$scratch/line" "$@" "${ways[@]}" >"$scratch/link")
+  line=$!
+  until grep -q ready "$scratch/link" 2>/dev/null; do read -r -t 0.05 <> <(:) || true; done
 }
 
 # Sets `left` to the bytes that went through the link.
 stop_link() {
-  kill "$link"
-  wait "$link" || true
-  link=""
+  exec 9>&-
+  wait "$line"
   left=$(tail -n 1 "$scratch/link")
 }
 
@@ -90,12 +88,12 @@ push() { # prints seconds and peak memory in MiB
   awk -v from="$from" -v to="$to" -v peak="$peak" 'BEGIN {printf "%.2f %d\n", to - from, peak}'
 }
 
-scp_all() { # [linked]: prints seconds
+scp_to() { # COUNT [linked]: prints seconds
   local at=0 address port from to pids=()
   from=$(date +%s.%N)
-  for address in $(field '.hosts[].address'); do
+  for address in $(field '.hosts[].address' | head -n "$1"); do
     port=22
-    [ -z "${1:-}" ] || { port=$((42200 + at)) && address=127.0.0.1; }
+    [ -z "${2:-}" ] || { port=$((42200 + at)) && address=127.0.0.1; }
     scp -q -P "$port" -i "$(field .key)" -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR \
       -o Ciphers=aes128-gcm@openssh.com "$scratch/payload" "root@$address:/root/payload" &
     pids+=($!)
@@ -106,11 +104,12 @@ scp_all() { # [linked]: prints seconds
   awk -v from="$from" -v to="$to" 'BEGIN {printf "%.2f\n", to - from}'
 }
 
-compare() { # TITLE OURS PEAK SCP
-  awk -v title="$1" -v ours="$2" -v peak="$3" -v scp="$4" -v bytes="$((count * mebibytes * 1048576))" 'BEGIN {
+compare() { # TITLE OURS PEAK SCP COUNT
+  awk -v title="$1" -v ours="$2" -v peak="$3" -v scp="$4" -v bytes="$(($5 * mebibytes * 1048576))" 'BEGIN {
     printf "%-34s %8.2f s %7.0f MB/s %10.2f s %7.0f MB/s %7.2f %9d MiB\n", title, ours, bytes / ours / 1e6, scp, bytes / scp / 1e6, scp / ours, peak }'
 }
 
+rustc -O --edition 2024 -o "$scratch/line" "$here/benches/link.rs"
 make_bundle
 "$bed" hosts destroy "$set_name" >/dev/null 2>&1 || true
 "$bed" hosts create --name "$set_name" --count "$count" --json >"$scratch/hosts.json"
@@ -119,24 +118,21 @@ inventory off 0 $((count - 1)) >"$scratch/inventory.yaml"
 push >/dev/null
 printf '%-34s %10s %12s %12s %12s %7s %13s\n' "$mebibytes MiB to $count hosts" clusterctl '' scp '' ratio 'peak memory'
 if [[ $only == *" fast "* ]]; then
-  forget && scp=$(scp_all)
+  forget && scp=$(scp_to "$count")
   forget && read -r ours peak < <(push)
-  compare 'fast line, relay off' "$ours" "$peak" "$scp"
+  compare 'fast line, relay off' "$ours" "$peak" "$scp" "$count"
   inventory auto 0 $((count - 1)) >"$scratch/inventory.yaml"
   forget && read -r ours peak < <(push)
-  compare 'fast line, relay auto' "$ours" "$peak" "$scp"
+  compare 'fast line, relay auto' "$ours" "$peak" "$scp" "$count"
 fi
 if [[ $only == *" latency "* ]]; then
   start_link --delay "$(awk -v latency="$latency" 'BEGIN {print latency / 2}')"
-  inventory off 0 0 linked >"$scratch/inventory.yaml"
-  forget && read -r ours peak < <(push)
-  one=$count count=1
-  from=$(date +%s.%N)
-  scp -q -P 42200 -i "$(field .key)" -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR \
-    "$scratch/payload" root@127.0.0.1:/root/payload
-  scp=$(awk -v from="$from" -v to="$(date +%s.%N)" 'BEGIN {printf "%.2f", to - from}')
-  compare "$latency ms, one host" "$ours" "$peak" "$scp"
-  count=$one
+  for hosts in 1 "$count"; do
+    inventory off 0 $((hosts - 1)) linked >"$scratch/inventory.yaml"
+    forget && read -r ours peak < <(push)
+    forget && scp=$(scp_to "$hosts" linked)
+    compare "$latency ms away, $hosts host(s)" "$ours" "$peak" "$scp" "$hosts"
+  done
   stop_link
 fi
 if [[ $only == *" relay "* ]]; then

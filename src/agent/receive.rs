@@ -88,8 +88,6 @@ pub enum Report {
     Ready {
         /// How many bytes of which streams are there from a former transfer.
         there: BTreeMap<String, u64>,
-        /// What other channels may join under.
-        stripes: Option<u32>,
     },
     /// The stream that another host gives is so far.
     Moved {
@@ -138,20 +136,14 @@ impl<I: Read, O: Write> Laptop<I, O> {
     }
 }
 
-/// Receives blobs from `input` until it ends, and reports on `output`; `stripes` is what other channels join under.
+/// Receives blobs from `input` until it ends, and reports on `output`.
 ///
 /// # Errors
 /// When the input breaks off or is no announcement. A blob that fails is reported and does not stop the next.
-pub fn receive(
-    input: impl Read,
-    stripes: Option<u32>,
-    output: impl Write,
-    machine: &Machine,
-    store: &Store,
-) -> Result<()> {
+pub fn receive(input: impl Read, output: impl Write, machine: &Machine, store: &Store) -> Result<()> {
     let mut laptop = Laptop { input: BufReader::with_capacity(CHUNK_BYTES, input), output };
     // Says that the receiver runs, as the agent's `Ready` does.
-    laptop.tell(&Report::Ready { there: store.there(), stripes }).map_err(broke)?;
+    laptop.tell(&Report::Ready { there: store.there() }).map_err(broke)?;
     let options = OnceCell::new();
     loop {
         let line = laptop.line().map_err(broke)?;

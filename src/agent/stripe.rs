@@ -10,6 +10,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::DIRECTORY;
 use crate::failure::{Failure, Kind, Result};
@@ -23,6 +24,15 @@ const MAXIMUM_FRAME_BYTES: usize = 256 << 10;
 /// So many frames may be ahead of the one that is missing.
 const AHEAD: u64 = 128;
 
+/// What a receiver's socket is called, before its name.
+const SOCKET: &str = "stripe-";
+
+/// A receiver that is started with its channels is there so soon.
+const APPEARS: Duration = Duration::from_secs(5);
+
+/// How often it is looked for.
+const LOOK: Duration = Duration::from_millis(5);
+
 /// The head of a frame.
 pub fn frame(number: u64, length: u32) -> [u8; FRAME_HEAD_BYTES] {
     let mut head = [0; FRAME_HEAD_BYTES];
@@ -32,7 +42,7 @@ pub fn frame(number: u64, length: u32) -> [u8; FRAME_HEAD_BYTES] {
 }
 
 fn socket(folder: &Path, name: u32) -> PathBuf {
-    folder.join(format!("stripe-{name}"))
+    folder.join(format!("{SOCKET}{name}"))
 }
 
 #[derive(Default)]
@@ -98,24 +108,21 @@ impl Shared {
 pub struct Stripes {
     shared: Arc<Shared>,
     path: PathBuf,
-    name: u32,
     frame: io::Cursor<Vec<u8>>,
 }
 
 impl Stripes {
-    /// Reads frames from `first` and from every channel that [`join`]s under [`Stripes::name`].
+    /// Reads frames from `first` and from every channel that [`join`]s under this name.
     ///
     /// # Errors
     /// Kind `Host` when there can be no socket.
-    pub fn open(first: impl Read + Send + 'static) -> Result<Self> {
-        Self::open_at(Path::new(DIRECTORY), first)
+    pub fn open(name: u32, first: impl Read + Send + 'static) -> Result<Self> {
+        Self::open_at(Path::new(DIRECTORY), name, first)
     }
 
-    fn open_at(folder: &Path, first: impl Read + Send + 'static) -> Result<Self> {
-        let name = std::process::id();
+    fn open_at(folder: &Path, name: u32, first: impl Read + Send + 'static) -> Result<Self> {
+        remove_old(folder);
         let path = socket(folder, name);
-        // Left behind by a process of the same id that was killed.
-        let _ = std::fs::remove_file(&path);
         let listener = UnixListener::bind(&path).map_err(|error| {
             Failure::new(Kind::Host, format!("cannot make the socket {}", path.display())).because(&error)
         })?;
@@ -131,12 +138,7 @@ impl Stripes {
                 std::thread::spawn(move || feeding.feed(stream));
             }
         });
-        Ok(Self { shared, path, name, frame: io::Cursor::default() })
-    }
-
-    /// What other channels join under.
-    pub fn name(&self) -> u32 {
-        self.name
+        Ok(Self { shared, path, frame: io::Cursor::default() })
     }
 }
 
@@ -191,11 +193,45 @@ pub fn join(name: u32, input: impl Read, mut output: impl Write) -> Result<()> {
 }
 
 fn join_at(folder: &Path, name: u32, mut input: impl Read) -> Result<()> {
-    let mut receiver = UnixStream::connect(socket(folder, name))
+    let broke =
+        |error: io::Error| Failure::new(Kind::Connection, "a channel of several broke").because(&error).may_pass();
+    let mut receiver = connect(&socket(folder, name))
         .map_err(|error| Failure::new(Kind::Host, "the receiver of the other channels is gone").because(&error))?;
-    io::copy(&mut input, &mut receiver)
-        .map_err(|error| Failure::new(Kind::Connection, "a channel of several broke").because(&error).may_pass())?;
-    Ok(())
+    let mut buffer = vec![0; MAXIMUM_FRAME_BYTES];
+    loop {
+        match input.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(count) => receiver.write_all(&buffer[..count]).map_err(broke)?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(broke(error)),
+        }
+    }
+}
+
+/// Connects to a receiver, which is started at the same time.
+fn connect(path: &Path) -> io::Result<UnixStream> {
+    let deadline = Instant::now() + APPEARS;
+    loop {
+        match UnixStream::connect(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && Instant::now() < deadline => {
+                std::thread::park_timeout(LOOK);
+            }
+            result => return result,
+        }
+    }
+}
+
+/// Removes the sockets of receivers that were killed: nobody answers there.
+fn remove_old(folder: &Path) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let is_socket = entry.file_name().to_str().is_some_and(|name| name.starts_with(SOCKET));
+        let refuses = |path: &Path| {
+            UnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+        };
+        if is_socket && refuses(&entry.path()) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
 }
 
 #[cfg(test)]
@@ -219,8 +255,8 @@ mod tests {
     fn frames_of_several_channels_come_out_in_order() {
         let folder = tempfile::tempdir().unwrap();
         let (receiver, mut first) = std::io::pipe().unwrap();
-        let mut stripes = Stripes::open_at(folder.path(), receiver).unwrap();
-        join_at(folder.path(), stripes.name(), channel(&[(1, "b"), (3, "d")])).unwrap();
+        let mut stripes = Stripes::open_at(folder.path(), 7, receiver).unwrap();
+        join_at(folder.path(), 7, channel(&[(1, "b"), (3, "d")])).unwrap();
         std::io::copy(&mut channel(&[(0, "a"), (2, "c")]), &mut first).unwrap();
         let mut four = [0; 4];
         stripes.read_exact(&mut four).unwrap();
@@ -239,8 +275,30 @@ mod tests {
     #[case(Cursor::new(frame(0, 4).to_vec()))]
     fn what_is_no_stream_is_an_error(#[case] first: Cursor<Vec<u8>>) {
         let folder = tempfile::tempdir().unwrap();
-        let mut stripes = Stripes::open_at(folder.path(), first).unwrap();
+        let mut stripes = Stripes::open_at(folder.path(), 7, first).unwrap();
         let mut text = String::new();
         assert!(stripes.read_to_string(&mut text).is_err());
+    }
+
+    #[test]
+    fn a_channel_may_be_there_before_its_receiver_and_sockets_of_killed_ones_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let old = folder.path().join("stripe-1");
+        drop(std::os::unix::net::UnixListener::bind(&old).unwrap());
+        let path = folder.path().to_owned();
+        let joining = std::thread::spawn(move || join_at(&path, 7, channel(&[(1, "b")])));
+        let (receiver, mut first) = std::io::pipe().unwrap();
+        let mut stripes = Stripes::open_at(folder.path(), 7, receiver).unwrap();
+        assert!(!old.exists());
+        std::io::copy(&mut channel(&[(0, "a")]), &mut first).unwrap();
+        joining.join().unwrap().unwrap();
+        let mut two = [0; 2];
+        stripes.read_exact(&mut two).unwrap();
+        assert_eq!(&two, b"ab");
+        // One that lives keeps its socket.
+        let other = Stripes::open_at(folder.path(), 8, std::io::empty()).unwrap();
+        join_at(folder.path(), 7, channel(&[])).unwrap();
+        drop((stripes, other));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 }

@@ -12,9 +12,9 @@ pub struct Arguments {
     /// Receive blobs instead of messages
     #[arg(long)]
     pub receive: bool,
-    /// Receive them on several channels
-    #[arg(long, requires = "receive")]
-    pub striped: bool,
+    /// Receive them on several channels, which join under this name
+    #[arg(long, value_name = "NAME", requires = "receive")]
+    pub striped: Option<u32>,
     /// Be one more channel of the receiver of this name
     #[arg(long, value_name = "NAME", conflicts_with = "receive")]
     pub stripe: Option<u32>,
@@ -30,14 +30,11 @@ pub async fn run(arguments: &Arguments) -> Result<ExitCode> {
     // In a thread of its own: bytes go through no task of the runtime.
     let receiving = tokio::task::spawn_blocking(move || {
         let (stdin, stdout) = (std::io::stdin(), std::io::stdout());
-        match stripe {
-            Some(name) => agent::join(name, stdin.lock(), stdout.lock()),
-            None if striped => {
-                let stripes = Stripes::open(stdin)?;
-                let name = Some(stripes.name());
-                agent::receive(stripes, name, stdout.lock(), &Machine, &Store::of_this_host())
-            }
-            None => agent::receive(stdin.lock(), None, stdout.lock(), &Machine, &Store::of_this_host()),
+        let store = Store::of_this_host();
+        match (stripe, striped) {
+            (Some(name), _) => agent::join(name, stdin.lock(), stdout.lock()),
+            (None, Some(name)) => agent::receive(Stripes::open(name, stdin)?, stdout.lock(), &Machine, &store),
+            (None, None) => agent::receive(stdin.lock(), stdout.lock(), &Machine, &store),
         }
     });
     receiving.await.unwrap_or_else(|_| Err(Failure::new(Kind::Internal, "receiving ended early")))?;

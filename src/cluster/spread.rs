@@ -109,7 +109,13 @@ impl Spreading {
             // Beside the first part the others would only be in its way.
             Some(Spread::Direct) if !all && self.first_matters => {}
             Some(Spread::Relay) if self.wish == RelayUse::Off => {}
-            Some(spread) => self.others.keep(Ok(spread)),
+            Some(spread) => {
+                if let Some(relay) = self.relay.as_ref().filter(|_| spread == Spread::Relay) {
+                    // The others ask at once; they are not to take from the laptop what this one is about to hand on.
+                    relay.expect(host);
+                }
+                self.others.keep(Ok(spread));
+            }
             None if !self.first_matters => self.others.keep(Ok(Spread::Direct)),
             None => {}
         }
@@ -154,16 +160,23 @@ impl Spreading {
         bundle: &Bundle,
         receiving: impl Future<Output = T>,
     ) -> T {
+        if let Some(relay) = self.relay.as_ref().filter(|_| self.relays()) {
+            relay.expect(&session.host.name);
+        }
         let opening = async {
             if self.others.wait().await.is_ok() {
                 self.join(session, address, bundle).await;
             }
             std::future::pending::<std::convert::Infallible>().await
         };
-        tokio::select! {
+        let received = tokio::select! {
             received = receiving => received,
             never = opening => match never {},
+        };
+        if let Some(relay) = &self.relay {
+            relay.give_up(&session.host.name);
         }
+        received
     }
 
     /// How one host gets blobs now. The first one keeps them as long as it may have to hand them on.

@@ -24,19 +24,16 @@ const MAXIMUM_CHANNELS: usize = 8;
 /// A shorter way than this, or one that only looks longer because the host is busy, takes one channel.
 const LONG: Duration = Duration::from_millis(15);
 
-/// How many channels are to carry `bytes` to a host; asks how long the way is where it matters.
-pub(super) async fn channels_to(start: &Start, bytes: u64) -> usize {
-    match bytes < MUCH {
-        true => 1,
-        false => channels(start.connection.ping(LONG).await, bytes),
-    }
+/// Whether `bytes` may need several channels to a host: where opening one is quick, the way is not long.
+pub(super) fn may_need_several(start: &Start, bytes: u64) -> bool {
+    bytes >= MUCH && start.connection.shortest() >= LONG
 }
 
-/// How many channels carry `bytes` well where one round trip takes so long.
-fn channels(round_trip: Duration, bytes: u64) -> usize {
+/// How many channels carry much well where one round trip takes so long.
+fn count_for(round_trip: Duration) -> usize {
     let shares = round_trip.as_micros() / ROUND_TRIP_SHARE.as_micros();
     match usize::try_from(shares).unwrap_or(MAXIMUM_CHANNELS) {
-        _ if bytes < MUCH || round_trip < LONG => 1,
+        _ if round_trip < LONG => 1,
         shares => shares.min(MAXIMUM_CHANNELS),
     }
 }
@@ -51,39 +48,49 @@ pub(super) enum Pipe {
 
 /// Several channels that carry frames.
 pub(super) struct Striped {
-    frames: Option<mpsc::Sender<(u64, Bytes)>>,
+    sender: Option<mpsc::Sender<(u64, Bytes)>>,
+    frames: Frames,
     number: u64,
     channels: JoinSet<Result<()>>,
 }
 
 type Frames = Arc<Mutex<mpsc::Receiver<(u64, Bytes)>>>;
 
-impl Pipe {
-    /// `first` is the receiver's own channel; `more` channels are opened to the receiver of that name, beside what is
-    /// under way. A host that opens fewer channels gets by with those.
-    pub(super) fn striped(start: &Start, first: Writer, name: u32, more: usize) -> Self {
+impl Striped {
+    /// Opens channels to the receiver of that name, as many as the way is found to need, beside the one that the receiver
+    /// is started on meanwhile: each costs round trips, and they are not waited for one after the other. A host that opens
+    /// fewer gets by with those.
+    pub(super) fn begin(start: &Start, name: u32) -> Self {
         let (sender, receiver) = mpsc::channel(2);
         let frames = Arc::new(Mutex::new(receiver));
         let mut channels = JoinSet::new();
-        channels.spawn(carry(first, frames.clone()));
-        for _ in 0..more {
-            let (start, frames) = (start.clone(), frames.clone());
-            channels.spawn(async move {
-                match start.agent(&format!("--stripe {name}")).await {
-                    Ok(started) => {
-                        let (writer, mut reader) = started.channel.split();
-                        carry(writer, frames).await?;
-                        // It ends when everything was taken; only then may its reader go.
-                        while reader.recv().await?.is_some() {}
-                        Ok(())
-                    }
-                    Err(_) => Ok(()),
-                }
-            });
-        }
-        Self::Striped(Striped { frames: Some(sender), number: 0, channels })
+        let (start, taken) = (start.clone(), frames.clone());
+        channels.spawn(async move {
+            let count = count_for(start.connection.ping(LONG).await);
+            let more = (1..count).map(|_| one_more(&start, name, taken.clone()));
+            futures::future::try_join_all(more).await.map(|_| ())
+        });
+        Self { sender: Some(sender), frames, number: 0, channels }
     }
 
+    /// With the receiver's own channel.
+    pub(super) fn with(mut self, first: Writer) -> Self {
+        self.channels.spawn(carry(first, self.frames.clone()));
+        self
+    }
+}
+
+/// Carries frames over one more channel, if the host opens it.
+async fn one_more(start: &Start, name: u32, frames: Frames) -> Result<()> {
+    let Ok(started) = start.agent(&format!("--stripe {name}")).await else { return Ok(()) };
+    let (writer, mut reader) = started.channel.split();
+    carry(writer, frames).await?;
+    // It ends when everything was taken; only then may its reader go.
+    while reader.recv().await?.is_some() {}
+    Ok(())
+}
+
+impl Pipe {
     /// Sends bytes, at most 256 KiB.
     pub(super) async fn send(&mut self, bytes: Bytes) -> Result<()> {
         match self {
@@ -91,8 +98,8 @@ impl Pipe {
             Self::Striped(striped) => {
                 let number = striped.number;
                 striped.number += 1;
-                let sent = match &striped.frames {
-                    Some(frames) => frames.send((number, bytes)).await.is_ok(),
+                let sent = match &striped.sender {
+                    Some(sender) => sender.send((number, bytes)).await.is_ok(),
                     None => false,
                 };
                 // One of the channels failed and closed it for all.
@@ -105,8 +112,8 @@ impl Pipe {
     pub(super) async fn finish(&mut self) -> Result<()> {
         match self {
             Self::One(writer) => writer.finish().await,
-            Self::Striped(Striped { frames, channels, .. }) => {
-                frames.take();
+            Self::Striped(Striped { sender, channels, .. }) => {
+                sender.take();
                 while let Some(ended) = channels.join_next().await {
                     ended.unwrap_or_else(|_| Err(lost()))?;
                 }
@@ -154,17 +161,16 @@ mod tests {
 
     use rstest::rstest;
 
-    use super::channels;
+    use super::count_for;
 
     #[rstest]
-    #[case(0, 256, 1)]
-    #[case(14, 256, 1)]
-    #[case(15, 256, 3)]
-    #[case(20, 256, 4)]
-    #[case(50, 256, 8)]
-    #[case(300, 256, 8)]
-    #[case(300, 8, 1)]
-    fn a_long_way_takes_more_channels(#[case] milliseconds: u64, #[case] mebibytes: u64, #[case] expected: usize) {
-        assert_eq!(channels(Duration::from_millis(milliseconds), mebibytes << 20), expected);
+    #[case(0, 1)]
+    #[case(14, 1)]
+    #[case(15, 3)]
+    #[case(20, 4)]
+    #[case(50, 8)]
+    #[case(300, 8)]
+    fn a_long_way_takes_more_channels(#[case] milliseconds: u64, #[case] expected: usize) {
+        assert_eq!(count_for(Duration::from_millis(milliseconds)), expected);
     }
 }

@@ -19,6 +19,9 @@ const FAN_OUT: usize = 2;
 /// A host that found so many others unreachable asks no more of them.
 const MAXIMUM_TROUBLE: usize = 2;
 
+/// A host that is about to listen does so in a round trip or two, which may stand behind bytes on a slow line.
+const OPENING: Duration = Duration::from_secs(3);
+
 /// Closing a port takes a round trip.
 const CLOSE: Duration = Duration::from_secs(3);
 
@@ -47,6 +50,8 @@ struct State {
     first: Option<String>,
     /// Where hosts listen.
     open: BTreeMap<String, SocketAddr>,
+    /// Hosts that are about to listen: what they have is waited for rather than taken from the laptop once more.
+    opening: BTreeSet<String>,
     /// Who holds what, by the sha256 of the stream.
     holders: BTreeMap<String, Vec<Holder>>,
     /// Whom a host found unreachable.
@@ -59,6 +64,8 @@ enum Decision {
     Laptop,
     From(String, SocketAddr),
     Wait,
+    /// A host that has it is about to listen.
+    WaitForPort(String),
 }
 
 impl State {
@@ -68,11 +75,8 @@ impl State {
         let trouble = self.trouble.get(host).unwrap_or(&nobody);
         let holders = self.holders.get(sha256).map(Vec::as_slice).unwrap_or_default();
         let reachable = |holder: &&Holder| trouble.len() < MAXIMUM_TROUBLE && !trouble.contains(&holder.host);
-        let candidates = holders
-            .iter()
-            .filter(reachable)
-            .filter(|holder| !is_below(holders, &holder.host, host))
-            .filter_map(|holder| self.open.get(&holder.host).map(|address| (holder, *address)));
+        let givers = || holders.iter().filter(reachable).filter(|holder| !is_below(holders, &holder.host, host));
+        let candidates = givers().filter_map(|holder| self.open.get(&holder.host).map(|address| (holder, *address)));
         let best = candidates.min_by_key(|(holder, _)| {
             let children = holders.iter().filter(|other| other.parent.as_ref() == Some(&holder.host)).count();
             (children >= FAN_OUT, depth(holders, holder), children)
@@ -80,7 +84,10 @@ impl State {
         match (best, &self.first) {
             (Some((holder, address)), _) => Decision::From(holder.host.clone(), address),
             (None, Some(first)) if first != host && trouble.is_empty() => Decision::Wait,
-            (None, _) => Decision::Laptop,
+            (None, _) => match givers().find(|holder| self.opening.contains(&holder.host)) {
+                Some(holder) => Decision::WaitForPort(holder.host.clone()),
+                None => Decision::Laptop,
+            },
         }
     }
 
@@ -162,14 +169,30 @@ impl Relay {
     /// # Errors
     /// When it cannot; then it only receives.
     pub async fn open(&self, agent: &Agent, address: IpAddr, streams: BTreeMap<String, u64>) -> Result<()> {
-        let order = RelayOrder { identity: self.identity(agent.host())?, address, streams };
-        let listens: SocketAddr = agent.ask(Request::Relay(order)).await?;
-        // The port is what the host says; where it is, is what the plan says.
-        let listens = SocketAddr::new(address, listens.port());
+        self.expect(agent.host());
+        let listens = async {
+            let order = RelayOrder { identity: self.identity(agent.host())?, address, streams };
+            agent.ask::<SocketAddr>(Request::Relay(order)).await
+        };
+        let listens = listens.await;
         self.state.send_modify(|state| {
-            state.open.insert(agent.host().to_owned(), listens);
+            state.opening.remove(agent.host());
+            if let Ok(listens) = &listens {
+                // The port is what the host says; where it is, is what the plan says.
+                state.open.insert(agent.host().to_owned(), SocketAddr::new(address, listens.port()));
+            }
         });
-        Ok(())
+        listens.map(|_| ())
+    }
+
+    /// A host is about to listen: whoever wants what it has waits a little for that.
+    pub fn expect(&self, host: &str) {
+        self.state.send_if_modified(|state| !state.open.contains_key(host) && state.opening.insert(host.to_owned()));
+    }
+
+    /// A host that was to listen is not waited for any more.
+    pub fn give_up(&self, host: &str) {
+        self.state.send_if_modified(|state| state.opening.remove(host));
     }
 
     /// Whom a host takes a stream from, `None` for the laptop; from now on it counts as one that can give it. May wait for
@@ -179,13 +202,14 @@ impl Relay {
     /// Kind `Internal` when there can be no certificate.
     pub async fn giver(&self, host: &str, sha256: &str) -> Result<Option<Giver>> {
         let mut changes = self.state.subscribe();
+        let patience = tokio::time::Instant::now() + OPENING;
         loop {
             changes.mark_unchanged();
             let mut decision = Decision::Wait;
             self.state.send_if_modified(|state| {
                 decision = state.decide(host, sha256);
                 match &decision {
-                    Decision::Wait => return false,
+                    Decision::Wait | Decision::WaitForPort(_) => return false,
                     Decision::Laptop => state.record(host, sha256, None),
                     Decision::From(giver, _) => state.record(host, sha256, Some(giver.clone())),
                 }
@@ -196,6 +220,12 @@ impl Relay {
                 Decision::From(giver, address) => {
                     return Ok(Some(Giver { host: giver, address, identity: self.identity(host)? }));
                 }
+                Decision::WaitForPort(late) => match tokio::time::timeout_at(patience, changes.changed()).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(_)) => return Ok(None),
+                    // Nobody else waits for it either.
+                    Err(_) => self.give_up(&late),
+                },
                 Decision::Wait if changes.changed().await.is_err() => return Ok(None),
                 Decision::Wait => {}
             }
@@ -227,6 +257,7 @@ impl Relay {
     fn left(&self, host: &str) {
         self.state.send_modify(|state| {
             state.open.remove(host);
+            state.opening.remove(host);
             if state.first.as_deref() == Some(host) {
                 state.first = None;
             }
@@ -275,6 +306,7 @@ mod tests {
             Decision::Laptop => "laptop".to_owned(),
             Decision::From(giver, _) => giver,
             Decision::Wait => "wait".to_owned(),
+            Decision::WaitForPort(host) => format!("wait for {host}"),
         }
     }
 
@@ -300,6 +332,62 @@ mod tests {
         #[case] expected: &str,
     ) {
         assert_eq!(decided(&state(open, holders), "x"), expected);
+    }
+
+    #[rstest]
+    // Who has it and is about to listen is waited for, but not where another one listens already, nor by itself or whoever
+    // gives it the blob, nor by those that found it unreachable.
+    #[case(&[], &["a"], &[("a", "")], "wait for a")]
+    #[case(&["b"], &["a"], &[("a", ""), ("b", "a")], "b")]
+    #[case(&[], &["b"], &[("a", "")], "laptop")]
+    #[case(&[], &["x"], &[("x", "")], "laptop")]
+    #[case(&[], &["a"], &[("x", ""), ("a", "x")], "laptop")]
+    #[case(&[], &["shunned", "a"], &[("shunned", ""), ("a", "shunned")], "wait for a")]
+    #[case(&[], &["shunned"], &[("shunned", "")], "laptop")]
+    fn a_port_that_is_about_to_open_is_waited_for(
+        #[case] open: &[&str],
+        #[case] opening: &[&str],
+        #[case] holders: &[(&str, &str)],
+        #[case] expected: &str,
+    ) {
+        let mut state = state(open, holders);
+        state.opening = opening.iter().map(|host| (*host).to_owned()).collect();
+        state.trouble.entry("x".to_owned()).or_default().insert("shunned".to_owned());
+        assert_eq!(decided(&state, "x"), expected);
+    }
+
+    #[tokio::test]
+    async fn a_port_that_never_opens_holds_nobody_up() {
+        let relay = Relay::new(None).unwrap();
+        relay.expect("first");
+        assert_eq!(relay.giver("first", BLOB).await.unwrap(), None);
+        let began = std::time::Instant::now();
+        let asks = ["x", "y"].map(|host| relay.giver(host, BLOB));
+        assert_eq!(futures::future::try_join_all(asks).await.unwrap(), [None, None]);
+        assert!(began.elapsed() >= super::OPENING);
+        // Whoever asks later does not wait again.
+        let late = tokio::time::timeout(super::OPENING / 2, relay.giver("z", BLOB));
+        assert_eq!(late.await.unwrap().unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_for_a_port_takes_the_blob_from_it_once_it_is_open() {
+        let relay = Relay::new(None).unwrap();
+        relay.expect("first");
+        assert_eq!(relay.giver("first", BLOB).await.unwrap(), None);
+        let waiting = relay.giver("x", BLOB);
+        tokio::pin!(waiting);
+        assert!(tokio::time::timeout(Duration::from_millis(20), &mut waiting).await.is_err());
+        relay.state.send_modify(|state| {
+            state.opening.clear();
+            state.open.insert("first".to_owned(), "10.0.0.1:1".parse().unwrap());
+        });
+        assert_eq!(waiting.await.unwrap().map(|giver| giver.host).as_deref(), Some("first"));
+        // One that leaves is not waited for.
+        relay.expect("late");
+        assert_eq!(relay.giver("late", "other").await.unwrap(), None);
+        relay.left("late");
+        assert_eq!(relay.giver("x", "other").await.unwrap(), None);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::pipe::{Pipe, channels_to};
+use super::pipe::{Pipe, Striped, may_need_several};
 use super::relay::Relay;
 use super::start::{Start, Started};
 use super::uplink::Uplink;
@@ -106,17 +106,18 @@ impl<'a> Transfer<'a> {
     async fn begin(delivery: Delivery<'a>, blobs: &'a [Blob], progress: Progress<'a>) -> Result<Self> {
         let start = delivery.start;
         let bytes = blobs.iter().map(|blob| blob.stored_size).sum();
-        let count = channels_to(start, bytes).await;
-        let arguments = if count > 1 { "--receive --striped" } else { "--receive" };
-        let Started { channel, first, .. } = start.agent(arguments).await?;
+        let name = if may_need_several(start, bytes) { Some(fresh_name()?) } else { None };
+        let striped = name.map(|name| Striped::begin(start, name));
+        let arguments = name.map_or_else(|| "--receive".to_owned(), |name| format!("--receive --striped {name}"));
+        let Started { channel, first, .. } = start.agent(&arguments).await?;
         let (writer, reader) = channel.split();
         let (sender, mut reports) = mpsc::channel(256);
         let mut reading = Some(tokio::spawn(read(reader, first, sender)));
-        let Some(Report::Ready { there, stripes }) = reports.recv().await else {
+        let Some(Report::Ready { there }) = reports.recv().await else {
             return Err(why(&mut reading).await.unwrap_or_else(broken_off));
         };
-        let pipe = match stripes {
-            Some(name) => Pipe::striped(start, writer, name, count - 1),
+        let pipe = match striped {
+            Some(striped) => Pipe::Striped(striped.with(writer)),
             None => Pipe::One(writer),
         };
         let queue = once(blobs).map(|blob| Job { blob, plainly: false }).collect();
@@ -278,6 +279,13 @@ impl<'a> Transfer<'a> {
 fn once(blobs: &[Blob]) -> impl Iterator<Item = &Blob> {
     let mut seen = BTreeSet::new();
     blobs.iter().filter(move |blob| !matches!(blob.place, Place::File { .. }) || seen.insert(blob.sha256.as_str()))
+}
+
+/// A name for a receiver that several channels join.
+fn fresh_name() -> Result<u32> {
+    let mut bytes = [0; 4];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| Failure::new(Kind::Internal, "the system gives no random bytes"))?;
+    Ok(u32::from_be_bytes(bytes))
 }
 
 fn broken_off() -> Failure {

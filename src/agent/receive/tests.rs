@@ -27,9 +27,9 @@ impl Laptop {
         let (far_input, input) = std::io::pipe().unwrap();
         let (output, far_output) = std::io::pipe().unwrap();
         let store = store.clone();
-        let receiver = std::thread::spawn(move || receive(far_input, None, far_output, &Machine, &store));
+        let receiver = std::thread::spawn(move || receive(far_input, far_output, &Machine, &store));
         let mut laptop = Self { input: Some(input), output: BufReader::new(output), receiver, there: BTreeMap::new() };
-        let Some(Report::Ready { there, stripes: None }) = laptop.report() else { panic!("it is not ready") };
+        let Some(Report::Ready { there }) = laptop.report() else { panic!("it is not ready") };
         laptop.there = there;
         laptop
     }
