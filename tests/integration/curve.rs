@@ -1,13 +1,16 @@
 //! Hundreds of hosts: servers in this process that play sshd and agent, and the real program in front of them. Printed is
 //! the curve of seconds and of the program's memory.
+//!
+//! The hosts are nodes of a cluster with nothing to do: `plan` asks each for its facts, for the blobs that it lacks (none) and
+//! for a rehearsal of all that `up` would do (nothing). The cluster's API is not played.
 
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use clusterctl::fact::Facts;
-use clusterctl::message::{BEGIN, Envelope, Reply, Request};
+use clusterctl::fact::{EtcdOrigin, Facts, KubernetesState};
+use clusterctl::message::{BEGIN, Envelope, Foreseen, Reply, Request};
 use russh::keys::{Algorithm, PrivateKey};
 use russh::server::{self, Auth, ChannelOpenHandle, Msg, Session};
 use russh::{Channel, ChannelId};
@@ -18,7 +21,10 @@ const COUNTS: [usize; 4] = [10, 50, 200, 500];
 /// The memory that is asked for, in KiB.
 const MEMORY: u64 = 150 << 10;
 
-/// An agent that knows its facts and nothing else.
+/// Of Kubernetes, in the inventory and in the bundle.
+const VERSION: &str = "1.36.3";
+
+/// The agent of a node that is as it should be.
 #[derive(Default)]
 struct Simulated {
     pending: Vec<u8>,
@@ -27,7 +33,41 @@ struct Simulated {
 
 impl Simulated {
     fn facts(&self) -> Facts {
-        Facts { hostname: format!("h{}", self.number), ..Facts::default() }
+        let made = KubernetesState {
+            kubelet_conf: true,
+            ca_hash: Some(format!("sha256:{}", "ab".repeat(32))),
+            kubelet_version: Some(VERSION.to_owned()),
+            journal_cluster: Some("curve".to_owned()),
+            ..KubernetesState::default()
+        };
+        let kubernetes = match self.number {
+            0 => KubernetesState {
+                manifests: ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"]
+                    .map(|name| format!("{name}.yaml"))
+                    .to_vec(),
+                etcd: Some(EtcdOrigin::Made),
+                serves: true,
+                etcd_data: true,
+                ..made
+            },
+            _ => made,
+        };
+        Facts {
+            hostname: format!("h{}", self.number),
+            architecture: "amd64".to_owned(),
+            systemd: true,
+            kubernetes,
+            ..Facts::default()
+        }
+    }
+
+    fn result(&self, request: &Request) -> serde_json::Value {
+        match request {
+            Request::Facts => serde_json::to_value(self.facts()).unwrap(),
+            Request::Lacking { .. } => serde_json::json!([]),
+            Request::Rehearse(order) => serde_json::to_value(vec![Foreseen::default(); order.requests.len()]).unwrap(),
+            _ => serde_json::Value::Null,
+        }
     }
 
     fn answer(&mut self, data: &[u8]) -> Vec<u8> {
@@ -36,10 +76,7 @@ impl Simulated {
         while let Some(end) = self.pending.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = self.pending.drain(..=end).collect();
             let reply = match serde_json::from_slice::<Envelope>(&line) {
-                Ok(Envelope { id, request: Request::Facts }) => {
-                    Reply::Answer { id, result: Ok(serde_json::to_value(self.facts()).unwrap()) }
-                }
-                Ok(Envelope { id, .. }) => Reply::Answer { id, result: Ok(serde_json::Value::Null) },
+                Ok(Envelope { id, request }) => Reply::Answer { id, result: Ok(self.result(&request)) },
                 Err(_) if line.starts_with(BEGIN.as_bytes()) => Reply::Ready,
                 Err(_) => continue,
             };
@@ -129,8 +166,16 @@ async fn servers(count: usize) -> (u16, String) {
     (port, public)
 }
 
-/// Runs the program to its end; seconds and its largest resident size in KiB.
-fn measure(arguments: &[&str], code: i32) -> (f64, u64) {
+/// What one run took.
+struct Taken {
+    seconds: f64,
+    /// Its largest resident size in KiB.
+    memory: u64,
+    stdout: String,
+}
+
+/// Runs the program to its end.
+fn measure(arguments: &[&str], code: i32) -> Taken {
     let began = Instant::now();
     let mut running = Running::start(&clusterctl(), arguments, &[]);
     let status = format!("/proc/{}/status", running.id());
@@ -145,7 +190,50 @@ fn measure(arguments: &[&str], code: i32) -> (f64, u64) {
     }
     let finished = running.finish();
     assert_eq!(finished.code, code, "{}\n{}", finished.stdout, finished.stderr);
-    (began.elapsed().as_secs_f64(), most)
+    Taken { seconds: began.elapsed().as_secs_f64(), memory: most, stdout: finished.stdout }
+}
+
+/// A bundle with the names that one has, and nothing in them: no host gets any of it.
+fn bundle(folder: &Path) -> std::path::PathBuf {
+    let content = folder.join("content");
+    for path in [
+        "bin/kubelet bin/kubectl bin/containerd bin/containerd-shim-runc-v2 bin/ctr bin/runc",
+        "cni/bridge cni/host-local cni/loopback cni/portmap",
+    ]
+    .iter()
+    .flat_map(|paths| paths.split(' '))
+    {
+        let path = content.join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, path.to_str().unwrap()).unwrap();
+    }
+    std::fs::create_dir_all(content.join("images")).unwrap();
+    for image in [
+        "kube-apiserver:v1.36.3",
+        "kube-controller-manager:v1.36.3",
+        "kube-scheduler:v1.36.3",
+        "kube-proxy:v1.36.3",
+        "etcd:3.6.8-0",
+        "coredns/coredns:v1.14.2",
+        "pause:3.10.2",
+    ] {
+        let manifest = format!(r#"[{{"Config":"c.json","RepoTags":["registry.k8s.io/{image}"],"Layers":[]}}]"#);
+        std::fs::write(folder.join("manifest.json"), manifest).unwrap();
+        let name = image.split(':').next().unwrap().rsplit('/').next().unwrap();
+        let archive = content.join(format!("images/{name}.tar"));
+        let packed = crate::program::call(
+            Path::new("tar"),
+            &["-C", folder.to_str().unwrap(), "-cf", archive.to_str().unwrap(), "manifest.json"],
+            &[],
+        );
+        assert_eq!(packed.code, 0, "{}", packed.stderr);
+    }
+    let bundle = folder.join("bundle");
+    let [from, to] = [&content, &bundle].map(|path| path.to_str().unwrap());
+    let arguments =
+        ["bundle", "create", "--from", from, "--kubernetes", VERSION, "--arch", "amd64", "-o", to, "--quiet"];
+    measure(&arguments, 0);
+    bundle
 }
 
 fn inventory(folder: &Path, count: usize, port: u16, key: &str) -> std::path::PathBuf {
@@ -157,7 +245,7 @@ fn inventory(folder: &Path, count: usize, port: u16, key: &str) -> std::path::Pa
         format!("  h{number}: {{address: \"{address}:{port}\", node_address: 10.77.{high}.{low}, role: {role}}}\n")
     });
     let text = format!(
-        "cluster: {{name: curve}}\nssh: {{user: root, identity: {}, known_hosts: {}, agent: false, become: none}}\nhosts:\n{}",
+        "cluster: {{name: curve, kubernetes: {VERSION}, network: {{plugin: none}}}}\nssh: {{user: root, identity: {}, known_hosts: {}, agent: false, become: none}}\nhosts:\n{}",
         identity.display(),
         known.display(),
         hosts.collect::<String>()
@@ -182,13 +270,27 @@ fn the_curve_of_many_hosts() {
     assert_eq!(made.code, 0, "{}", made.stderr);
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let (port, key) = runtime.block_on(servers(COUNTS[COUNTS.len() - 1]));
-    println!("{:>6} {:>12} {:>12} {:>12} {:>12}", "hosts", "exec s", "exec MiB", "status s", "status MiB");
+    let bundle = bundle(folder.path());
+    let heads = ["exec s", "exec MiB", "status s", "status MiB", "plan s", "plan MiB"];
+    println!("{:>6}{}", "hosts", heads.map(|head| format!(" {head:>10}")).concat());
     for count in COUNTS {
         let path = inventory(folder.path(), count, port, &key);
         let path = path.to_str().unwrap();
-        let (exec, exec_memory) = measure(&["exec", "-i", path, "--quiet", "--no-stdin", "--", "true"], 0);
-        let (status, status_memory) = measure(&["status", "-i", path, "--quiet"], 0);
-        println!("{count:>6} {exec:>12.2} {:>12} {status:>12.2} {:>12}", exec_memory >> 10, status_memory >> 10);
-        assert!(exec_memory.max(status_memory) <= MEMORY, "{count} hosts take {} KiB", exec_memory.max(status_memory));
+        let exec = measure(&["exec", "-i", path, "--quiet", "--no-stdin", "--", "true"], 0);
+        let status = measure(&["status", "-i", path, "--quiet"], 0);
+        let arguments = ["plan", "-i", path, "--bundle", bundle.to_str().unwrap(), "--output", "json"];
+        // What is to do: the kubeconfig on this machine is to be written.
+        let plan = measure(&arguments, 20);
+        let preview: serde_json::Value = serde_json::from_str(&plan.stdout).unwrap();
+        let hosts = preview["hosts"].as_array().unwrap();
+        assert_eq!(hosts.len(), count);
+        assert!(hosts.iter().all(|host| host["steps"].as_array().is_some_and(Vec::is_empty)), "{preview}");
+        assert_eq!(preview["changes"], 1, "{preview}");
+        let cells = [&exec, &status, &plan]
+            .map(|taken| format!(" {:>10.2} {:>10}", taken.seconds, taken.memory >> 10))
+            .concat();
+        println!("{count:>6}{cells}");
+        let most = exec.memory.max(status.memory).max(plan.memory);
+        assert!(most <= MEMORY, "{count} hosts take {most} KiB");
     }
 }
