@@ -13,6 +13,7 @@ pub mod relay;
 mod store;
 mod stripe;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,6 +48,9 @@ use crate::{balancer, host, node, playbook};
 
 /// Everything the agent keeps on a host lies below this directory.
 pub const DIRECTORY: &str = "/var/lib/clusterctl";
+
+/// The file of the program that runs, also when its name is gone.
+const PROGRAM: &str = "/proc/self/exe";
 
 /// How a sign of life begins: a request without a number, to which nobody waits for an answer.
 const SIGN_OF_LIFE_LINE: &[u8] = b"{\"id\":0,";
@@ -236,7 +240,7 @@ impl Agent {
         }
         let changed = self.machine.entry(std::path::Path::new(host::journal::JOURNAL));
         if matches!(changed, Ok(None)) && (self.lock.lock().await.is_some() || lock::Lock::is_free()) {
-            let _ = self.machine.remove_tree(std::path::Path::new(DIRECTORY));
+            let _ = self.machine.remove_tree(Path::new(DIRECTORY));
         }
     }
 
@@ -306,7 +310,7 @@ impl Agent {
             Request::Fetched(order) => document(&fetch::fetched(&self.machine, &Store::of_this_host(), &order).await?),
             Request::Unavailable(order) => document(&fetch::unavailable(&order).await?),
             Request::Relay(order) => {
-                let giving = Giving::open(&order, Store::of_this_host()).await?;
+                let giving = Giving::open(&order, Store::of_this_host(), Path::new(PROGRAM)).await?;
                 let address = giving.address();
                 *self.giving.lock().await = Some(giving);
                 document(&address)
@@ -357,7 +361,7 @@ impl Agent {
                     *self.before.lock().await = Some(before);
                 }
                 let changes = host::journal::restore(&self.machine, &self.events).await?;
-                self.machine.remove_tree(std::path::Path::new(DIRECTORY))?;
+                self.machine.remove_tree(Path::new(DIRECTORY))?;
                 document(&changes)
             }
             Request::Measure(order) => document(&host::measure::measure(&self.machine, &order).await?),

@@ -7,13 +7,15 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 
+use super::plan::node_address;
+use super::spread::relays_program;
 use crate::cancel::Cancel;
 use crate::event::Events;
 use crate::fact::Facts;
 use crate::failure::{Failure, Kind, Result};
 use crate::inventory::{Host, Inventory, SecretSource};
 use crate::message::{Holder, LockOrder, Locked, Request};
-use crate::remote::{Agent, Privilege, Programs, Start};
+use crate::remote::{Agent, Privilege, Programs, Relay, Start, Supply};
 use crate::secret::Secret;
 use crate::ssh;
 
@@ -92,14 +94,21 @@ pub async fn connect_to(
         Access::Look => None,
         Access::Alter(verb) => Some(holder(verb, &inventory.cluster.name)),
     };
+    // Whoever only looks opens no ports.
+    let supply = Arc::new(match access {
+        Access::Look => Supply::of_the_laptop(),
+        Access::Alter(_) => Supply::new(hosts.len(), relays_program(inventory.transfer.relay)),
+    });
     let order: BTreeMap<&str, usize> =
         hosts.iter().enumerate().map(|(index, host)| (host.name.as_str(), index)).collect();
     let gate = &Gate::new();
     let attempts = hosts.iter().enumerate().map(|(index, host)| {
         let (programs, configuration) = (programs.clone(), configuration.clone());
         let turn = holder.clone().map(|holder| Turn { holder, gate, first: index == 0 });
+        let supply = Arc::clone(&supply);
         async move {
-            let reached = reach(host, programs, turn, configuration, settings).await;
+            let reached = reach(host, programs, Arc::clone(&supply), turn, configuration, settings).await;
+            supply.done(&host.name);
             if index == 0 {
                 gate.open(reached.as_ref().is_err_and(|failure| failure.kind == Kind::Busy));
             }
@@ -114,6 +123,10 @@ pub async fn connect_to(
             Ok(session) => sessions.push(session),
             Err(failure) => failures.push(failure),
         }
+    }
+    let gave = supply.end();
+    if let Some(session) = sessions.iter().find(|session: &&Session| Some(&session.host.name) == gave.as_ref()) {
+        Relay::end(&session.agent).await;
     }
     sessions.sort_by_key(|session| order.get(session.host.name.as_str()).copied());
     failures.sort_by_key(|failure| failure.host.as_deref().and_then(|host| order.get(host)).copied());
@@ -134,7 +147,8 @@ pub async fn connect_to_control_plane(inventory: &Inventory, settings: &Settings
     let mut second_best = None;
     loop {
         if let Some(host) = waiting.next() {
-            attempts.push(reach(host, programs.clone(), None, configuration.clone(), settings));
+            let supply = Arc::new(Supply::of_the_laptop());
+            attempts.push(reach(host, programs.clone(), supply, None, configuration.clone(), settings));
         }
         let next = if waiting.clone().next().is_some() {
             tokio::time::timeout(HEAD_START, attempts.next()).await
@@ -168,6 +182,7 @@ pub async fn connect_to_control_plane(inventory: &Inventory, settings: &Settings
 async fn reach(
     host: &Host,
     programs: Programs,
+    supply: Arc<Supply>,
     turn: Option<Turn<'_>>,
     configuration: ssh::Configuration,
     settings: &Settings,
@@ -177,9 +192,16 @@ async fn reach(
     let step = events.step("connect", "connect");
     let work = async {
         let connection = open(host, &configuration, settings).await?;
-        let start = Start { host: host.name.clone(), connection, programs, privilege: privilege(host) };
+        let privilege = privilege(host);
+        let start = Start { host: host.name.clone(), connection, programs, privilege, supply: Arc::clone(&supply) };
         let agent = Agent::start(&start, &settings.events).await?;
-        let facts = agent.ask::<Facts>(Request::Facts);
+        let facts = async {
+            let facts = agent.ask::<Facts>(Request::Facts).await?;
+            // Before anything that may take long: others may wait for it.
+            let address = node_address(host, &facts).ok().map(|node| node.address);
+            supply.runs(&agent, address).await;
+            Ok(facts)
+        };
         let facts = match turn {
             None => facts.await?,
             Some(turn) => match futures::try_join!(facts, turn.lock(&agent, settings))? {

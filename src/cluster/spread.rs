@@ -11,7 +11,7 @@ use crate::agent::Purpose;
 use crate::bundle::{Blob, Bundle};
 use crate::failure::Result;
 use crate::inventory::{RelayUse, Transfer};
-use crate::remote::{Delivery, Relay, Uplink};
+use crate::remote::{Delivery, Relay, Uplink, Worth};
 
 /// From this rate on, in bytes a second, the laptop's uplink is not what a first control plane waits for, and the other
 /// hosts receive beside it. Below, everything goes to the host that all others wait for, or from host to host.
@@ -45,6 +45,15 @@ fn decide(rate: u64, lacking: u64) -> Option<Spread> {
         true if time < WORTH_RELAYING_WHEN_FAST => Some(Spread::Direct),
         false if time < WORTH_RELAYING => None,
         _ => Some(Spread::Relay),
+    }
+}
+
+/// Whether the program itself goes from host to host, at this rate of the uplink and so many bytes that hosts lack.
+pub fn relays_program(wish: RelayUse) -> Worth {
+    match wish {
+        RelayUse::Off => |_, _| false,
+        RelayUse::On => |_, _| true,
+        RelayUse::Auto => |rate, lacking| decide(rate, lacking) == Some(Spread::Relay),
     }
 }
 
@@ -205,7 +214,7 @@ mod tests {
 
     use rstest::rstest;
 
-    use super::{Spread, Spreading, decide};
+    use super::{Spread, Spreading, decide, relays_program};
     use crate::inventory::{RelayUse, Transfer};
 
     #[rstest]
@@ -219,6 +228,21 @@ mod tests {
     #[case(0, 180, Some(Spread::Relay))]
     fn handing_on_has_to_pay(#[case] rate: u64, #[case] lacking: u64, #[case] expected: Option<Spread>) {
         assert_eq!(decide(rate << 20, lacking << 20), expected);
+    }
+
+    #[rstest]
+    #[case(RelayUse::Auto, 12, 400, true)]
+    #[case(RelayUse::Auto, 12, 40, false)]
+    #[case(RelayUse::Auto, 100, 400, false)]
+    #[case(RelayUse::On, 100, 1, true)]
+    #[case(RelayUse::Off, 0, 400, false)]
+    fn the_program_is_handed_on_where_blobs_would_be(
+        #[case] wish: RelayUse,
+        #[case] rate: u64,
+        #[case] lacking: u64,
+        #[case] expected: bool,
+    ) {
+        assert_eq!(relays_program(wish)(rate << 20, lacking << 20), expected);
     }
 
     fn spreading(relay: RelayUse, hosts: usize) -> Spreading {

@@ -171,7 +171,7 @@ impl Relay {
     pub async fn open(&self, agent: &Agent, address: IpAddr, streams: BTreeMap<String, u64>) -> Result<()> {
         self.expect(agent.host());
         let listens = async {
-            let order = RelayOrder { identity: self.identity(agent.host())?, address, streams };
+            let order = RelayOrder { identity: self.identity(agent.host())?, address, streams, program: None };
             agent.ask::<SocketAddr>(Request::Relay(order)).await
         };
         let listens = listens.await;
@@ -183,6 +183,23 @@ impl Relay {
             }
         });
         listens.map(|_| ())
+    }
+
+    /// Lets a host hand on the program that it runs, whose sha256 this is: where it listens.
+    ///
+    /// # Errors
+    /// When it cannot.
+    pub async fn open_for_program(&self, agent: &Agent, address: IpAddr, sha256: &str) -> Result<SocketAddr> {
+        let identity = self.identity(agent.host())?;
+        let order = RelayOrder { identity, address, streams: BTreeMap::new(), program: Some(sha256.to_owned()) };
+        let listens: SocketAddr = agent.ask(Request::Relay(order)).await?;
+        Ok(SocketAddr::new(address, listens.port()))
+    }
+
+    /// Closes the port of a host.
+    pub async fn end(agent: &Agent) {
+        // An agent that is gone has closed it already, and one that cannot be reached is not waited for.
+        let _ = tokio::time::timeout(CLOSE, agent.ask::<()>(Request::EndRelay)).await;
     }
 
     /// A host is about to listen: whoever wants what it has waits a little for that.
@@ -274,8 +291,7 @@ impl Relay {
         let was_open = self.is_open(agent.host());
         self.left(agent.host());
         if was_open {
-            // An agent that is gone has closed it already, and one that cannot be reached is not waited for.
-            let _ = tokio::time::timeout(CLOSE, agent.ask::<()>(Request::EndRelay)).await;
+            Self::end(agent).await;
         }
     }
 }

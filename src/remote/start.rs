@@ -2,20 +2,29 @@
 //!
 //! The command works in every login shell that knows single quotes (it holds no quote, `!` or line end of its own) and
 //! needs nothing but POSIX tools on the host. What it reads from standard input: lines up to [`BEGIN`] (a password that
-//! sudo did not ask for is dropped there), then, if it asked for the program, its size in bytes and the gzip stream.
+//! sudo did not ask for is dropped there), then, if it asked for the program, its size in bytes and the gzip stream; or, where
+//! it has `openssl`, the size of an identity, where another host hands the program on, that host's name, a line with what to
+//! ask there, and the identity. If that does not bring the program, it asks once more.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
+use tokio::sync::SemaphorePermit;
 
 use super::privilege::{Privilege, SKIP_HELLO};
 use super::program::{Program, Programs};
+use super::supply::{From, Supply};
 use crate::agent::DIRECTORY;
+use crate::agent::relay::{ask_for_program, server_name};
 use crate::failure::{Failure, Kind, Result};
 use crate::ssh::{Channel, Chunk, Connection};
 
 /// What the host prints when it lacks the program.
 const NEED: &str = "clusterctl-need";
+
+/// The word after it of a host that can ask another one for it.
+const ASKS: &str = "asks";
 
 /// The command's exit code when the program did not arrive whole; why is on its standard error.
 const NOT_WHOLE: u8 = 74;
@@ -34,6 +43,8 @@ pub struct Start {
     pub programs: Programs,
     /// How to become root.
     pub privilege: Privilege,
+    /// Where hosts of this run get the program from.
+    pub supply: Arc<Supply>,
 }
 
 /// An agent's channel after start-up: its output begins with the bytes in `first`.
@@ -46,12 +57,21 @@ pub struct Started {
     pub sent: u64,
 }
 
+/// A host that asks another one has the program within this time, in seconds, or turns to the laptop.
+const ASK_SECONDS: u8 = 15;
+
 /// The script that starts `clusterctl agent` with this program.
 fn script(program: &Program, arguments: &str) -> String {
     let sha256 = &program.sha256;
     let file = format!("{DIRECTORY}/bin/clusterctl-{sha256}");
+    let asking = format!("{DIRECTORY}/asking");
+    let clean = format!("rm -rf {file}.part {asking}");
+    // The identity lies in a folder that only root enters, for as long as it is asked with.
+    let ask = format!(
+        r#"read -r ask; identity=$(head -c "$size"); mkdir -m 0700 {asking} && echo "$identity" > {asking}/identity && echo "$ask" | timeout {ASK_SECONDS} openssl s_client -quiet -verify_return_error -verify_hostname "$name" -servername "$name" -connect "$address" -cert {asking}/identity -key {asking}/identity -CAfile {asking}/identity > {file}.part 2>/dev/null; rm -rf {asking}"#
+    );
     format!(
-        r#"{SKIP_HELLO}[ -x {file} ] || {{ echo {NEED} $(uname -s) $(uname -m); read -r size || exit 1; umask 077; mkdir -p {DIRECTORY}/bin && rm -f {DIRECTORY}/bin/clusterctl-* && head -c "$size" | gzip -dc > {file}.part && [ "$(sha256sum < {file}.part | cut -c 1-64)" = {sha256} ] && chmod 0755 {file}.part && sync {file}.part && mv {file}.part {file} || {{ rm -f {file}.part; rmdir {DIRECTORY}/bin {DIRECTORY} 2>/dev/null; exit {NOT_WHOLE}; }}; }}; exec {file} agent {arguments}"#
+        r#"{SKIP_HELLO}[ -x {file} ] || {{ umask 077; tls=; command -v openssl >/dev/null && command -v timeout >/dev/null && tls={ASKS}; while :; do echo {NEED} $(uname -s) $(uname -m) $tls; read -r size address name || exit 1; mkdir -p {DIRECTORY}/bin; rm -f {DIRECTORY}/bin/clusterctl-*; rm -rf {asking}; if [ "$address" ]; then {ask}; else head -c "$size" | gzip -dc > {file}.part; fi && [ "$(sha256sum < {file}.part | cut -c 1-64)" = {sha256} ] && chmod 0755 {file}.part && sync {file}.part && mv {file}.part {file} && break; {clean}; tls=; [ "$address" ] || {{ rmdir {DIRECTORY}/bin {DIRECTORY} 2>/dev/null; exit {NOT_WHOLE}; }}; done; }}; exec {file} agent {arguments}"#
     )
 }
 
@@ -82,6 +102,8 @@ impl Start {
         let mut channel = self.privilege.start(&self.connection, &script(program, arguments), &[]).await?;
         let mut seen = Seen::default();
         let mut sent = 0;
+        // The place of a host that asks another one, until it says something again, which it does within a limit.
+        let mut asked = None;
         loop {
             match channel.recv().await? {
                 Some(Chunk::Stdout(bytes)) => {
@@ -110,10 +132,14 @@ impl Start {
                     if right.sha256 != program.sha256 {
                         return Ok(Attempt::Other(right));
                     }
-                    sent = match self.upload(&mut channel, program).await {
+                    if asked.take().is_some() {
+                        self.supply.unreachable();
+                    }
+                    let asks = words.next() == Some(ASKS);
+                    (sent, asked) = match self.supply(&mut channel, program, asks).await {
                         // The command ended before it read everything; what it says comes with the next chunks.
-                        Err(failure) if failure.kind == Kind::Host => 0,
-                        sent => sent?,
+                        Err(failure) if failure.kind == Kind::Host => (0, None),
+                        supplied => supplied?,
                     };
                 } else if line.starts_with('{') {
                     let mut first = line.into_bytes();
@@ -129,13 +155,41 @@ impl Start {
         }
     }
 
-    async fn upload(&self, channel: &mut Channel, program: &Program) -> Result<u64> {
+    /// Sends the program, or where to ask for it; returns what was sent of it, and the place of a host that asks.
+    async fn supply(
+        &self,
+        channel: &mut Channel,
+        program: &Program,
+        asks: bool,
+    ) -> Result<(u64, Option<SemaphorePermit<'_>>)> {
+        match self.supply.from(&self.host, &program.sha256, asks).await {
+            From::Laptop => Ok((self.upload(channel, program, |_| {}).await?, None)),
+            From::LaptopFirst => {
+                // Made before the clock runs.
+                program.compressed().await?;
+                let began = Instant::now();
+                let sent = self.upload(channel, program, |bytes| self.supply.moved(bytes)).await?;
+                self.supply.measured(sent, began);
+                Ok((sent, None))
+            }
+            From::Host(giver, place) => {
+                let identity = giver.identity.in_one_file();
+                let (name, ask) = (server_name(&giver.host), ask_for_program(&program.sha256));
+                let head = format!("{} {} {name}\n{ask}\n", identity.expose().len(), giver.address);
+                channel.send(Bytes::from(head + identity.expose())).await?;
+                Ok((0, Some(place)))
+            }
+        }
+    }
+
+    async fn upload(&self, channel: &mut Channel, program: &Program, moved: impl Fn(u64)) -> Result<u64> {
         let compressed = program.compressed().await?;
         channel.send(Bytes::from(format!("{}\n", compressed.len()))).await?;
         let mut rest = compressed.clone();
         while !rest.is_empty() {
             let chunk = rest.split_to(rest.len().min(CHUNK_BYTES));
             channel.send(chunk).await?;
+            moved((compressed.len() - rest.len()) as u64);
         }
         Ok(compressed.len() as u64)
     }

@@ -68,9 +68,30 @@ fn role(at: usize) -> Role {
     if at == 0 { Role::ControlPlane } else { Role::Worker }
 }
 
+/// With a verb that sends nothing but the program, and takes it away again.
+fn the_program_is_handed_on(bed: &Bed) {
+    for host in &bed.hosts {
+        bed.sh(&host.name, "iptables -I INPUT -p tcp --dport 22");
+    }
+    succeeds(run("down", &inventory(bed, "relay: on"), &["--yes"]));
+    let through_ssh = |host: &str| {
+        let counted = bed.sh(host, "iptables -nvxL INPUT 1 | awk '{print $2}'; iptables -D INPUT 1");
+        counted.trim().parse::<u64>().unwrap()
+    };
+    let counted: Vec<u64> = bed.hosts.iter().map(|host| through_ssh(&host.name)).collect();
+    let program = std::fs::metadata(clusterctl()).unwrap().len();
+    assert_eq!(counted.iter().filter(|bytes| **bytes > program / 5).count(), 1, "{counted:?}, for {program}");
+    for host in &bed.hosts {
+        let left =
+            bed.sh(&host.name, "ls -A /var/lib/clusterctl 2>/dev/null; ss -Hltn | grep -v -e :22 -e 127.0.0 || true");
+        assert_eq!(left.trim(), "", "{}", host.name);
+    }
+}
+
 #[test]
 fn bytes_leave_once_and_up_then_sends_nothing() {
     let bed = Bed::bare(3);
+    the_program_is_handed_on(&bed);
     let pushed = push(&inventory(&bed, "relay: on"));
     succeeds(&pushed);
     for (at, host) in bed.hosts.iter().enumerate() {

@@ -170,8 +170,9 @@ async fn a_host_that_gives_nothing_is_replaced_by_another_and_then_by_the_laptop
         identity: relay.identity("half").unwrap(),
         address: [127, 0, 0, 1].into(),
         streams: BTreeMap::from([(sha256_hex(&stream()), stream().len() as u64)]),
+        program: None,
     };
-    let giving = Giving::open(&order, other).await.unwrap();
+    let giving = Giving::open(&order, other, std::path::Path::new("/nowhere")).await.unwrap();
     let refusing = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let giver =
         |host: &str, address| Giver { host: host.to_owned(), address, identity: relay.identity("asker").unwrap() };

@@ -3,7 +3,7 @@
 //! Each host that has blobs, or receives them, listens on a port that the system chose; only hosts of the same run get in,
 //! by certificates that were made for the run and that nobody keeps. One connection is one blob: the asker sends a line
 //! ([`Ask`]), the giver answers with frames, a length of four bytes (big-endian) and as many bytes; a frame of length 0 says
-//! that the giver is well and waits for more itself.
+//! that the giver is well and waits for more itself. A host that has no clusterctl yet asks for that ([`ask_for_program`]).
 
 mod pull;
 mod serve;
@@ -53,6 +53,8 @@ pub struct RelayOrder {
     pub address: IpAddr,
     /// The streams of this run by their sha256, with their sizes in bytes; nothing else is given.
     pub streams: BTreeMap<String, u64>,
+    /// The sha256 of the program that the host runs, if it hands that on as well.
+    pub program: Option<String>,
 }
 
 /// A host to take a blob from.
@@ -75,12 +77,24 @@ struct Ask {
     from: u64,
 }
 
+/// The line that asks for the program: by a shell, which reads no frames, so that what comes is the file and nothing else.
+pub fn ask_for_program(sha256: &str) -> String {
+    format!("program {sha256}")
+}
+
 /// The DNS name in a host's certificate. Inventory names are RFC 1123 names already.
 pub fn server_name(host: &str) -> String {
     format!("{host}.relay.clusterctl.internal")
 }
 
 impl Identity {
+    /// Certificate, key and authority, PEM, as `openssl` takes them from one file.
+    pub fn in_one_file(&self) -> Secret {
+        Secret::new(
+            [&self.certificate, self.key.expose(), &self.authority].map(|part| format!("{}\n", part.trim())).concat(),
+        )
+    }
+
     fn parts(&self) -> Result<(Arc<RootCertStore>, Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(self.authority.as_bytes()) {

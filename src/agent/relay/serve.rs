@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,7 @@ use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
-use super::{Ask, FRAME_BYTES, RelayOrder, SIGN_OF_LIFE};
+use super::{Ask, FRAME_BYTES, RelayOrder, SIGN_OF_LIFE, ask_for_program};
 use crate::agent::store::{Store, has_name};
 use crate::failure::{Failure, Kind, Result};
 
@@ -41,27 +42,31 @@ pub struct Giving {
 }
 
 impl Giving {
-    /// Listens on a free port of the host's address.
+    /// Listens on a free port of the host's address; `program` is the file of the program that runs here.
     ///
     /// # Errors
     /// Kind `Host` when the address cannot be listened on, `Internal` when the certificates cannot be used.
-    pub async fn open(order: &RelayOrder, store: Store) -> Result<Self> {
+    pub async fn open(order: &RelayOrder, store: Store, program: &Path) -> Result<Self> {
         let acceptor = TlsAcceptor::from(order.identity.server()?);
         let failed = |error: io::Error| {
             Failure::new(Kind::Host, format!("cannot listen on {} to hand blobs on", order.address)).because(&error)
         };
         let listener = TcpListener::bind((order.address, 0)).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let streams = Arc::new(order.streams.clone());
+        let offer = Arc::new(Offer {
+            streams: order.streams.clone(),
+            program: order.program.as_deref().map(|sha256| (ask_for_program(sha256), program.to_owned())),
+            store,
+        });
         let task = tokio::spawn(async move {
             let places = Arc::new(Semaphore::new(MAXIMUM_ASKERS));
             let mut askers = JoinSet::new();
             while let Ok(place) = places.clone().acquire_owned().await {
                 let Ok((stream, _)) = listener.accept().await else { continue };
-                let (acceptor, streams, store) = (acceptor.clone(), streams.clone(), store.clone());
+                let (acceptor, offer) = (acceptor.clone(), offer.clone());
                 askers.spawn(async move {
                     // Why an asker went away is its own affair: it takes the blob from elsewhere.
-                    let _ = give(stream, acceptor, &streams, &store).await;
+                    let _ = give(stream, acceptor, &offer).await;
                     drop(place);
                 });
                 while askers.try_join_next().is_some() {}
@@ -86,19 +91,25 @@ async fn within<T>(limit: Duration, work: impl Future<Output = io::Result<T>>) -
     tokio::time::timeout(limit, work).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
+/// What there is to be had.
+struct Offer {
+    streams: BTreeMap<String, u64>,
+    /// How the program is asked for, and its file.
+    program: Option<(String, PathBuf)>,
+    store: Store,
+}
+
 /// Serves one asker.
-async fn give(
-    stream: TcpStream,
-    acceptor: TlsAcceptor,
-    streams: &BTreeMap<String, u64>,
-    store: &Store,
-) -> io::Result<()> {
+async fn give(stream: TcpStream, acceptor: TlsAcceptor, offer: &Offer) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut stream = BufReader::new(within(GREETING, acceptor.accept(stream)).await?);
     let mut line = Vec::new();
     within(GREETING, (&mut stream).take(MAXIMUM_ASK_BYTES).read_until(b'\n', &mut line)).await?;
+    if let Some((_, program)) = offer.program.as_ref().filter(|(asked, _)| line.trim_ascii() == asked.as_bytes()) {
+        return give_program(stream.get_mut(), program).await;
+    }
     let ask: Ask = serde_json::from_slice(&line)?;
-    let size = *streams.get(&ask.sha256).ok_or(io::ErrorKind::NotFound)?;
+    let size = *offer.streams.get(&ask.sha256).ok_or(io::ErrorKind::NotFound)?;
     let mut at = ask.from;
     let mut looks = tokio::time::interval(LOOK);
     looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -106,7 +117,7 @@ async fn give(
     let mut said = Instant::now();
     while at < size {
         if file.is_none() {
-            file = store.read(&ask.sha256).map(Arc::new);
+            file = offer.store.read(&ask.sha256).map(Arc::new);
         }
         let chunk = match &file {
             Some(file) => read_at(file.clone(), at, size - at).await?,
@@ -129,6 +140,19 @@ async fn give(
         looks.tick().await;
     }
     within(STALL, stream.get_mut().shutdown()).await
+}
+
+/// The bytes of a file and nothing else.
+async fn give_program(stream: &mut (impl tokio::io::AsyncWrite + Unpin), program: &Path) -> io::Result<()> {
+    let file = Arc::new(File::open(program)?);
+    let (mut at, size) = (0, file.metadata()?.len());
+    while at < size {
+        let chunk = read_at(file.clone(), at, size - at).await?;
+        let bytes = chunk.get(4..).filter(|bytes| !bytes.is_empty()).ok_or(io::ErrorKind::UnexpectedEof)?;
+        within(STALL, write(stream, bytes)).await?;
+        at += bytes.len() as u64;
+    }
+    within(STALL, stream.shutdown()).await
 }
 
 async fn write(stream: &mut (impl tokio::io::AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<()> {

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read as _, Write as _};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use super::{Giver, Giving, Identity, Pull, RelayOrder};
+use super::{Giver, Giving, Identity, Pull, RelayOrder, ask_for_program, server_name};
 use crate::agent::store::{Keep, Store};
 use crate::remote::Relay;
 
@@ -21,8 +23,13 @@ fn identities() -> (Identity, Identity) {
 }
 
 async fn giving(identity: Identity, store: &Store) -> Giving {
-    let order = RelayOrder { identity, address: [127, 0, 0, 1].into(), streams: BTreeMap::from([(sha256(), SIZE)]) };
-    Giving::open(&order, store.clone()).await.unwrap()
+    let order = RelayOrder {
+        identity,
+        address: [127, 0, 0, 1].into(),
+        streams: BTreeMap::from([(sha256(), SIZE)]),
+        program: None,
+    };
+    Giving::open(&order, store.clone(), Path::new("/nowhere")).await.unwrap()
 }
 
 fn giver(giving: &Giving, identity: &Identity) -> Giver {
@@ -114,4 +121,45 @@ async fn an_asker_gives_up_when_the_blob_was_discarded_or_the_giver_says_nothing
     assert!(ask(mute, sha256(), 0).await.is_err());
     assert!(began.elapsed() < Duration::from_secs(9), "{:?}", began.elapsed());
     drop(silent);
+}
+
+/// As a host does that has no clusterctl yet; what comes, and whether openssl was content.
+#[expect(clippy::disallowed_methods, reason = "another TLS implementation is the judge, and tests have no host")]
+fn by_openssl(asker: &Identity, name: &str, address: SocketAddr, line: &str) -> Vec<u8> {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("identity");
+    std::fs::write(&file, asker.in_one_file().expose()).unwrap();
+    let mut child = std::process::Command::new("openssl")
+        .args(["s_client", "-quiet", "-verify_return_error", "-verify_hostname", name, "-servername", name, "-connect"])
+        .arg(address.to_string())
+        .args(["-cert", "-key", "-CAfile"].iter().flat_map(|option| [Path::new(option), &file]))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    // Where the greeting fails, it may be gone already.
+    let _ = writeln!(child.stdin.take().unwrap(), "{line}");
+    child.wait_with_output().unwrap().stdout
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_program_is_given_to_openssl_and_nothing_else_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::at(folder.path().join("incoming"));
+    let program = folder.path().join("program");
+    std::fs::write(&program, content()).unwrap();
+    let (own, other) = identities();
+    let order =
+        RelayOrder { identity: own, address: [127, 0, 0, 1].into(), streams: BTreeMap::new(), program: Some(sha256()) };
+    let giving = Giving::open(&order, store, &program).await.unwrap();
+    let (address, line, name) = (giving.address(), ask_for_program(&sha256()), server_name("giver"));
+    let asked = tokio::task::spawn_blocking(move || {
+        assert!(by_openssl(&other, &name, address, &line) == content());
+        // Another program, another host's name, another run's certificate.
+        assert_eq!(by_openssl(&other, &name, address, &ask_for_program(&"aa".repeat(32))), b"");
+        assert_eq!(by_openssl(&other, &server_name("asker"), address, &line), b"");
+        assert_eq!(by_openssl(&identities().1, &name, address, &line), b"");
+    });
+    asked.await.unwrap();
 }
