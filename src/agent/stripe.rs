@@ -123,7 +123,13 @@ impl Stripes {
     fn open_at(folder: &Path, name: u32, first: impl Read + Send + 'static) -> Result<Self> {
         remove_old(folder);
         let path = socket(folder, name);
-        let listener = UnixListener::bind(&path).map_err(|error| {
+        // Under its name only when it listens: before that whoever joins is refused.
+        let silent = path.with_extension("new");
+        let listener = UnixListener::bind(&silent).and_then(|listener| {
+            std::fs::rename(&silent, &path)?;
+            Ok(listener)
+        });
+        let listener = listener.map_err(|error| {
             Failure::new(Kind::Host, format!("cannot make the socket {}", path.display())).because(&error)
         })?;
         let shared = Arc::new(Shared::default());
@@ -183,20 +189,17 @@ impl Drop for Stripes {
 ///
 /// # Errors
 /// Kind `Host` when there is no such receiver, kind `Connection` when the input or the receiver breaks off.
-pub fn join(name: u32, input: impl Read, mut output: impl Write) -> Result<()> {
-    // Says that it runs, as the agent's `Ready` does.
-    output
-        .write_all(b"{\"stripe\":\"ready\"}\n")
-        .and_then(|()| output.flush())
-        .map_err(|error| Failure::new(Kind::Connection, "a channel of several broke").because(&error).may_pass())?;
-    join_at(Path::new(DIRECTORY), name, input)
+pub fn join(name: u32, input: impl Read, output: impl Write) -> Result<()> {
+    join_at(Path::new(DIRECTORY), name, input, output)
 }
 
-fn join_at(folder: &Path, name: u32, mut input: impl Read) -> Result<()> {
+fn join_at(folder: &Path, name: u32, mut input: impl Read, mut output: impl Write) -> Result<()> {
     let broke =
         |error: io::Error| Failure::new(Kind::Connection, "a channel of several broke").because(&error).may_pass();
     let mut receiver = connect(&socket(folder, name))
         .map_err(|error| Failure::new(Kind::Host, "the receiver of the other channels is gone").because(&error))?;
+    // Says that it runs, as the agent's `Ready` does; before that it is given nothing that could be lost.
+    output.write_all(b"{\"stripe\":\"ready\"}\n").and_then(|()| output.flush()).map_err(broke)?;
     let mut buffer = vec![0; MAXIMUM_FRAME_BYTES];
     loop {
         match input.read(&mut buffer) {
@@ -224,7 +227,8 @@ fn connect(path: &Path) -> io::Result<UnixStream> {
 /// Removes the sockets of receivers that were killed: nobody answers there.
 fn remove_old(folder: &Path) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        let is_socket = entry.file_name().to_str().is_some_and(|name| name.starts_with(SOCKET));
+        let is_socket =
+            entry.file_name().to_str().is_some_and(|name| name.starts_with(SOCKET) && !name.ends_with(".new"));
         let refuses = |path: &Path| {
             UnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
         };
@@ -256,7 +260,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (receiver, mut first) = std::io::pipe().unwrap();
         let mut stripes = Stripes::open_at(folder.path(), 7, receiver).unwrap();
-        join_at(folder.path(), 7, channel(&[(1, "b"), (3, "d")])).unwrap();
+        join_at(folder.path(), 7, channel(&[(1, "b"), (3, "d")]), std::io::sink()).unwrap();
         std::io::copy(&mut channel(&[(0, "a"), (2, "c")]), &mut first).unwrap();
         let mut four = [0; 4];
         stripes.read_exact(&mut four).unwrap();
@@ -286,7 +290,7 @@ mod tests {
         let old = folder.path().join("stripe-1");
         drop(std::os::unix::net::UnixListener::bind(&old).unwrap());
         let path = folder.path().to_owned();
-        let joining = std::thread::spawn(move || join_at(&path, 7, channel(&[(1, "b")])));
+        let joining = std::thread::spawn(move || join_at(&path, 7, channel(&[(1, "b")]), std::io::sink()));
         let (receiver, mut first) = std::io::pipe().unwrap();
         let mut stripes = Stripes::open_at(folder.path(), 7, receiver).unwrap();
         assert!(!old.exists());
@@ -297,7 +301,9 @@ mod tests {
         assert_eq!(&two, b"ab");
         // One that lives keeps its socket.
         let other = Stripes::open_at(folder.path(), 8, std::io::empty()).unwrap();
-        join_at(folder.path(), 7, channel(&[])).unwrap();
+        let mut said = Vec::new();
+        join_at(folder.path(), 7, channel(&[]), &mut said).unwrap();
+        assert!(said.starts_with(b"{"));
         drop((stripes, other));
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
