@@ -13,11 +13,12 @@ use super::connect::{Access, Session, Settings, connect};
 use super::documents::Documents;
 use super::finish;
 use super::lane::Lane;
-use super::plan::{Borne, Plan, Way, plan_of_the_fit};
+use super::muster::{Absent, Muster};
+use super::plan::{Plan, Way};
 use super::preview::Sight;
 use super::rollout::Rollout;
 use super::spread::Spreading;
-use super::tolerance::{Casualties, Tolerance, may_begin};
+use super::tolerance::{Casualties, Tolerance};
 use crate::bundle::Bundle;
 use crate::change::Preview;
 use crate::event::{What, elapsed_milliseconds};
@@ -200,42 +201,24 @@ async fn begin(
     settings: &Settings,
 ) -> Result<Begun, Vec<Failure>> {
     let documents = Documents::read(inventory).map_err(|failure| vec![failure])?;
-    let (mut sessions, mut missing) =
+    let (sessions, unreachable) =
         connect(inventory, settings, Access::Alter("up")).await.map_err(|failure| vec![failure])?;
     let facts = facts_of(inventory, &sessions);
-    let serving = inventory.control_planes().map(|host| host.name.as_str());
-    let serving = serving.into_iter().find(|name| facts.get(*name).is_some_and(|facts| facts.kubernetes.serves));
-    let may_begin = may_begin(options.tolerance, inventory, &missing, serving).unwrap_or_else(|failure| {
-        missing.push(failure);
-        false
-    });
+    let absent = Absent::of(inventory, options.tolerance, &facts, unreachable);
     let bundle = match inventory.transfer.fetch {
-        Fetch::OnHost if may_begin => super::fetch::fetch(inventory, &sessions).await?,
-        Fetch::OnHost => return Err(missing),
+        Fetch::OnHost if absent.borne => super::fetch::fetch(inventory, &sessions).await?,
+        Fetch::OnHost => return Err(absent.failures),
         Fetch::Bundle => bundle,
     };
-    let Borne { plan, unfit } = match plan_of_the_fit(inventory, &documents, &facts, bundle.manifest()) {
-        Ok(borne) => borne,
-        Err(findings) => return Err(missing.into_iter().chain(findings).collect()),
-    };
-    let of_unfit = |name: &str| unfit.iter().find(|failure| failure.host.as_deref() == Some(name));
-    for session in &sessions {
-        if let Some(failure) = of_unfit(&session.host.name) {
-            let step = session.events.step("preflight", "judge whether it is fit");
-            drop(step.fail(failure.clone()));
-        }
-    }
-    sessions.retain(|session| of_unfit(&session.host.name).is_none());
-    missing.extend(unfit);
-    let names: BTreeSet<String> = missing.iter().filter_map(|failure| failure.host.clone()).collect();
-    if !may_begin || !options.tolerance.bears(inventory, &names) {
-        return Err(missing);
-    }
+    let muster = Muster::of(inventory, options.tolerance, &documents, &facts, bundle.manifest(), absent)?;
+    let sessions = muster.take(sessions);
+    let Muster { plan, missing, .. } = muster;
     let sight = Sight {
         inventory,
         documents: &documents,
         sessions: &sessions,
         plan: &plan,
+        missing: &missing,
         prune: options.prune,
         // It is there by now.
         downloading: &BTreeSet::new(),
