@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::board::Board;
-use super::connect::Session;
 use super::plan::Plan;
 use super::prune::strangers;
 use crate::api;
@@ -18,7 +17,6 @@ use crate::host::Host as _;
 use crate::host::machine::Machine;
 use crate::inventory::{Endpoint, Host, Inventory, NetworkPlugin};
 use crate::kubernetes::kubeconfig::Kubeconfig;
-use crate::message::Request;
 use crate::secret::Secret;
 
 /// How long a node may take to appear with its pod network, or to become Ready.
@@ -154,10 +152,9 @@ pub fn server_for_laptop(inventory: &Inventory, plan: &Plan, joined: &BTreeSet<S
     Some(format!("https://{}", SocketAddr::new(host.node.address, port)))
 }
 
-/// The admin kubeconfig as it belongs beside the inventory.
-async fn kubeconfig(session: &Session, server: Option<&str>) -> Result<Secret> {
-    let kubeconfig: Secret = session.agent.ask(Request::AdminKubeconfig).await?;
-    let Some(server) = server else { return Ok(kubeconfig) };
+/// The admin kubeconfig of a control plane as it belongs beside the inventory.
+fn beside(kubeconfig: &Secret, server: Option<&str>) -> Result<Secret> {
+    let Some(server) = server else { return Ok(kubeconfig.clone()) };
     let mut changed = Kubeconfig::parse(kubeconfig.expose())?;
     changed.point_to(server);
     Ok(changed.to_text())
@@ -167,8 +164,8 @@ async fn kubeconfig(session: &Session, server: Option<&str>) -> Result<Secret> {
 ///
 /// # Errors
 /// As it.
-pub async fn kubeconfig_differs(inventory: &Inventory, session: &Session, server: Option<&str>) -> Result<bool> {
-    let wanted = kubeconfig(session, server).await?;
+pub fn kubeconfig_differs(inventory: &Inventory, kubeconfig: &Secret, server: Option<&str>) -> Result<bool> {
+    let wanted = beside(kubeconfig, server)?;
     Ok(Machine.read(&kubeconfig_path(inventory))?.as_deref() != Some(wanted.expose().as_bytes()))
 }
 
@@ -177,8 +174,8 @@ pub async fn kubeconfig_differs(inventory: &Inventory, session: &Session, server
 ///
 /// # Errors
 /// Kind `Cluster` for a kubeconfig that cannot be read; kind `Host` for a file that cannot be written.
-pub async fn write_kubeconfig(inventory: &Inventory, session: &Session, server: Option<&str>) -> Result<bool> {
-    let kubeconfig = kubeconfig(session, server).await?;
+pub fn write_kubeconfig(inventory: &Inventory, kubeconfig: &Secret, server: Option<&str>) -> Result<bool> {
+    let kubeconfig = beside(kubeconfig, server)?;
     let path = kubeconfig_path(inventory);
     let machine = Machine;
     let content = kubeconfig.expose().as_bytes();

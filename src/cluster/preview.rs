@@ -22,6 +22,7 @@ use crate::failure::{Failure, Result};
 use crate::inventory::{Inventory, NetworkPlugin, Role};
 use crate::message::{Foreseen, InitOrder, NetworkOrder, Place, RehearseOrder, Request};
 use crate::remote::wanted;
+use crate::secret::Secret;
 
 /// What a preview is made of.
 pub(super) struct Sight<'a> {
@@ -159,8 +160,9 @@ impl Sight<'_> {
         let (files, images) = split(lacking);
         let mut asked =
             vec![(Section::new("files", "send files"), Request::Place { blobs: files.iter().map(wanted).collect() })];
-        for (name, title) in PREPARATION {
-            asked.push((Section::new(*name, *title), Request::Play(preparation(name, plan)?)));
+        for step in PREPARATION {
+            let (name, title) = *step;
+            asked.push((Section::new(name, title), Request::Play(preparation(step, plan)?)));
         }
         if let Some(order) = &plan.balancer {
             asked.push((Section::new("balancer", "balance API servers"), Request::Balancer(order.clone())));
@@ -230,7 +232,8 @@ impl Sight<'_> {
                 let there: BTreeSet<String> = self.plan.hosts.iter().map(|host| host.name.clone()).collect();
                 let port = self.documents.bind_port();
                 let server = finish::server_for_laptop(self.inventory, self.plan, &there, port);
-                let differs = finish::kubeconfig_differs(self.inventory, source, server.as_deref()).await?;
+                let kubeconfig: Secret = source.agent.ask(Request::AdminKubeconfig).await?;
+                let differs = finish::kubeconfig_differs(self.inventory, &kubeconfig, server.as_deref())?;
                 differs.then_some(Action::Update)
             }
         };
@@ -312,7 +315,7 @@ fn network(inventory: &Inventory, plan: &Plan, host: &HostPlan, nodes: &[NodeSta
         pod_network,
         cluster_network: inventory.cluster.network.pods,
         address: host.node.address,
-        peers: peers(nodes.to_vec(), &host.name, &BTreeMap::new()),
+        peers: peers(nodes, &host.name, &BTreeMap::new()),
     };
     let newcomers = plan.hosts.iter().filter(|other| !other.member && other.name != host.name);
     let unknown = newcomers.map(|other| format!("a route to the pods of {} is added when it has joined", other.name));

@@ -122,6 +122,7 @@ pub async fn up(
     };
     plan.warnings.iter().for_each(|warning| events.warn(warning));
     let (joins, control_planes_join) = (plan.joins(), plan.control_planes_join());
+    let newcomers = plan.hosts.iter().any(|host| !host.member);
     let is_old = plan.hosts.iter().any(|host| host.way == Way::Source && host.member);
     let board = Board::new();
     let spreading =
@@ -142,6 +143,7 @@ pub async fn up(
             casualties: &casualties,
             hosts: sessions.len(),
             is_old,
+            newcomers,
             joins,
             control_planes_join,
         };
@@ -293,12 +295,14 @@ async fn conclude(
     };
     let api = board.api.wait().await?;
     let server = finish::server_for_laptop(inventory, plan, &joined, port);
-    let kubeconfig_changed = finish::write_kubeconfig(inventory, session, server.as_deref()).await?;
-    let labelled = finish::label(&api, inventory, &joined, &settings.events).await?;
+    let kubeconfig_changed = finish::write_kubeconfig(inventory, api.kubeconfig(), server.as_deref())?;
+    let label = finish::label(&api, inventory, &joined, &settings.events);
+    let settle = finish::settle(&api, inventory, &joined, &settings.events, &settings.cancel);
+    let (labelled, settled) = futures::join!(label, settle);
     if let Some(host) = hosts.iter_mut().find(|host| host.name == session.host.name) {
-        host.changes += labelled + u32::from(kubeconfig_changed);
+        host.changes += labelled.as_ref().unwrap_or(&0) + u32::from(kubeconfig_changed);
     }
-    finish::settle(&api, inventory, &joined, &settings.events, &settings.cancel).await?;
+    settled.and(labelled)?;
     for host in hosts.iter_mut().filter(|host| host.state == State::Joined) {
         host.state = State::Ready;
         settings.events.of_host(&host.name).send(What::HostFinished { state: "ready".to_owned() });
