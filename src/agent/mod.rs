@@ -367,6 +367,7 @@ impl Agent {
                 }
                 let changes = host::journal::restore(&self.machine, &self.events).await?;
                 self.machine.remove_tree(std::path::Path::new(DIRECTORY))?;
+                self.machine.remove(std::path::Path::new(host::seen::PATH))?;
                 document(&changes)
             }
             Request::Measure(order) => document(&host::measure::measure(&self.machine, &order).await?),

@@ -190,3 +190,53 @@ pub fn write_kubeconfig(inventory: &Inventory, kubeconfig: &Secret, server: Opti
     machine.write(&path, content, 0o600)?;
     Ok(true)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::path::Path;
+
+    use super::{kubeconfig_differs, kubeconfig_path, write_kubeconfig};
+    use crate::inventory::{self, Inventory};
+    use crate::secret::Secret;
+
+    fn inventory(folder: &Path) -> Inventory {
+        let text = "cluster: {name: demo}\nssh: {user: root}\nhosts: [cp1]\n";
+        inventory::parse(text, &folder.join("inventory.yaml"), Path::new("/home/ann"))
+            .unwrap_or_else(|findings| panic!("{findings:?}"))
+    }
+
+    fn kubeconfig(server: &str) -> Secret {
+        Secret::new(format!(
+            "apiVersion: v1\nkind: Config\nclusters:\n- name: demo\n  cluster: {{server: \"{server}\"}}\nusers: \
+             []\ncontexts: []\ncurrent-context: demo\n"
+        ))
+    }
+
+    #[test]
+    fn the_kubeconfig_is_written_once_and_one_of_before_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let inventory = inventory(folder.path());
+        let path = kubeconfig_path(&inventory);
+        let (first, second) = (kubeconfig("https://10.0.0.11:6443"), kubeconfig("https://10.0.0.12:6443"));
+        assert!(kubeconfig_differs(&inventory, &first, None).unwrap());
+        assert!(write_kubeconfig(&inventory, &first, None).unwrap());
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!((mode & 0o777, std::fs::read_to_string(&path).unwrap().as_str()), (0o600, first.expose()));
+        assert!(!kubeconfig_differs(&inventory, &first, None).unwrap());
+        assert!(!write_kubeconfig(&inventory, &first, None).unwrap());
+        assert!(write_kubeconfig(&inventory, &second, None).unwrap());
+        let backup = std::fs::read_to_string(path.with_extension("kubeconfig.backup")).unwrap();
+        assert_eq!(backup, first.expose());
+    }
+
+    #[test]
+    fn a_laptop_is_told_a_server_that_it_reaches() {
+        let folder = tempfile::tempdir().unwrap();
+        let inventory = inventory(folder.path());
+        let server = Some("https://10.0.0.11:6443");
+        assert!(write_kubeconfig(&inventory, &kubeconfig("https://127.0.0.1:6444"), server).unwrap());
+        let text = std::fs::read_to_string(kubeconfig_path(&inventory)).unwrap();
+        assert!(text.contains("https://10.0.0.11:6443") && !text.contains("127.0.0.1"), "{text}");
+    }
+}

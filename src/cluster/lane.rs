@@ -75,6 +75,14 @@ pub(super) fn peers(nodes: &[NodeStatus], own: &str, told: &BTreeMap<String, IpN
     peers
 }
 
+/// Whether nodes as they were say of every host what its lane has told: one whose Node was lost has another now.
+fn tell_of(nodes: &[NodeStatus], told: &BTreeMap<String, IpNet>) -> bool {
+    let known = |(name, network): (&String, &IpNet)| {
+        nodes.iter().any(|node| node.name == *name && node.pod_network() == Some(*network))
+    };
+    told.iter().all(known)
+}
+
 /// One host's way through `up`.
 pub struct Lane<'a> {
     /// The whole inventory.
@@ -365,8 +373,11 @@ impl Lane<'_> {
         }
         self.board.tell_pod_network(&self.plan.name, Some(own));
         let all = self.board.pod_networks(self.hosts).await;
-        let nodes = if self.newcomers { self.board.nodes_after().await } else { self.board.nodes_before.wait().await };
-        let nodes = nodes.map_err(|failure| failure.on(&self.plan.name))?;
+        let before = self.board.nodes_before.kept().and_then(Result::ok);
+        let nodes = match before.filter(|nodes| !self.newcomers && tell_of(nodes, &all)) {
+            Some(nodes) => nodes,
+            None => self.board.nodes_after().await.map_err(|failure| failure.on(&self.plan.name))?,
+        };
         let peers = peers(&nodes, &self.plan.name, &all);
         changes += self.ask::<u32>(Request::Network(order(peers))).await?;
         Ok(changes)
@@ -384,5 +395,62 @@ impl Lane<'_> {
         }
         let api = self.board.api.wait().await.map_err(of_host)?;
         api.pod_network(&self.plan.name, super::finish::NODE_LIMIT).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use rstest::rstest;
+
+    use super::{peers, tell_of};
+    use crate::api::NodeStatus;
+
+    fn node(name: &str, address: &str, network: Option<&str>) -> NodeStatus {
+        NodeStatus {
+            name: name.into(),
+            ready: true,
+            reason: String::new(),
+            version: String::new(),
+            pod_networks: network.map(|network| network.parse().unwrap()).into_iter().collect(),
+            addresses: vec![address.parse().unwrap()],
+            roles: Vec::new(),
+            taints: Vec::new(),
+            labels: BTreeMap::new(),
+        }
+    }
+
+    fn nodes() -> Vec<NodeStatus> {
+        vec![
+            node("cp1", "10.0.0.11", Some("10.244.0.0/24")),
+            node("w1", "10.0.0.21", Some("10.244.1.0/24")),
+            node("new", "10.0.0.22", None),
+        ]
+    }
+
+    fn told(text: &str) -> BTreeMap<String, ipnet::IpNet> {
+        let pair = |pair: &str| pair.split_once('=').map(|(name, network)| (name.into(), network.parse().unwrap()));
+        text.split_whitespace().filter_map(pair).collect()
+    }
+
+    #[rstest]
+    #[case::all_members("cp1=10.244.0.0/24 w1=10.244.1.0/24", true)]
+    #[case::one_failed("cp1=10.244.0.0/24", true)]
+    #[case::a_node_that_was_lost_and_came_again("cp1=10.244.0.0/24 w2=10.244.2.0/24", false)]
+    #[case::with_another_network("w1=10.244.7.0/24", false)]
+    #[case::that_had_none("new=10.244.2.0/24", false)]
+    fn nodes_of_before_serve_as_long_as_they_are_the_same(#[case] lanes: &str, #[case] serve: bool) {
+        assert_eq!(tell_of(&nodes(), &told(lanes)), serve);
+    }
+
+    #[test]
+    fn ways_lead_to_all_other_nodes_also_to_those_that_no_lane_told_of() {
+        let peers = |own: &str, lanes: &str| {
+            let peers = peers(&nodes(), own, &told(lanes)).into_iter();
+            peers.map(|peer| format!("{} by {}", peer.pod_network, peer.address)).collect::<Vec<_>>().join(", ")
+        };
+        assert_eq!(peers("cp1", ""), "10.244.1.0/24 by 10.0.0.21");
+        assert_eq!(peers("w1", "new=10.244.2.0/24"), "10.244.0.0/24 by 10.0.0.11, 10.244.2.0/24 by 10.0.0.22");
     }
 }
