@@ -28,16 +28,16 @@ const POLL: Duration = Duration::from_millis(150);
 /// How often it is looked for pods to probe.
 const PROBE_POLL: Duration = Duration::from_millis(300);
 
-/// Sets the labels of the inventory on nodes that lack them; returns how many nodes were altered. Nodes that the inventory
-/// does not name are named in a warning.
+/// Sets the labels of the inventory on these nodes, where they lack them; returns how many were altered. Nodes that the
+/// inventory does not name are named in a warning.
 pub async fn label(
     api: &api::Client,
     inventory: &Inventory,
+    nodes: &[api::NodeStatus],
     joined: &BTreeSet<String>,
     events: &Events,
 ) -> Result<u32> {
-    let nodes = api::nodes(api).await?;
-    for node in strangers(inventory, &nodes) {
+    for node in strangers(inventory, nodes) {
         events.warn(format!("the node {} is not in the inventory; `clusterctl up --prune` takes it out", node.name));
     }
     let mut changes = 0;
@@ -82,33 +82,40 @@ async fn probe(board: &Board, probes: &mut api::Probes) -> Infallible {
 }
 
 /// Waits until these nodes are Ready and the pods of kube-system run. Without a pod network of ours a node is not
-/// waited for: it gets Ready when the user brings one.
+/// waited for: it gets Ready when the user brings one. All nodes as they were seen last come back as well.
 pub async fn settle(
     api: &api::Client,
     inventory: &Inventory,
     joined: &BTreeSet<String>,
     events: &Events,
     cancel: &Cancel,
-) -> Result<()> {
+) -> (Vec<api::NodeStatus>, Result<()>) {
     if inventory.cluster.network.plugin == NetworkPlugin::None {
-        return Ok(());
+        return match api::nodes(api).await {
+            Ok(nodes) => (nodes, Ok(())),
+            Err(failure) => (Vec::new(), Err(failure)),
+        };
     }
     let step = events.step("ready", "wait until ready");
     let started = std::time::Instant::now();
     let mut interval = tokio::time::interval(POLL);
+    let mut seen = Vec::new();
     let mut last;
     let result = loop {
         interval.tick().await;
         if let Err(failure) = cancel.check() {
             break Err(failure);
         }
-        match unready(api, joined).await {
-            Ok((waiting, total)) if waiting.is_empty() => {
-                step.progress(total, total, Unit::Items, None);
-                break Ok(());
-            }
-            Ok((waiting, total)) => {
+        match futures::try_join!(api::nodes(api), api::pods(api, "kube-system")) {
+            Ok((nodes, mut pods)) => {
+                pods.retain(|pod| pod.node.is_empty() || joined.contains(&pod.node));
+                let total = (joined.len() + pods.len()) as u64;
+                let waiting = unready(&nodes, &pods, joined);
+                seen = nodes;
                 step.progress(total - waiting.len() as u64, total, Unit::Items, waiting.first().map(String::as_str));
+                if waiting.is_empty() {
+                    break Ok(());
+                }
                 last = Failure::new(Kind::Cluster, format!("still not ready: {}", waiting.join(", ")))
                     .advise("look with `clusterctl status` and `clusterctl kubectl -- get pods -A`, then run the same command again")
                     .may_pass();
@@ -119,19 +126,17 @@ pub async fn settle(
             break Err(last);
         }
     };
-    step.end(result)
+    (seen, step.end(result))
 }
 
-/// What is not ready yet, in words, and how many things there are.
-async fn unready(api: &api::Client, joined: &BTreeSet<String>) -> Result<(Vec<String>, u64)> {
-    let (nodes, pods) = futures::try_join!(api::nodes(api), api::pods(api, "kube-system"))?;
+/// What is not ready yet, in words.
+fn unready(nodes: &[api::NodeStatus], pods: &[api::PodStatus], joined: &BTreeSet<String>) -> Vec<String> {
     let ready = |name: &String| nodes.iter().any(|node| node.name == *name && node.ready);
     let mut waiting: Vec<String> =
         joined.iter().filter(|name| !ready(name)).map(|name| format!("node {name}")).collect();
-    let ours = |node: &str| node.is_empty() || joined.contains(node);
-    let pods: Vec<_> = pods.into_iter().filter(|pod| ours(&pod.node)).collect();
-    waiting.extend(pods.iter().filter(|pod| !pod.settled()).map(|pod| format!("pod {} ({})", pod.name, pod.reason)));
-    Ok((waiting, (joined.len() + pods.len()) as u64))
+    let unsettled = pods.iter().filter(|pod| !pod.settled());
+    waiting.extend(unsettled.map(|pod| format!("pod {} ({})", pod.name, pod.reason)));
+    waiting
 }
 
 /// Where the admin kubeconfig of an inventory lies: beside it, `<cluster>.kubeconfig`.
