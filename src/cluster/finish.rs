@@ -201,7 +201,8 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
     use std::path::Path;
 
-    use super::{kubeconfig_differs, kubeconfig_path, write_kubeconfig};
+    use super::{kubeconfig_differs, kubeconfig_path, unready, write_kubeconfig};
+    use crate::api::{NodeStatus, PodStatus};
     use crate::inventory::{self, Inventory};
     use crate::secret::Secret;
 
@@ -216,6 +217,36 @@ mod tests {
             "apiVersion: v1\nkind: Config\nclusters:\n- name: demo\n  cluster: {{server: \"{server}\"}}\nusers: \
              []\ncontexts: []\ncurrent-context: demo\n"
         ))
+    }
+
+    #[test]
+    fn nodes_and_pods_that_are_not_ready_are_named() {
+        let node = |name: &str, ready: bool| NodeStatus {
+            name: name.into(),
+            ready,
+            reason: String::new(),
+            version: String::new(),
+            pod_networks: Vec::new(),
+            addresses: Vec::new(),
+            roles: Vec::new(),
+            taints: Vec::new(),
+            labels: Default::default(),
+        };
+        let pod = |name: &str, ready: bool| PodStatus {
+            namespace: "kube-system".into(),
+            name: name.into(),
+            node: "cp1".into(),
+            phase: if ready { "Running" } else { "Pending" }.into(),
+            ready,
+            reason: "ContainerCreating".into(),
+            mirror: false,
+            restarts: 0,
+        };
+        let joined = ["cp1", "w1", "w2"].map(str::to_owned).into();
+        let nodes = [node("cp1", true), node("w1", false), node("other", false)];
+        let pods = [pod("coredns-1", true), pod("coredns-2", false)];
+        assert_eq!(unready(&nodes, &pods, &joined), ["node w1", "node w2", "pod coredns-2 (ContainerCreating)"]);
+        assert!(unready(&nodes, &pods[..1], &["cp1".to_owned()].into()).is_empty());
     }
 
     #[test]

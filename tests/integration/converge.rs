@@ -33,7 +33,8 @@ fn a_changed_configuration_is_rolled_out_and_a_deleted_line_is_pruned() {
     let (kubelet, proxy) = changed.split_once("kind: KubeProxyConfiguration").unwrap();
     let changed = format!("{kubelet}kind: KubeProxyConfiguration{}", proxy.replace("    maxPods: 77\n", ""));
     let inventory = made.write_inventory(&changed);
-    succeeds(up(&inventory));
+    let rolled_out = succeeds(up(&inventory));
+    eprintln!("a changed configuration was rolled out: {:.1} s", rolled_out.elapsed.as_secs_f64());
     let pods = "jsonpath={range .items[*]}{.status.allocatable.pods} {end}";
     // A kubelet tells of it a moment after it has started.
     wait_for("what the new kubelets allow", Duration::from_secs(60), || {
@@ -58,6 +59,7 @@ fn a_changed_configuration_is_rolled_out_and_a_deleted_line_is_pruned() {
     let named = format!("the node {pruned} is not in the inventory");
     assert!(plan.code == 0 && plan.stdout.contains(&named), "{}\n{}", plan.stdout, plan.stderr);
     let left = succeeds(run("up", &inventory, &arguments));
+    eprintln!("a node was pruned: {:.1} s", left.elapsed.as_secs_f64());
     assert!(left.stderr.contains(&named), "{}", left.stderr);
     let nodes = kubectl(&inventory, &["get", "nodes", "--no-headers"]);
     assert!(nodes.lines().count() == 2 && !nodes.contains(pruned), "{nodes}");
