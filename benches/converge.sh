@@ -1,16 +1,19 @@
 #!/usr/bin/env bash
-# converge.sh BINARY BUNDLE: what a second `up` costs, one more worker, and latency. On fresh hosts of the test bed.
-# HOSTS=8 hosts of the large cluster, ROUNDS=3. Prints seconds, ratios and the goals.
+# converge.sh BINARY BUNDLE [PART...]: what a second `up` costs, one more worker, and latency. Prints seconds, ratios and
+# the goals. Parts, each a few minutes: noop play worker far; all of them without a word.
+# HOSTS=50 hosts of the no-op, NODES=8 nodes of the large cluster, ROUNDS=3; the median counts.
 set -euo pipefail
 binary=$(readlink -f "$1") bundle=$(readlink -f "$2")
-hosts=${HOSTS:-8} rounds=${ROUNDS:-3}
+shift 2
+hosts=${HOSTS:-50} nodes=${NODES:-8} rounds=${ROUNDS:-3} first=${PORT:-24400}
 here=$(cd "$(dirname "$0")/.." && pwd)
 bed="$here/vagrant/bed"
 scratch=$(mktemp -d)
-forwarders=()
+sets=(converge converge-more converge-one converge-far)
+processes=()
 finish() {
-  for process in "${forwarders[@]:-}"; do [ -z "$process" ] || kill "$process" 2>/dev/null || true; done
-  for name in converge converge-more converge-one converge-far; do "$bed" hosts destroy "$name" >/dev/null 2>&1 || true; done
+  [ ${#processes[@]} -eq 0 ] || kill "${processes[@]}" 2>/dev/null || true
+  for name in "${sets[@]}"; do "$bed" hosts destroy "$name" >/dev/null 2>&1 || true; done
   rm -rf "$scratch"
 }
 trap finish EXIT
@@ -22,7 +25,14 @@ fresh() { # NAME COUNT
   sync
 }
 now() { date +%s.%N; }
-up() { "$binary" up -i "$1" --bundle "$bundle" --yes --output json >"$scratch/events" || { tail -n 3 "$scratch/events" >&2; exit 1; }; }
+up() { # INVENTORY
+  "$binary" up -i "$1" --bundle "$bundle" --parallel "$hosts" --yes --output json >"$scratch/events" ||
+    { grep -E '"(step-failed|failed)"' "$scratch/events" || tail -n 3 "$scratch/events"; exit 1; } >&2
+}
+nothing_changed() {
+  [ "$(jq -s 'map(select(.event == "run-finished")) | last.changes' "$scratch/events")" = 0 ] ||
+    { echo "that was no no-op:" && jq -r 'select(.event == "changed") | "\(.host) \(.change)"' "$scratch/events"; exit 1; } >&2
+}
 seconds_of() { # COMMAND...
   local from to
   from=$(now)
@@ -33,117 +43,252 @@ seconds_of() { # COMMAND...
 median() { sort -n | awk '{all[NR] = $1} END {print all[int((NR + 1) / 2)]}'; }
 ratio() { awk -v one="$1" -v other="$2" 'BEGIN {printf "%.2f", one / other}'; }
 
+# One real control plane, one real worker, and for each other host a real sshd of this machine behind whose key for us
+# stands an agent that is played: it knows its facts and finds that nothing is to do. The other key is for commands.
+servers() {
+  local index port
+  mkdir -p /run/sshd
+  ssh-keygen -q -t ed25519 -N '' -f "$scratch/server"
+  ssh-keygen -q -t ed25519 -N '' -f "$scratch/plain"
+  cat >"$scratch/agent.pl" <<PERL
+\$| = 1;
+my \$number = (split / /, \$ENV{SSH_CONNECTION})[3] - $first + 1;
+my \$empty = '{"changes":[],"unknown":[]}';
+my %answers = ('lock' => '{"waited":false}', 'lacking' => '[]', 'remember' => 'false', 'rehearse' => "[\$empty,\$empty,\$empty]");
+\$answers{facts} = qq({"architecture":"amd64","systemd":true,"cpus":2,"memory_bytes":4294967296,"hostname":"played\$number",)
+  . qq("machine_id":"played\$number","addresses":[{"link":"eth0","address":"172.29.200.\$number/16"}],)
+  . qq("routes":[{"destination":"0.0.0.0/0","via":"172.29.0.1","link":"eth0"}],)
+  . qq("kubernetes":{"kubelet_conf":true,"journal_cluster":"converge"}});
+while (<STDIN>) {
+  if (/^clusterctl-messages-begin/) { print qq({"kind":"ready"}\n); next; }
+  next unless /^\{"id":([1-9]\d*),"request":\{"kind":"([a-z-]+)"/;
+  print qq({"kind":"answer","id":\$1,"result":{"Ok":) . (\$answers{\$2} // 0) . "}}\n";
+}
+PERL
+  {
+    echo "command=\"perl $scratch/agent.pl\" $(cat "$(jq -r .key "$scratch/converge.json").pub")"
+    cat "$scratch/plain.pub"
+  } >"$scratch/authorized"
+  for index in $(seq 0 $((hosts - 1))); do
+    port=$((first + index))
+    # SHLVL keeps bash from reading the .bashrc of whoever runs this, as it does for sshd: what stands there is not measured.
+    /usr/sbin/sshd -D -e -f /dev/null -h "$scratch/server" -p "$port" -o ListenAddress=127.0.0.1 -o PidFile=none \
+      -o UsePAM=no -o StrictModes=no -o PermitRootLogin=yes -o MaxStartups=100 -o SetEnv=SHLVL=1 \
+      -o AuthorizedKeysFile="$scratch/authorized" 2>"$scratch/sshd.log" &
+    processes+=($!)
+    echo "[127.0.0.1]:$port $(cut -d' ' -f1,2 "$scratch/server.pub")" >>"$scratch/served"
+  done
+  for index in $(seq 0 $((hosts - 1))); do
+    until ssh-keyscan -p $((first + index)) 127.0.0.1 2>/dev/null | grep -q .; do :; done
+  done
+}
+
+played() { # The lines of the hosts that are played
+  local number
+  for number in $(seq $((hosts - 2))); do
+    printf '  played%s: {address: "127.0.0.1:%s", node_address: 172.29.200.%s, role: worker}\n' \
+      "$number" $((first + number - 1)) "$number"
+  done
+}
+
+# Their Nodes, ready, as their kubelets would have made them; without the label by which kube-proxy would go there.
+played_nodes() {
+  local number
+  for number in $(seq $((hosts - 2))); do
+    jq -n --arg name "played$number" --arg address "172.29.200.$number" '{apiVersion: "v1", kind: "Node", metadata: {$name},
+      status: {addresses: [{type: "InternalIP", $address}], conditions: [{type: "Ready", status: "True", reason: "KubeletReady",
+        message: "played", lastHeartbeatTime: (now | todate), lastTransitionTime: (now | todate)}],
+        capacity: {cpu: "2", memory: "4Gi", pods: "110"}, allocatable: {cpu: "2", memory: "4Gi", pods: "110"},
+        nodeInfo: {kubeletVersion: "v1.36.3", architecture: "amd64", operatingSystem: "linux", bootID: "", containerRuntimeVersion: "",
+          kernelVersion: "", kubeProxyVersion: "", machineID: "", osImage: "", systemUUID: ""}}}'
+  done | jq -s '{apiVersion: "v1", kind: "List", items: .}' >"$scratch/nodes.json"
+}
+
 ssh_true() {
   local key known
   key=$(jq -r .key "$scratch/converge.json") known=$(jq -r .known_hosts "$scratch/converge.json")
-  jq -r '.hosts[].address' "$scratch/converge.json" |
-    xargs -P 64 -I{} ssh -F none -i "$key" -o UserKnownHostsFile="$known" -o BatchMode=yes -o KexAlgorithms=curve25519-sha256 root@{} true
+  {
+    jq -r '.hosts[].address' "$scratch/converge.json" | sed "s|.*|$key 22 &|"
+    for index in $(seq 0 $((hosts - 3))); do echo "$scratch/plain $((first + index)) 127.0.0.1"; done
+  } | xargs -P 64 -L 1 sh -c 'exec ssh -F none -i "$1" -p "$2" -o UserKnownHostsFile="$0" -o BatchMode=yes \
+    -o IdentitiesOnly=yes -o KexAlgorithms=curve25519-sha256 "root@$3" true' "$known"
 }
 
-# A play of as many tasks as our own playbooks have, with nothing to do, for as many hosts. It runs on this machine without
-# SSH, which is to Ansible's advantage, since the bed's hosts have no Python.
-ansible_play() { (cd "$scratch/ansible" && ANSIBLE_CONFIG=ansible.cfg ansible-playbook -i hosts play.yaml >run.log 2>&1) || { tail "$scratch/ansible/run.log" >&2; exit 1; }; }
-ansible_prepare() {
-  local venv=${CLUSTERCTL_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/clusterctl}/bench-ssh task tasks
+noop() {
+  echo "no-op up, $hosts hosts"
+  fresh converge 2
+  # Nobody reports for nodes that are played.
+  sed -i 's/^  kubeadm: |$/&\n    apiVersion: kubeadm.k8s.io\/v1beta4\n    kind: ClusterConfiguration\n    controllerManager:\n      extraArgs:\n      - {name: node-monitor-grace-period, value: 1h}\n    ---/' "$scratch/converge.yaml"
+  up "$scratch/converge.yaml"
+  local control_plane known plain noop
+  control_plane=$(jq -r '.hosts[0].name' "$scratch/converge.json") known=$(jq -r .known_hosts "$scratch/converge.json")
+  servers
+  cat "$scratch/served" >>"$known"
+  played_nodes
+  "$bed" host sh "$control_plane" -- sh -c 'kubectl --kubeconfig /etc/kubernetes/admin.conf create -f - >/dev/null' <"$scratch/nodes.json"
+  played >>"$scratch/converge.yaml"
+  # The routes to them.
+  up "$scratch/converge.yaml"
+  up "$scratch/converge.yaml"
+  nothing_changed
+  noop=$(for _ in $(seq "$rounds"); do seconds_of up "$scratch/converge.yaml"; done | median)
+  plain=$(for _ in $(seq "$rounds"); do seconds_of ssh_true; done | median)
+  echo "  up $noop s, parallel ssh true $plain s: ratio $(ratio "$noop" "$plain") (goal: 1.5)"
+  echo "$noop" >"$scratch/noop"
+}
+
+# A play of as many tasks as our own playbooks have, with nothing to do, on as many hosts: the same sshd, by the key for
+# commands, with Ansible's best settings. What the tasks would write is there already.
+play() {
+  local venv=${CLUSTERCTL_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/clusterctl}/bench-ssh task tasks index folder=$scratch/ansible
   if [ ! -e "$venv/done" ]; then
     python3 -m venv "$venv"
     "$venv/bin/pip" install --quiet parallel-ssh pyinfra ansible-core >&2
     touch "$venv/done"
   fi
-  PATH=$venv/bin:$PATH
-  mkdir -p "$scratch/ansible"
-  printf '[defaults]\nforks = %s\ngathering = explicit\ndeprecation_warnings = False\n' "$hosts" >"$scratch/ansible/ansible.cfg"
-  for task in $(seq "$hosts"); do
-    echo "h$task ansible_connection=local ansible_python_interpreter=$(command -v python3)"
-  done >"$scratch/ansible/hosts"
+  local PATH=$venv/bin:$PATH
+  [ -e "$scratch/converge.json" ] || fresh converge 1
+  [ -e "$scratch/served" ] || servers
+  mkdir -p "$folder"
+  cat >"$folder/ansible.cfg" <<ANSIBLE
+[defaults]
+forks = $hosts
+gathering = explicit
+deprecation_warnings = False
+[ssh_connection]
+pipelining = True
+ssh_args = -F none -i $scratch/plain -o IdentitiesOnly=yes -o UserKnownHostsFile=$scratch/served -o KexAlgorithms=curve25519-sha256 -o ControlMaster=auto -o ControlPersist=60s
+ANSIBLE
   tasks=$(cat "$here"/playbooks/*.yaml | grep -c '^  - name: ')
+  for index in $(seq "$hosts"); do
+    echo "h$index ansible_host=127.0.0.1 ansible_port=$((first + index - 1)) ansible_user=root ansible_python_interpreter=$(command -v python3)"
+    for task in $(seq "$tasks"); do printf 'task %s\n' "$task" >"$folder/h$index-$task"; done
+  done >"$folder/hosts"
+  chmod 0644 "$folder"/h*
   {
     printf -- '- hosts: all\n  tasks:\n'
     for task in $(seq "$tasks"); do
-      printf '  - copy: {content: "task %s\\n", dest: "%s/{{ inventory_hostname }}-%s", mode: "0644"}\n' "$task" "$scratch/ansible" "$task"
+      printf '  - copy: {content: "task %s\\n", dest: "%s/{{ inventory_hostname }}-%s", mode: "0644"}\n' "$task" "$folder" "$task"
     done
-  } >"$scratch/ansible/play.yaml"
+  } >"$folder/play.yaml"
+  echo "a play of $tasks tasks without a change, $hosts hosts"
+  ansible_play() {
+    (cd "$folder" && ANSIBLE_CONFIG=ansible.cfg ansible-playbook -i hosts play.yaml >run.log 2>&1) &&
+      ! grep -q 'changed=[1-9]' "$folder/run.log" || { tail "$folder/run.log" >&2; exit 1; }
+  }
+  local played
+  played=$(seconds_of ansible_play)
+  echo "  Ansible $played s"
+  [ ! -e "$scratch/noop" ] || echo "  up takes $(ratio "$(cat "$scratch/noop")" "$played") of it (goal: 0.05)"
 }
 
-echo "no-op up, $hosts hosts"
-fresh converge "$hosts"
-up "$scratch/converge.yaml"
-up "$scratch/converge.yaml"
-noop=$(for _ in $(seq "$rounds"); do seconds_of up "$scratch/converge.yaml"; done | median)
-plain=$(for _ in $(seq "$rounds"); do seconds_of ssh_true; done | median)
-echo "  up $noop s, parallel ssh true $plain s: ratio $(ratio "$noop" "$plain") (goal at 50 hosts: 1.5)"
+# The time to add each of some hosts, one after the other; the least of them.
+least_of_adding() { # INVENTORY LINES-FILE
+  local line
+  while read -r line; do
+    echo "  $line" >>"$1"
+    seconds_of up "$1"
+  done <"$2" | sort -n | head -1
+}
 
-ansible_prepare
-ansible_play
-play=$(seconds_of ansible_play)
-echo "  Ansible play without a change $play s: up takes $(ratio "$noop" "$play") of it (goal: 0.05)"
+worker() {
+  echo "one more worker"
+  local known large small
+  fresh converge-more $((nodes + 2))
+  tail -n 2 "$scratch/converge-more.yaml" >"$scratch/lines"
+  head -n -2 "$scratch/converge-more.yaml" >"$scratch/large.yaml"
+  up "$scratch/large.yaml"
+  large=$(least_of_adding "$scratch/large.yaml" "$scratch/lines")
+  "$bed" hosts destroy converge-more >/dev/null
+  fresh converge-one 3
+  tail -n 2 "$scratch/converge-one.yaml" >"$scratch/lines"
+  head -n -2 "$scratch/converge-one.yaml" >"$scratch/small.yaml"
+  up "$scratch/small.yaml"
+  small=$(least_of_adding "$scratch/small.yaml" "$scratch/lines")
+  "$bed" hosts destroy converge-one >/dev/null
+  echo "  to a cluster of $nodes $large s, to a cluster of one $small s: ratio $(ratio "$large" "$small") (goal: 1.2)"
+}
 
-echo "one more worker"
-fresh converge-more 1
-tail -n 1 "$scratch/converge-more.yaml" >>"$scratch/converge.yaml"
-# One known_hosts file for both sets of hosts.
-known=$(jq -r .known_hosts "$scratch/converge.json")
-cat "$(jq -r .known_hosts "$scratch/converge-more.json")" >>"$known"
-sed -i '$ s/role: [a-z-]*/role: worker/' "$scratch/converge.yaml"
-large=$(seconds_of up "$scratch/converge.yaml")
-"$bed" hosts destroy converge-more >/dev/null
-"$bed" hosts destroy converge >/dev/null
-fresh converge-one 2
-head -n -1 "$scratch/converge-one.yaml" >"$scratch/first.yaml"
-up "$scratch/first.yaml"
-mv "$scratch/converge-one.yaml" "$scratch/first.yaml"
-small=$(seconds_of up "$scratch/first.yaml")
-"$bed" hosts destroy converge-one >/dev/null
-echo "  to a cluster of $hosts $large s, to a cluster of one $small s: ratio $(ratio "$large" "$small") (goal: 1.2)"
-
-# A forwarder in front of sshd that holds every byte back for 40 ms each way.
-cat >"$scratch/later.py" <<'PYTHON'
+# A forwarder in front of sshd that holds every byte back. (The connection itself is answered by the kernel at once: the
+# round trip of TCP's own beginning is not seen.)
+forwarder() {
+  cat >"$scratch/later.py" <<'PYTHON'
 import asyncio, sys
-address, delay = sys.argv[1], float(sys.argv[2])
+delay = float(sys.argv[1])
 async def pump(reader, writer):
     loop, queue = asyncio.get_running_loop(), asyncio.Queue()
     async def write():
         while True:
             due, data = await queue.get()
-            await asyncio.sleep(max(0, due - loop.time()))
+            wait = due - loop.time()
+            if wait > 0:
+                await asyncio.sleep(wait)
             if not data:
                 return writer.close()
             writer.write(data)
             await writer.drain()
     writing = asyncio.create_task(write())
     while True:
-        data = await reader.read(65536)
-        await queue.put((loop.time() + delay, data))
+        data = await reader.read(1 << 18)
+        queue.put_nowait((loop.time() + delay, data))
         if not data:
             return await writing
-async def serve(reader, writer):
-    far = await asyncio.open_connection(address, 22)
-    await asyncio.gather(pump(reader, far[1]), pump(far[0], writer), return_exceptions=True)
+def serve(address):
+    async def passes(reader, writer):
+        far = await asyncio.open_connection(address, 22)
+        await asyncio.gather(pump(reader, far[1]), pump(far[0], writer), return_exceptions=True)
+    return passes
 async def main():
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    print(server.sockets[0].getsockname()[1], flush=True)
-    await server.serve_forever()
+    servers = [await asyncio.start_server(serve(address), "127.0.0.1", 0) for address in sys.argv[2:]]
+    for server in servers:
+        print(server.sockets[0].getsockname()[1])
+    print("listening", flush=True)
+    await asyncio.gather(*(server.serve_forever() for server in servers))
 asyncio.run(main())
 PYTHON
-far() { # DELAY: seconds of an `up` on two fresh hosts behind forwarders
+}
+
+# Two fresh hosts behind a forwarder; sets `inventory`.
+behind() { # DELAY
   fresh converge-far 2
-  local known address port
+  local known address port addresses
   known=$(jq -r .known_hosts "$scratch/converge-far.json")
-  for address in $(jq -r '.hosts[].address' "$scratch/converge-far.json"); do
-    python3 "$scratch/later.py" "$address" "$1" >"$scratch/port" &
-    forwarders+=($!)
-    until [ -s "$scratch/port" ]; do read -r -t 0.05 <> <(:) || true; done
-    port=$(cat "$scratch/port")
-    rm "$scratch/port"
+  mapfile -t addresses < <(jq -r '.hosts[].address' "$scratch/converge-far.json")
+  : >"$scratch/ports"
+  python3 "$scratch/later.py" "$1" "${addresses[@]}" >"$scratch/ports" &
+  processes+=($!)
+  until grep -q listening "$scratch/ports"; do read -r -t 0.05 <> <(:) || true; done
+  inventory=$scratch/converge-far.yaml
+  paste -d' ' <(printf '%s\n' "${addresses[@]}") <(grep -v listening "$scratch/ports") >"$scratch/doors"
+  while read -r address port; do
     sed -n "s/^$address /[127.0.0.1]:$port /p" "$known" >>"$known.far"
-    sed -i "s/address: $address,/address: \"127.0.0.1:$port\", node_address: $address,/" "$scratch/converge-far.yaml"
-  done
+    sed -i "s/address: $address,/address: \"127.0.0.1:$port\", node_address: $address,/" "$inventory"
+  done <"$scratch/doors"
   cat "$known.far" >>"$known"
   rm "$known.far"
-  seconds_of up "$scratch/converge-far.yaml"
 }
-echo "latency, one control plane and one worker"
-near=$(far 0)
-away=$(far 0.04)
-awk -v near="$near" -v away="$away" 'BEGIN {
-  printf "  up %s s, with 80 ms more on every host %s s: %.1f round trips (goal: 12)\n", near, away, (away - near) / 0.08}'
+
+# What latency adds to `up` on bare hosts, to the first `true` on them, and to a second `up`.
+far() {
+  echo "latency, one control plane and one worker"
+  forwarder
+  local delay
+  for _ in $(seq "$rounds"); do
+    for delay in 0 0.04; do
+      behind "$delay"
+      seconds_of up "$inventory" >>"$scratch/whole-$delay"
+      up "$inventory"
+      seconds_of up "$inventory" >>"$scratch/second-$delay"
+      seconds_of "$binary" exec -i "$inventory" --no-stdin --quiet -- true >>"$scratch/true-$delay"
+    done
+  done
+  local what
+  for what in whole second true; do
+    awk -v what="$what" -v near="$(median <"$scratch/$what-0")" -v away="$(median <"$scratch/$what-0.04")" 'BEGIN {
+      name["whole"] = "a whole up (goal: 12)"; name["second"] = "a second up"; name["true"] = "exec true"
+      printf "  %s: %s s, with 80 ms more on every host %s s: %.1f round trips\n", name[what], near, away, (away - near) / 0.08}'
+  done
+}
+
+[ $# -gt 0 ] || set -- noop play worker far
+for part in "$@"; do "$part"; done

@@ -69,6 +69,12 @@ pub enum Request {
         /// What was received.
         blobs: Vec<Wanted>,
     },
+    /// Several requests, one after the other, up to the first that fails: `Vec<Value>`, their answers in order. What needs no
+    /// word of the laptop in between costs one round trip.
+    Sequence {
+        /// The requests.
+        requests: Vec<Request>,
+    },
     /// Run a play: [`PlayReport`].
     Play(PlayOrder),
     /// Make what the first control plane needs no image for, while its images still arrive: `u32`, the number of changes.
@@ -182,6 +188,18 @@ pub struct PlayOrder {
     pub files: BTreeMap<String, Vec<u8>>,
     /// What would change is reported, nothing is altered.
     pub dry_run: bool,
+    /// The step that the host makes of it; without one whoever asks does.
+    #[serde(default)]
+    pub step: Option<PlayStep>,
+}
+
+/// A step that is a play.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlayStep {
+    /// Its id.
+    pub id: String,
+    /// Its title.
+    pub title: String,
 }
 
 /// What a play did.

@@ -41,7 +41,9 @@ use crate::host::listing::{self, Listing};
 use crate::host::machine::Machine;
 use crate::host::reach::Listeners;
 use crate::host::{Command, Host};
-use crate::message::{Envelope, Locked, MAXIMUM_LINE_BYTES, Ran, Reply, Request, RunOrder};
+use crate::message::{
+    Envelope, Locked, MAXIMUM_LINE_BYTES, PlayOrder, PlayReport, PlayStep, Ran, Reply, Request, RunOrder,
+};
 use crate::secret::Secret;
 use crate::{balancer, host, node, playbook};
 
@@ -105,17 +107,7 @@ pub async fn serve(
             let _ = forward.send(Reply::Event(event.what));
         }
     });
-    let agent = Agent {
-        machine: Machine,
-        facts: Mutex::new(None),
-        lock: Mutex::new(None),
-        pulse: pulse.clone(),
-        journal: Mutex::new(None),
-        giving: Mutex::new(None),
-        listeners: Mutex::default(),
-        before: Mutex::new(None),
-        events,
-    };
+    let agent = Agent::new(events, pulse.clone());
     let _ = replies.send(Reply::Ready);
     let mut lines = read_ahead(input, pulse.clone());
     // Requests are worked on side by side in this one task; commands and API calls are what they wait for.
@@ -213,6 +205,20 @@ pub(crate) async fn read_line(input: &mut (impl AsyncBufRead + Unpin)) -> Result
 }
 
 impl Agent {
+    fn new(events: Events, pulse: Pulse) -> Self {
+        Self {
+            machine: Machine,
+            facts: Mutex::new(None),
+            lock: Mutex::new(None),
+            pulse,
+            journal: Mutex::new(None),
+            giving: Mutex::new(None),
+            listeners: Mutex::default(),
+            before: Mutex::new(None),
+            events,
+        }
+    }
+
     async fn numbered(&self, envelope: Envelope) -> Reply {
         Reply::Answer { id: envelope.id, result: self.answer(envelope.request).await }
     }
@@ -316,11 +322,14 @@ impl Agent {
                 document(&())
             }
             Request::Place { blobs } => document(&receive::place(&self.machine, &*self.journal().await?, &blobs)?),
-            Request::Play(order) => {
-                let facts = self.facts().await?;
-                let journal = self.journal().await?;
-                document(&playbook::run(&self.machine, &facts, &order, &journal, &self.events).await?)
+            Request::Sequence { requests } => {
+                let mut answers = Vec::with_capacity(requests.len());
+                for request in requests {
+                    answers.push(Box::pin(self.answer(request)).await?);
+                }
+                document(&answers)
             }
+            Request::Play(order) => document(&self.play(&order).await?),
             Request::Begin(order) => {
                 document(&node::begin(&self.machine, &*self.facts().await?, &order, &self.events).await?)
             }
@@ -358,6 +367,7 @@ impl Agent {
                 }
                 let changes = host::journal::restore(&self.machine, &self.events).await?;
                 self.machine.remove_tree(std::path::Path::new(DIRECTORY))?;
+                self.machine.remove(std::path::Path::new(host::seen::PATH))?;
                 document(&changes)
             }
             Request::Measure(order) => document(&host::measure::measure(&self.machine, &order).await?),
@@ -388,6 +398,19 @@ impl Agent {
         host::observe::facts(&self.machine).await
     }
 
+    async fn play(&self, order: &PlayOrder) -> Result<PlayReport> {
+        let work = async {
+            let journal = self.journal().await?;
+            let facts = self.facts().await?;
+            playbook::run(&self.machine, &facts, order, &journal, &self.events).await
+        };
+        let Some(PlayStep { id, title }) = &order.step else { return work.await };
+        let mut step = self.events.step(id, title);
+        let result = work.await;
+        result.iter().flat_map(|report| &report.changes).for_each(|change| step.changed(change));
+        step.end(result)
+    }
+
     async fn run(&self, order: RunOrder) -> Result<Ran> {
         let mut arguments = order.arguments.into_iter();
         let program = arguments.next().ok_or_else(|| Failure::new(Kind::Usage, "there is no program to run"))?;
@@ -414,3 +437,6 @@ fn document(answer: &impl Serialize) -> Result<Value> {
     serde_json::to_value(answer)
         .map_err(|error| Failure::new(Kind::Internal, "an answer cannot be written").because(&error))
 }
+
+#[cfg(test)]
+mod tests;

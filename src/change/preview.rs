@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::Section;
+use crate::failure::Failure;
 
 /// What a run would do.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,6 +16,8 @@ pub struct Preview {
     pub hosts: Vec<HostPreview>,
     /// What concerns the cluster as a whole.
     pub whole: Vec<Section>,
+    /// Hosts that are left out, each with the reason: it cannot be reached, or is not fit.
+    pub missing: Vec<Failure>,
     /// Sentences that stop nothing.
     pub warnings: Vec<String>,
 }

@@ -245,6 +245,7 @@ fn report_defects(screen: &Screen) {
 mod tests {
     use clap::CommandFactory;
     use insta::assert_snapshot;
+    use rstest::rstest;
 
     use super::*;
 
@@ -276,6 +277,19 @@ mod tests {
         assert_eq!(typed.global.inventory, PathBuf::from("other.yaml"));
         assert_eq!(typed.global.output, Output::Json);
         assert!(typed.global.quiet);
+    }
+
+    #[rstest]
+    #[case("up --prune --drain-limit 1m", None)]
+    #[case("up --drain-limit 1m", Some("--prune"))]
+    #[case("up --batch 0", Some("--batch"))]
+    #[case("up --dry-run --max-failures 0 --prune", None)]
+    #[case("plan --max-failures 0 --prune", None)]
+    fn what_belongs_together_is_typed_together(#[case] line: &str, #[case] wanted: Option<&str>) {
+        let typed = CommandLine::try_parse_from(["clusterctl"].into_iter().chain(line.split(' ')));
+        let refused = typed.err().map(|error| error.to_string());
+        assert_eq!(refused.is_some(), wanted.is_some(), "{refused:?}");
+        assert!(wanted.is_none_or(|wanted| refused.is_some_and(|error| error.contains(wanted))));
     }
 
     /// All kinds; the match makes the compiler ask for a new one.

@@ -79,8 +79,8 @@ pub struct Login {
 pub async fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode> {
     if arguments.dry_run {
         let arguments = arguments.clone();
-        let Arguments { bundle, prune, login, .. } = arguments;
-        return plan::run(&plan::Arguments { bundle, prune, login }, context).await;
+        let Arguments { bundle, max_failures, prune, login, .. } = arguments;
+        return plan::run(&plan::Arguments { bundle, max_failures, prune, login }, context).await;
     }
     let inventory = login::inventory(context, &arguments.login).await?;
     let nothing = || Bundle::on_hosts(Manifest::empty(&inventory.cluster.kubernetes));

@@ -21,6 +21,7 @@ const DEFAULT_PORT: u16 = 6443;
 #[derive(Clone)]
 pub struct Api {
     client: Client,
+    kubeconfig: Secret,
     _tunnel: Arc<Tunnel>,
 }
 
@@ -40,9 +41,14 @@ impl Api {
             let (host, port) = server(kubeconfig.expose());
             let tunnel = Tunnel::open(session.start.connection.clone(), host, port).await?;
             let client = Client::through(&kubeconfig, tunnel.address()).await?;
-            Ok(Self { client, _tunnel: Arc::new(tunnel) })
+            Ok(Self { client, kubeconfig, _tunnel: Arc::new(tunnel) })
         };
         open.await.map_err(|failure: Failure| failure.on(&session.host.name))
+    }
+
+    /// The administrator's kubeconfig as it lies on the control plane.
+    pub fn kubeconfig(&self) -> &Secret {
+        &self.kubeconfig
     }
 
     /// Waits until the controller manager has given a node its pod network.

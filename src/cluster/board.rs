@@ -2,11 +2,13 @@
 //! dependency there is between hosts.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use ipnet::IpNet;
-use tokio::sync::watch;
+use tokio::sync::{OnceCell, watch};
 
 use super::access::Api;
+use crate::api::{self, NodeStatus};
 use crate::cancel::Cancel;
 use crate::failure::{Failure, Result};
 use crate::message::Ticket;
@@ -60,13 +62,35 @@ pub struct Board {
     pub ticket: Promise<Option<Ticket>>,
     /// Access to the API of the cluster.
     pub api: Promise<Api>,
+    /// The nodes of a cluster that was there before this run, as they were at its beginning: what its members need to know,
+    /// asked once for all of them.
+    pub nodes_before: Promise<Arc<Vec<NodeStatus>>>,
+    nodes_after: OnceCell<Arc<Vec<NodeStatus>>>,
     pod_networks: watch::Sender<BTreeMap<String, Option<IpNet>>>,
 }
 
 impl Board {
     /// A board with nothing on it.
     pub fn new() -> Self {
-        Self { ticket: Promise::new(), api: Promise::new(), pod_networks: watch::Sender::new(BTreeMap::new()) }
+        Self {
+            ticket: Promise::new(),
+            api: Promise::new(),
+            nodes_before: Promise::new(),
+            nodes_after: OnceCell::new(),
+            pod_networks: watch::Sender::new(BTreeMap::new()),
+        }
+    }
+
+    /// The nodes of the cluster when all that join have a pod network; the first lane that wants them asks for all.
+    ///
+    /// # Errors
+    /// When the cluster cannot be asked; the next lane tries again.
+    pub async fn nodes_after(&self) -> Result<Arc<Vec<NodeStatus>>> {
+        let asked = self.nodes_after.get_or_try_init(|| async {
+            let api = self.api.wait().await?;
+            api::nodes(&api).await.map(Arc::new)
+        });
+        asked.await.cloned()
     }
 
     /// A lane tells its node's pod network, or `None` when it failed and nobody shall wait for it.

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::board::Board;
-use super::connect::Session;
 use super::plan::Plan;
 use super::prune::strangers;
 use crate::api;
@@ -18,7 +17,6 @@ use crate::host::Host as _;
 use crate::host::machine::Machine;
 use crate::inventory::{Endpoint, Host, Inventory, NetworkPlugin};
 use crate::kubernetes::kubeconfig::Kubeconfig;
-use crate::message::Request;
 use crate::secret::Secret;
 
 /// How long a node may take to appear with its pod network, or to become Ready.
@@ -30,16 +28,16 @@ const POLL: Duration = Duration::from_millis(150);
 /// How often it is looked for pods to probe.
 const PROBE_POLL: Duration = Duration::from_millis(300);
 
-/// Sets the labels of the inventory on nodes that lack them; returns how many nodes were altered. Nodes that the inventory
-/// does not name are named in a warning.
+/// Sets the labels of the inventory on these nodes, where they lack them; returns how many were altered. Nodes that the
+/// inventory does not name are named in a warning.
 pub async fn label(
     api: &api::Client,
     inventory: &Inventory,
+    nodes: &[api::NodeStatus],
     joined: &BTreeSet<String>,
     events: &Events,
 ) -> Result<u32> {
-    let nodes = api::nodes(api).await?;
-    for node in strangers(inventory, &nodes) {
+    for node in strangers(inventory, nodes) {
         events.warn(format!("the node {} is not in the inventory; `clusterctl up --prune` takes it out", node.name));
     }
     let mut changes = 0;
@@ -84,33 +82,40 @@ async fn probe(board: &Board, probes: &mut api::Probes) -> Infallible {
 }
 
 /// Waits until these nodes are Ready and the pods of kube-system run. Without a pod network of ours a node is not
-/// waited for: it gets Ready when the user brings one.
+/// waited for: it gets Ready when the user brings one. All nodes as they were seen last come back as well.
 pub async fn settle(
     api: &api::Client,
     inventory: &Inventory,
     joined: &BTreeSet<String>,
     events: &Events,
     cancel: &Cancel,
-) -> Result<()> {
+) -> (Vec<api::NodeStatus>, Result<()>) {
     if inventory.cluster.network.plugin == NetworkPlugin::None {
-        return Ok(());
+        return match api::nodes(api).await {
+            Ok(nodes) => (nodes, Ok(())),
+            Err(failure) => (Vec::new(), Err(failure)),
+        };
     }
     let step = events.step("ready", "wait until ready");
     let started = std::time::Instant::now();
     let mut interval = tokio::time::interval(POLL);
+    let mut seen = Vec::new();
     let mut last;
     let result = loop {
         interval.tick().await;
         if let Err(failure) = cancel.check() {
             break Err(failure);
         }
-        match unready(api, joined).await {
-            Ok((waiting, total)) if waiting.is_empty() => {
-                step.progress(total, total, Unit::Items, None);
-                break Ok(());
-            }
-            Ok((waiting, total)) => {
+        match futures::try_join!(api::nodes(api), api::pods(api, "kube-system")) {
+            Ok((nodes, mut pods)) => {
+                pods.retain(|pod| pod.node.is_empty() || joined.contains(&pod.node));
+                let total = (joined.len() + pods.len()) as u64;
+                let waiting = unready(&nodes, &pods, joined);
+                seen = nodes;
                 step.progress(total - waiting.len() as u64, total, Unit::Items, waiting.first().map(String::as_str));
+                if waiting.is_empty() {
+                    break Ok(());
+                }
                 last = Failure::new(Kind::Cluster, format!("still not ready: {}", waiting.join(", ")))
                     .advise("look with `clusterctl status` and `clusterctl kubectl -- get pods -A`, then run the same command again")
                     .may_pass();
@@ -121,19 +126,17 @@ pub async fn settle(
             break Err(last);
         }
     };
-    step.end(result)
+    (seen, step.end(result))
 }
 
-/// What is not ready yet, in words, and how many things there are.
-async fn unready(api: &api::Client, joined: &BTreeSet<String>) -> Result<(Vec<String>, u64)> {
-    let (nodes, pods) = futures::try_join!(api::nodes(api), api::pods(api, "kube-system"))?;
+/// What is not ready yet, in words.
+fn unready(nodes: &[api::NodeStatus], pods: &[api::PodStatus], joined: &BTreeSet<String>) -> Vec<String> {
     let ready = |name: &String| nodes.iter().any(|node| node.name == *name && node.ready);
     let mut waiting: Vec<String> =
         joined.iter().filter(|name| !ready(name)).map(|name| format!("node {name}")).collect();
-    let ours = |node: &str| node.is_empty() || joined.contains(node);
-    let pods: Vec<_> = pods.into_iter().filter(|pod| ours(&pod.node)).collect();
-    waiting.extend(pods.iter().filter(|pod| !pod.settled()).map(|pod| format!("pod {} ({})", pod.name, pod.reason)));
-    Ok((waiting, (joined.len() + pods.len()) as u64))
+    let unsettled = pods.iter().filter(|pod| !pod.settled());
+    waiting.extend(unsettled.map(|pod| format!("pod {} ({})", pod.name, pod.reason)));
+    waiting
 }
 
 /// Where the admin kubeconfig of an inventory lies: beside it, `<cluster>.kubeconfig`.
@@ -154,10 +157,9 @@ pub fn server_for_laptop(inventory: &Inventory, plan: &Plan, joined: &BTreeSet<S
     Some(format!("https://{}", SocketAddr::new(host.node.address, port)))
 }
 
-/// The admin kubeconfig as it belongs beside the inventory.
-async fn kubeconfig(session: &Session, server: Option<&str>) -> Result<Secret> {
-    let kubeconfig: Secret = session.agent.ask(Request::AdminKubeconfig).await?;
-    let Some(server) = server else { return Ok(kubeconfig) };
+/// The admin kubeconfig of a control plane as it belongs beside the inventory.
+fn beside(kubeconfig: &Secret, server: Option<&str>) -> Result<Secret> {
+    let Some(server) = server else { return Ok(kubeconfig.clone()) };
     let mut changed = Kubeconfig::parse(kubeconfig.expose())?;
     changed.point_to(server);
     Ok(changed.to_text())
@@ -167,8 +169,8 @@ async fn kubeconfig(session: &Session, server: Option<&str>) -> Result<Secret> {
 ///
 /// # Errors
 /// As it.
-pub async fn kubeconfig_differs(inventory: &Inventory, session: &Session, server: Option<&str>) -> Result<bool> {
-    let wanted = kubeconfig(session, server).await?;
+pub fn kubeconfig_differs(inventory: &Inventory, kubeconfig: &Secret, server: Option<&str>) -> Result<bool> {
+    let wanted = beside(kubeconfig, server)?;
     Ok(Machine.read(&kubeconfig_path(inventory))?.as_deref() != Some(wanted.expose().as_bytes()))
 }
 
@@ -177,8 +179,8 @@ pub async fn kubeconfig_differs(inventory: &Inventory, session: &Session, server
 ///
 /// # Errors
 /// Kind `Cluster` for a kubeconfig that cannot be read; kind `Host` for a file that cannot be written.
-pub async fn write_kubeconfig(inventory: &Inventory, session: &Session, server: Option<&str>) -> Result<bool> {
-    let kubeconfig = kubeconfig(session, server).await?;
+pub fn write_kubeconfig(inventory: &Inventory, kubeconfig: &Secret, server: Option<&str>) -> Result<bool> {
+    let kubeconfig = beside(kubeconfig, server)?;
     let path = kubeconfig_path(inventory);
     let machine = Machine;
     let content = kubeconfig.expose().as_bytes();
@@ -192,4 +194,85 @@ pub async fn write_kubeconfig(inventory: &Inventory, session: &Session, server: 
     }
     machine.write(&path, content, 0o600)?;
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::path::Path;
+
+    use super::{kubeconfig_differs, kubeconfig_path, unready, write_kubeconfig};
+    use crate::api::{NodeStatus, PodStatus};
+    use crate::inventory::{self, Inventory};
+    use crate::secret::Secret;
+
+    fn inventory(folder: &Path) -> Inventory {
+        let text = "cluster: {name: demo}\nssh: {user: root}\nhosts: [cp1]\n";
+        inventory::parse(text, &folder.join("inventory.yaml"), Path::new("/home/ann"))
+            .unwrap_or_else(|findings| panic!("{findings:?}"))
+    }
+
+    fn kubeconfig(server: &str) -> Secret {
+        Secret::new(format!(
+            "apiVersion: v1\nkind: Config\nclusters:\n- name: demo\n  cluster: {{server: \"{server}\"}}\nusers: \
+             []\ncontexts: []\ncurrent-context: demo\n"
+        ))
+    }
+
+    #[test]
+    fn nodes_and_pods_that_are_not_ready_are_named() {
+        let node = |name: &str, ready: bool| NodeStatus {
+            name: name.into(),
+            ready,
+            reason: String::new(),
+            version: String::new(),
+            pod_networks: Vec::new(),
+            addresses: Vec::new(),
+            roles: Vec::new(),
+            taints: Vec::new(),
+            labels: Default::default(),
+        };
+        let pod = |name: &str, ready: bool| PodStatus {
+            namespace: "kube-system".into(),
+            name: name.into(),
+            node: "cp1".into(),
+            phase: if ready { "Running" } else { "Pending" }.into(),
+            ready,
+            reason: "ContainerCreating".into(),
+            mirror: false,
+            restarts: 0,
+        };
+        let joined = ["cp1", "w1", "w2"].map(str::to_owned).into();
+        let nodes = [node("cp1", true), node("w1", false), node("other", false)];
+        let pods = [pod("coredns-1", true), pod("coredns-2", false)];
+        assert_eq!(unready(&nodes, &pods, &joined), ["node w1", "node w2", "pod coredns-2 (ContainerCreating)"]);
+        assert!(unready(&nodes, &pods[..1], &["cp1".to_owned()].into()).is_empty());
+    }
+
+    #[test]
+    fn the_kubeconfig_is_written_once_and_one_of_before_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let inventory = inventory(folder.path());
+        let path = kubeconfig_path(&inventory);
+        let (first, second) = (kubeconfig("https://10.0.0.11:6443"), kubeconfig("https://10.0.0.12:6443"));
+        assert!(kubeconfig_differs(&inventory, &first, None).unwrap());
+        assert!(write_kubeconfig(&inventory, &first, None).unwrap());
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!((mode & 0o777, std::fs::read_to_string(&path).unwrap().as_str()), (0o600, first.expose()));
+        assert!(!kubeconfig_differs(&inventory, &first, None).unwrap());
+        assert!(!write_kubeconfig(&inventory, &first, None).unwrap());
+        assert!(write_kubeconfig(&inventory, &second, None).unwrap());
+        let backup = std::fs::read_to_string(path.with_extension("kubeconfig.backup")).unwrap();
+        assert_eq!(backup, first.expose());
+    }
+
+    #[test]
+    fn a_laptop_is_told_a_server_that_it_reaches() {
+        let folder = tempfile::tempdir().unwrap();
+        let inventory = inventory(folder.path());
+        let server = Some("https://10.0.0.11:6443");
+        assert!(write_kubeconfig(&inventory, &kubeconfig("https://127.0.0.1:6444"), server).unwrap());
+        let text = std::fs::read_to_string(kubeconfig_path(&inventory)).unwrap();
+        assert!(text.contains("https://10.0.0.11:6443") && !text.contains("127.0.0.1"), "{text}");
+    }
 }

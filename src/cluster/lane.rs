@@ -1,10 +1,15 @@
 //! One host's ordered steps during `up`. Lanes run side by side; what they wait for stands on the [`Board`].
 
+mod source;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::access::Api;
+use ipnet::IpNet;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
 use super::board::{Board, Promise};
 use super::connect::Session;
 use super::documents::Documents;
@@ -19,8 +24,7 @@ use crate::event::Unit;
 use crate::failure::{Failure, Kind, Result};
 use crate::inventory::{Inventory, NetworkPlugin};
 use crate::message::{
-    Foreseen, InitOrder, Initialised, JoinOrder, Joined, NetworkOrder, Peer, PlayOrder, PlayReport, RehearseOrder,
-    Request,
+    Foreseen, JoinOrder, Joined, NetworkOrder, Peer, PlayOrder, PlayReport, PlayStep, RehearseOrder, Request,
 };
 use crate::playbook;
 use crate::remote::{send, wanted};
@@ -40,15 +44,26 @@ pub(super) fn split(blobs: Vec<Blob>) -> (Vec<Blob>, Vec<Blob>) {
 }
 
 /// The order for one of [`PREPARATION`].
-pub(super) fn preparation(name: &str, plan: &HostPlan) -> Result<PlayOrder> {
-    let builtin = playbook::builtin(name)?;
-    Ok(PlayOrder { play: builtin.play, variables: plan.variables.clone(), files: builtin.files, dry_run: false })
+pub(super) fn preparation((id, title): &(&str, &str), plan: &HostPlan) -> Result<PlayOrder> {
+    let builtin = playbook::builtin(id)?;
+    let step = Some(PlayStep { id: (*id).to_owned(), title: (*title).to_owned() });
+    Ok(PlayOrder { play: builtin.play, variables: plan.variables.clone(), files: builtin.files, dry_run: false, step })
+}
+
+/// The request to put files in place, where there are any.
+fn place(files: &[Blob]) -> Option<Request> {
+    (!files.is_empty()).then(|| Request::Place { blobs: files.iter().map(wanted).collect() })
+}
+
+/// How many things a play altered.
+fn changes_of(report: &PlayReport) -> u32 {
+    u32::try_from(report.changes.len()).unwrap_or(u32::MAX)
 }
 
 /// The ways from a node to the pods of every other node the cluster knows, also of those whose lane failed in this run;
 /// `told` are pod networks that lanes know already.
-pub(super) fn peers(nodes: Vec<NodeStatus>, own: &str, told: &BTreeMap<String, ipnet::IpNet>) -> Vec<Peer> {
-    let others = nodes.into_iter().filter(|node| node.name != own);
+pub(super) fn peers(nodes: &[NodeStatus], own: &str, told: &BTreeMap<String, IpNet>) -> Vec<Peer> {
+    let others = nodes.iter().filter(|node| node.name != own);
     let mut peers: Vec<Peer> = others
         .filter_map(|node| {
             let pod_network = told.get(&node.name).copied().or_else(|| node.pod_network())?;
@@ -58,6 +73,14 @@ pub(super) fn peers(nodes: Vec<NodeStatus>, own: &str, told: &BTreeMap<String, i
         .collect();
     peers.sort();
     peers
+}
+
+/// Whether nodes as they were say of every host what its lane has told: one whose Node was lost has another now.
+fn tell_of(nodes: &[NodeStatus], told: &BTreeMap<String, IpNet>) -> bool {
+    let known = |(name, network): (&String, &IpNet)| {
+        nodes.iter().any(|node| node.name == *name && node.pod_network() == Some(*network))
+    };
+    told.iter().all(known)
 }
 
 /// One host's way through `up`.
@@ -88,6 +111,8 @@ pub struct Lane<'a> {
     pub joins: bool,
     /// Whether the cluster was there before this run.
     pub is_old: bool,
+    /// Whether any host is no node of the cluster yet.
+    pub newcomers: bool,
     /// Whether any control plane will join.
     pub control_planes_join: bool,
 }
@@ -99,59 +124,6 @@ impl Lane<'_> {
             Way::Source => self.source().await,
             Way::ControlPlane | Way::Worker => self.joining().await,
         }
-    }
-
-    /// The control plane the cluster is made on: files, preparation, images beside certificates and kubelet, init
-    /// beside the images of add-ons, the network beside both. Where the cluster is there, all of that finds that nothing is to do.
-    async fn source(&self) -> Result<u32> {
-        let result = self.initialise().await;
-        if let Err(failure) = &result {
-            self.rollout.failed(&self.plan.name);
-            let why = self.because_of(failure);
-            self.spreading.others.keep(Err(why.clone()));
-            self.spreading.leave(self.session).await;
-            self.board.ticket.keep(Err(why.clone()));
-            self.board.api.keep(Err(why));
-        }
-        self.board.tell_pod_network(&self.plan.name, None);
-        result
-    }
-
-    async fn initialise(&self) -> Result<u32> {
-        let configuration = self.documents.for_init(self.inventory, &self.session.host, &self.plan.node)?;
-        let order =
-            InitOrder { configuration, issue_ticket: self.joins, upload_certificates: self.control_planes_join };
-        let lacking = self.lacking().await?;
-        let (early, late): (Vec<Blob>, Vec<Blob>) =
-            lacking.into_iter().partition(|blob| !COMPLETES.contains(&blob.name.as_str()));
-        let (files, images) = split(early);
-        let mut changes = self.send_files(&files, true).await?;
-        changes += self.prepare().await?;
-        // Keys take the processor, images the disk and the network.
-        let begun = self.ask::<u32>(Request::Begin(order.clone()));
-        let images = self.transfer("images", "import images", &images);
-        let (begun, balancer, images) = futures::try_join!(begun, self.balance(), images)?;
-        changes += begun + balancer + images;
-        self.spreading.first_share_is_done();
-        let (started, network) = futures::try_join!(self.start(order, late), self.network())?;
-        Ok(changes + started + network)
-    }
-
-    /// The control plane and its add-ons.
-    async fn start(&self, order: InitOrder, late: Vec<Blob>) -> Result<u32> {
-        // What only the add-ons need arrives while the control plane starts.
-        let (started, late) = futures::try_join!(self.init(order.clone()), self.send_late(late))?;
-        self.spreading.first_is_done();
-        let completed: u32 = self.ask(Request::Complete(order)).await?;
-        self.rollout.done(&self.plan.name);
-        Ok(started + late + completed)
-    }
-
-    async fn send_late(&self, late: Vec<Blob>) -> Result<u32> {
-        let (files, images) = split(late);
-        // Blobs come in the same order everywhere: hosts that hand them on to each other must not wait in a circle.
-        let changes = self.transfer("addon-images", "import images of add-ons", &images).await?;
-        Ok(changes + self.send_files(&files, false).await?)
     }
 
     /// A worker or a further control plane: everything that needs no cluster first, then the ticket, then join and
@@ -173,18 +145,23 @@ impl Lane<'_> {
 
     async fn join_when_possible(&self) -> Result<u32> {
         let lacking = self.lacking().await?;
-        self.waiting(&self.spreading.others).await?;
+        if !lacking.is_empty() {
+            self.waiting(&self.spreading.others).await?;
+        }
         let (late, early): (Vec<Blob>, Vec<Blob>) =
             lacking.into_iter().partition(|blob| is_file(blob) && COMPLETES.contains(&blob.name.as_str()));
         let (files, images) = split(early);
-        let mut changes = self.send_files(&files, false).await?;
+        let mut changes = self.send_first_files(&files).await?;
         if self.plan.member {
-            changes += self.bring_up_to_date(&images).await? + self.send_files(&late, false).await?;
+            if let Some(place) = place(&files) {
+                self.ask::<u32>(place).await?;
+            }
+            changes += self.bring_up_to_date(&images).await? + self.send_files(&late).await?;
         } else {
-            changes += self.prepare().await?;
+            changes += self.prepare(&files).await?;
             let images = self.transfer("images", "import images", &images);
             let (balancer, images) = futures::try_join!(self.balance(), images)?;
-            changes += balancer + images + self.send_files(&late, false).await? + self.join().await?;
+            changes += balancer + images + self.send_files(&late).await? + self.join().await?;
         }
         changes += self.network().await?;
         Ok(changes)
@@ -194,16 +171,13 @@ impl Lane<'_> {
     /// start anew, and until it works again. (That the node is Ready may want the pod network, which comes later.)
     async fn bring_up_to_date(&self, images: &[Blob]) -> Result<u32> {
         let order = self.documents.for_refresh(self.inventory, &self.session.host, &self.plan.node)?;
-        let mut requests = Vec::new();
-        for (name, _) in PREPARATION {
-            requests.push(Request::Play(preparation(name, self.plan)?));
-        }
+        let mut requests = self.plays()?;
         requests.push(Request::Refresh(order.clone()));
         let rehearsal = RehearseOrder { cluster: self.inventory.cluster.name.clone(), requests };
         let foreseen: Vec<Foreseen> = self.ask(Request::Rehearse(rehearsal)).await?;
         let differs = foreseen.iter().any(|foreseen| !foreseen.changes.is_empty());
         let turn = if differs { Some(self.turn().await?) } else { None };
-        let mut changes = if differs { self.prepare().await? } else { 0 };
+        let mut changes = if differs { self.prepare(&[]).await? } else { 0 };
         // A runtime that did not run could not tell which images it has.
         let images = if differs { split(self.lacking().await?).1 } else { images.to_vec() };
         let images = self.transfer("images", "import images", &images);
@@ -233,15 +207,9 @@ impl Lane<'_> {
         step.end(promise.wait().await.map_err(|failure| failure.on(&self.plan.name)))
     }
 
-    async fn ask<T: serde::de::DeserializeOwned>(&self, request: Request) -> Result<T> {
+    async fn ask<T: DeserializeOwned>(&self, request: Request) -> Result<T> {
         self.proceed()?;
         self.session.agent.ask(request).await
-    }
-
-    /// What another host's lane says when this one failed. It is of the same kind: the exit code tells what went wrong, not
-    /// what followed from it.
-    fn because_of(&self, failure: &Failure) -> Failure {
-        Failure::new(failure.kind, format!("it could not go on because {} failed", self.plan.name)).may_pass()
     }
 
     fn proceed(&self) -> Result<()> {
@@ -259,30 +227,57 @@ impl Lane<'_> {
         Ok(lacking)
     }
 
-    /// Sends files and puts them in place. The first files of the first host show how fast the uplink is.
-    async fn send_files(&self, files: &[Blob], first: bool) -> Result<u32> {
+    /// Sends the first files of all; they are still to be put in place. What the host is before the first change, for the
+    /// comparison after `down`, is looked at while they arrive; those of the source show how fast the uplink is.
+    async fn send_first_files(&self, files: &[Blob]) -> Result<u32> {
         let began = Instant::now();
-        // What the host is before the first change, for the comparison after `down`: looked at while bytes arrive.
-        let remembering = self.ask::<bool>(Request::Remember);
-        let (changes, _) = futures::try_join!(self.transfer("files", "send files", files), remembering)?;
-        if first {
+        let remembering = async {
+            // Where there is a journal there was a first change: it is not asked again.
+            if self.session.facts.kubernetes.journal_cluster.is_none() {
+                self.ask::<bool>(Request::Remember).await?;
+            }
+            Ok(())
+        };
+        let (changes, ()) = futures::try_join!(self.transfer("files", "send files", files), remembering)?;
+        if self.plan.way == Way::Source {
             let bytes: u64 = files.iter().map(|blob| blob.stored_size).sum();
             self.spreading.measured(&self.plan.name, bytes, true, began);
-        }
-        if !files.is_empty() {
-            let blobs = files.iter().map(wanted).collect();
-            self.ask::<u32>(Request::Place { blobs }).await?;
         }
         Ok(changes)
     }
 
-    /// The playbooks before kubeadm's part.
-    async fn prepare(&self) -> Result<u32> {
-        let mut changes = 0;
-        for (name, title) in PREPARATION {
-            changes += self.play(name, title).await?;
+    /// Sends files and puts them in place.
+    async fn send_files(&self, files: &[Blob]) -> Result<u32> {
+        let changes = self.transfer("files", "send files", files).await?;
+        if let Some(place) = place(files) {
+            self.ask::<u32>(place).await?;
         }
         Ok(changes)
+    }
+
+    /// Files that were received are put in place, and the playbooks before kubeadm's part are run.
+    async fn prepare(&self, files: &[Blob]) -> Result<u32> {
+        let requests: Vec<Request> = place(files).into_iter().chain(self.plays()?).collect();
+        let answers: Vec<Value> = self.ask(Request::Sequence { requests }).await?;
+        let mut changes = 0;
+        for answer in answers.into_iter().rev().take(PREPARATION.len()) {
+            changes += changes_of(&self.answer::<PlayReport>(answer)?);
+        }
+        Ok(changes)
+    }
+
+    /// The playbooks before kubeadm's part, as steps of their own.
+    fn plays(&self) -> Result<Vec<Request>> {
+        PREPARATION.iter().map(|step| Ok(Request::Play(preparation(step, self.plan)?))).collect()
+    }
+
+    /// One of the answers to a sequence.
+    fn answer<T: DeserializeOwned>(&self, answer: Value) -> Result<T> {
+        serde_json::from_value(answer).map_err(|error| {
+            Failure::new(Kind::Internal, "an answer of the agent has another shape than expected")
+                .on(&self.plan.name)
+                .because(&error)
+        })
     }
 
     async fn transfer(&self, id: &str, title: &str, blobs: &[Blob]) -> Result<u32> {
@@ -327,35 +322,12 @@ impl Lane<'_> {
         Ok(blobs.iter().filter(|blob| lacking.contains(&blob.sha256)).cloned().collect())
     }
 
-    async fn play(&self, name: &str, title: &str) -> Result<u32> {
-        self.proceed()?;
-        let mut step = self.session.events.step(name, title);
-        let work = async {
-            let order = preparation(name, self.plan)?;
-            self.session.agent.ask::<PlayReport>(Request::Play(order)).await
-        };
-        let result = work.await;
-        for change in result.iter().flat_map(|report| &report.changes) {
-            step.changed(change);
-        }
-        let changes = step.changes();
-        step.end(result.map(|_| changes))
-    }
-
     /// The built-in endpoint, where it is wanted: the way to the API servers must be there before anything asks for it.
     async fn balance(&self) -> Result<u32> {
         match &self.plan.balancer {
             Some(order) => self.ask(Request::Balancer(order.clone())).await,
             None => Ok(0),
         }
-    }
-
-    /// The control plane, until others can join it.
-    async fn init(&self, order: InitOrder) -> Result<u32> {
-        let done: Initialised = self.ask(Request::Init(order)).await?;
-        self.board.ticket.keep(Ok(done.ticket));
-        self.board.api.keep(Ok(Api::open(self.session).await?));
-        Ok(done.joined.changes)
     }
 
     async fn join(&self) -> Result<u32> {
@@ -387,8 +359,7 @@ impl Lane<'_> {
         if network.plugin == NetworkPlugin::None {
             return Ok(0);
         }
-        let api = self.board.api.wait().await.map_err(|failure| failure.on(&self.plan.name))?;
-        let own = api.pod_network(&self.plan.name, super::finish::NODE_LIMIT).await?;
+        let own = self.pod_network().await?;
         let order = |peers| NetworkOrder {
             pod_network: own,
             cluster_network: network.pods,
@@ -402,8 +373,84 @@ impl Lane<'_> {
         }
         self.board.tell_pod_network(&self.plan.name, Some(own));
         let all = self.board.pod_networks(self.hosts).await;
-        let peers = peers(api::nodes(&api).await?, &self.plan.name, &all);
+        let before = self.board.nodes_before.kept().and_then(Result::ok);
+        let nodes = match before.filter(|nodes| !self.newcomers && tell_of(nodes, &all)) {
+            Some(nodes) => nodes,
+            None => self.board.nodes_after().await.map_err(|failure| failure.on(&self.plan.name))?,
+        };
+        let peers = peers(&nodes, &self.plan.name, &all);
         changes += self.ask::<u32>(Request::Network(order(peers))).await?;
         Ok(changes)
+    }
+
+    /// The pod network of the host's node; that of a member was known before this run.
+    async fn pod_network(&self) -> Result<IpNet> {
+        let of_host = |failure: Failure| failure.on(&self.plan.name);
+        if self.is_old && self.plan.member {
+            let nodes = self.board.nodes_before.wait().await.map_err(of_host)?;
+            let own = nodes.iter().find(|node| node.name == self.plan.name).and_then(NodeStatus::pod_network);
+            if let Some(own) = own {
+                return Ok(own);
+            }
+        }
+        let api = self.board.api.wait().await.map_err(of_host)?;
+        api.pod_network(&self.plan.name, super::finish::NODE_LIMIT).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use rstest::rstest;
+
+    use super::{peers, tell_of};
+    use crate::api::NodeStatus;
+
+    fn node(name: &str, address: &str, network: Option<&str>) -> NodeStatus {
+        NodeStatus {
+            name: name.into(),
+            ready: true,
+            reason: String::new(),
+            version: String::new(),
+            pod_networks: network.map(|network| network.parse().unwrap()).into_iter().collect(),
+            addresses: vec![address.parse().unwrap()],
+            roles: Vec::new(),
+            taints: Vec::new(),
+            labels: BTreeMap::new(),
+        }
+    }
+
+    fn nodes() -> Vec<NodeStatus> {
+        vec![
+            node("cp1", "10.0.0.11", Some("10.244.0.0/24")),
+            node("w1", "10.0.0.21", Some("10.244.1.0/24")),
+            node("new", "10.0.0.22", None),
+        ]
+    }
+
+    fn told(text: &str) -> BTreeMap<String, ipnet::IpNet> {
+        let pair = |pair: &str| pair.split_once('=').map(|(name, network)| (name.into(), network.parse().unwrap()));
+        text.split_whitespace().filter_map(pair).collect()
+    }
+
+    #[rstest]
+    #[case::all_members("cp1=10.244.0.0/24 w1=10.244.1.0/24", true)]
+    #[case::one_failed("cp1=10.244.0.0/24", true)]
+    #[case::a_node_that_was_lost_and_came_again("cp1=10.244.0.0/24 w2=10.244.2.0/24", false)]
+    #[case::with_another_network("w1=10.244.7.0/24", false)]
+    #[case::that_had_none("new=10.244.2.0/24", false)]
+    fn nodes_of_before_serve_as_long_as_they_are_the_same(#[case] lanes: &str, #[case] serve: bool) {
+        assert_eq!(tell_of(&nodes(), &told(lanes)), serve);
+    }
+
+    #[test]
+    fn ways_lead_to_all_other_nodes_also_to_those_that_no_lane_told_of() {
+        let peers = |own: &str, lanes: &str| {
+            let peers = peers(&nodes(), own, &told(lanes)).into_iter();
+            peers.map(|peer| format!("{} by {}", peer.pod_network, peer.address)).collect::<Vec<_>>().join(", ")
+        };
+        assert_eq!(peers("cp1", ""), "10.244.1.0/24 by 10.0.0.21");
+        assert_eq!(peers("w1", "new=10.244.2.0/24"), "10.244.0.0/24 by 10.0.0.11, 10.244.2.0/24 by 10.0.0.22");
     }
 }

@@ -77,23 +77,6 @@ impl Plan {
     }
 }
 
-/// Plans an `up`.
-///
-/// # Errors
-/// Every reason on every host why it must not begin; then nothing has been touched. Hosts without facts were not reached:
-/// they have no plan, and their failure is known already.
-pub fn plan(
-    inventory: &Inventory,
-    documents: &Documents,
-    facts: &BTreeMap<String, Facts>,
-    manifest: &Manifest,
-) -> Result<Plan, Vec<Failure>> {
-    let Assessment { hosts, mut findings } = assess(inventory, documents, facts, Some(manifest));
-    turn_down(&mut findings, &inventory.cluster.ignore_checks);
-    let (failures, warnings) = divide(findings);
-    if failures.is_empty() { Ok(Plan { hosts, warnings }) } else { Err(failures) }
-}
-
 /// A plan for the hosts that are fit for it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Borne {
@@ -381,4 +364,4 @@ pub fn is_file(blob: &Blob) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -47,6 +47,7 @@ async fn play(session: &Session, loaded: &Loaded, dry_run: bool, settings: &Sett
         variables: BTreeMap::from([("host".to_owned(), serde_json::json!(session.host.name))]),
         files: loaded.files.clone(),
         dry_run,
+        step: None,
     };
     let result = session.agent.ask::<PlayReport>(Request::Play(order)).await;
     for change in result.iter().flat_map(|report| &report.changes) {

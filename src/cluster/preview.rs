@@ -10,8 +10,10 @@ use super::documents::Documents;
 use super::fetch::{Foresight, foresee};
 use super::finish;
 use super::lane::{PREPARATION, peers, preparation, split};
-use super::plan::{HostPlan, Plan, Way, plan};
+use super::muster::{Absent, Muster};
+use super::plan::{HostPlan, Plan, Way};
 use super::prune::strangers;
+use super::tolerance::Tolerance;
 use crate::api::{self, NodeStatus};
 use crate::bundle::{Blob, Bundle};
 use crate::change::{Action, Change, HostPreview, Kind, Preview, Section};
@@ -20,6 +22,7 @@ use crate::failure::{Failure, Result};
 use crate::inventory::{Inventory, NetworkPlugin, Role};
 use crate::message::{Foreseen, InitOrder, NetworkOrder, Place, RehearseOrder, Request};
 use crate::remote::wanted;
+use crate::secret::Secret;
 
 /// What a preview is made of.
 pub(super) struct Sight<'a> {
@@ -27,21 +30,33 @@ pub(super) struct Sight<'a> {
     pub(super) documents: &'a Documents,
     pub(super) sessions: &'a [Session],
     pub(super) plan: &'a Plan,
+    /// Hosts that would be left out, and why.
+    pub(super) missing: &'a [Failure],
     /// Whether nodes that are not in the inventory would be removed.
     pub(super) prune: bool,
     /// Hosts that would download first.
     pub(super) downloading: &'a BTreeSet<String>,
 }
 
-/// Says what `up` would do; `bundle` is what hosts get, where they do not download themselves.
+/// What `up` would be told.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wish {
+    /// How many hosts may be missing.
+    pub tolerance: Tolerance,
+    /// Whether nodes that the inventory does not name would be removed.
+    pub prune: bool,
+}
+
+/// Says what `up` would do; `bundle` is what hosts get, where they do not download themselves. Hosts that `up` would leave
+/// out, for they cannot be reached or are not fit, are left out here by the same rule, and named.
 ///
 /// # Errors
-/// Every reason why `up` would not begin: hosts that cannot be reached, failed preflight; and hosts on which the rehearsal
-/// itself fails.
+/// Every reason why `up` would not begin: more hosts that cannot be reached or are not fit than are borne; and hosts on
+/// which the rehearsal itself fails.
 pub async fn preview(
     inventory: &Inventory,
     bundle: Option<&Bundle>,
-    prune: bool,
+    wish: Wish,
     settings: &Settings,
 ) -> Result<Preview, Vec<Failure>> {
     let started = std::time::Instant::now();
@@ -50,8 +65,11 @@ pub async fn preview(
         cluster: inventory.cluster.name.clone(),
         hosts: inventory.hosts.iter().map(|host| host.name.clone()).collect(),
     });
-    let result = look(inventory, bundle, prune, settings).await;
-    let failed = result.as_ref().err().cloned().unwrap_or_default();
+    let result = look(inventory, bundle, wish, settings).await;
+    let failed = match &result {
+        Ok(preview) => preview.missing.clone(),
+        Err(failures) => failures.clone(),
+    };
     let milliseconds = elapsed_milliseconds(started.elapsed());
     settings.events.send(What::RunFinished { milliseconds, changes: 0, failed });
     result
@@ -60,24 +78,25 @@ pub async fn preview(
 async fn look(
     inventory: &Inventory,
     bundle: Option<&Bundle>,
-    prune: bool,
+    wish: Wish,
     settings: &Settings,
 ) -> Result<Preview, Vec<Failure>> {
+    let Wish { tolerance, prune } = wish;
     let documents = Documents::read(inventory).map_err(|failure| vec![failure])?;
     let (sessions, unreachable) = connect(inventory, settings, Access::Look).await.map_err(|failure| vec![failure])?;
     let facts = facts_of(inventory, &sessions);
+    let absent = Absent::of(inventory, tolerance, &facts, unreachable);
     let Foresight { manifest, downloading } = match bundle {
         Some(bundle) => Foresight { manifest: bundle.manifest().clone(), downloading: BTreeSet::new() },
-        None => foresee(inventory, &sessions).await?,
+        None if absent.borne => foresee(inventory, &sessions).await?,
+        None => return Err(absent.failures),
     };
-    match plan(inventory, &documents, &facts, &manifest) {
-        Ok(plan) if unreachable.is_empty() => {
-            let (documents, downloading) = (&documents, &downloading);
-            Sight { inventory, documents, sessions: &sessions, plan: &plan, prune, downloading }.preview().await
-        }
-        Ok(_) => Err(unreachable),
-        Err(findings) => Err(unreachable.into_iter().chain(findings).collect()),
-    }
+    let muster = Muster::of(inventory, tolerance, &documents, &facts, &manifest, absent)?;
+    let sessions = &muster.take(sessions);
+    let (plan, missing) = (&muster.plan, &muster.missing);
+    Sight { inventory, documents: &documents, sessions, plan, missing, prune, downloading: &downloading }
+        .preview()
+        .await
 }
 
 impl Sight<'_> {
@@ -116,7 +135,8 @@ impl Sight<'_> {
             warnings.push(format!("the cluster cannot be asked: {failure}"));
         }
         let whole = self.whole(&nodes).await.map_err(|failure| vec![failure])?;
-        Ok(Preview { cluster: self.inventory.cluster.name.clone(), hosts, whole, warnings })
+        let (cluster, missing) = (self.inventory.cluster.name.clone(), self.missing.to_vec());
+        Ok(Preview { cluster, hosts, whole, missing, warnings })
     }
 
     /// The cluster's API, where there is a cluster.
@@ -140,8 +160,9 @@ impl Sight<'_> {
         let (files, images) = split(lacking);
         let mut asked =
             vec![(Section::new("files", "send files"), Request::Place { blobs: files.iter().map(wanted).collect() })];
-        for (name, title) in PREPARATION {
-            asked.push((Section::new(*name, *title), Request::Play(preparation(name, plan)?)));
+        for step in PREPARATION {
+            let (name, title) = *step;
+            asked.push((Section::new(name, title), Request::Play(preparation(step, plan)?)));
         }
         if let Some(order) = &plan.balancer {
             asked.push((Section::new("balancer", "balance API servers"), Request::Balancer(order.clone())));
@@ -208,10 +229,11 @@ impl Sight<'_> {
         let action = match self.source().filter(|source| source.facts.kubernetes.admin_conf) {
             None => Some(Action::Create),
             Some(source) => {
-                let all: BTreeSet<String> = self.inventory.hosts.iter().map(|host| host.name.clone()).collect();
+                let there: BTreeSet<String> = self.plan.hosts.iter().map(|host| host.name.clone()).collect();
                 let port = self.documents.bind_port();
-                let server = finish::server_for_laptop(self.inventory, self.plan, &all, port);
-                let differs = finish::kubeconfig_differs(self.inventory, source, server.as_deref()).await?;
+                let server = finish::server_for_laptop(self.inventory, self.plan, &there, port);
+                let kubeconfig: Secret = source.agent.ask(Request::AdminKubeconfig).await?;
+                let differs = finish::kubeconfig_differs(self.inventory, &kubeconfig, server.as_deref())?;
                 differs.then_some(Action::Update)
             }
         };
@@ -246,8 +268,9 @@ fn of_images(blob: &Blob) -> Change {
 fn of_nodes(inventory: &Inventory, plan: &Plan, nodes: &[NodeStatus], prune: bool) -> Section {
     let mut section = Section::new("nodes", "nodes of the cluster");
     for host in &inventory.hosts {
-        let planned = plan.hosts.iter().find(|planned| planned.name == host.name);
-        if planned.is_some_and(|planned| !planned.member) {
+        // Those that are left out are not altered.
+        let Some(planned) = plan.hosts.iter().find(|planned| planned.name == host.name) else { continue };
+        if !planned.member {
             let change = Change::new(Kind::Node, Action::Create, &host.name).detailed(role(host.role));
             section.changes.push(change);
         }
@@ -292,7 +315,7 @@ fn network(inventory: &Inventory, plan: &Plan, host: &HostPlan, nodes: &[NodeSta
         pod_network,
         cluster_network: inventory.cluster.network.pods,
         address: host.node.address,
-        peers: peers(nodes.to_vec(), &host.name, &BTreeMap::new()),
+        peers: peers(nodes, &host.name, &BTreeMap::new()),
     };
     let newcomers = plan.hosts.iter().filter(|other| !other.member && other.name != host.name);
     let unknown = newcomers.map(|other| format!("a route to the pods of {} is added when it has joined", other.name));

@@ -13,11 +13,12 @@ use super::connect::{Access, Session, Settings, connect};
 use super::documents::Documents;
 use super::finish;
 use super::lane::Lane;
-use super::plan::{Borne, Plan, Way, plan_of_the_fit};
+use super::muster::{Absent, Muster};
+use super::plan::{Plan, Way};
 use super::preview::Sight;
 use super::rollout::Rollout;
 use super::spread::Spreading;
-use super::tolerance::{Casualties, Tolerance, may_begin};
+use super::tolerance::{Casualties, Tolerance};
 use crate::bundle::Bundle;
 use crate::change::Preview;
 use crate::event::{What, elapsed_milliseconds};
@@ -121,6 +122,7 @@ pub async fn up(
     };
     plan.warnings.iter().for_each(|warning| events.warn(warning));
     let (joins, control_planes_join) = (plan.joins(), plan.control_planes_join());
+    let newcomers = plan.hosts.iter().any(|host| !host.member);
     let is_old = plan.hosts.iter().any(|host| host.way == Way::Source && host.member);
     let board = Board::new();
     let spreading =
@@ -141,6 +143,7 @@ pub async fn up(
             casualties: &casualties,
             hosts: sessions.len(),
             is_old,
+            newcomers,
             joins,
             control_planes_join,
         };
@@ -200,42 +203,24 @@ async fn begin(
     settings: &Settings,
 ) -> Result<Begun, Vec<Failure>> {
     let documents = Documents::read(inventory).map_err(|failure| vec![failure])?;
-    let (mut sessions, mut missing) =
+    let (sessions, unreachable) =
         connect(inventory, settings, Access::Alter("up")).await.map_err(|failure| vec![failure])?;
     let facts = facts_of(inventory, &sessions);
-    let serving = inventory.control_planes().map(|host| host.name.as_str());
-    let serving = serving.into_iter().find(|name| facts.get(*name).is_some_and(|facts| facts.kubernetes.serves));
-    let may_begin = may_begin(options.tolerance, inventory, &missing, serving).unwrap_or_else(|failure| {
-        missing.push(failure);
-        false
-    });
+    let absent = Absent::of(inventory, options.tolerance, &facts, unreachable);
     let bundle = match inventory.transfer.fetch {
-        Fetch::OnHost if may_begin => super::fetch::fetch(inventory, &sessions).await?,
-        Fetch::OnHost => return Err(missing),
+        Fetch::OnHost if absent.borne => super::fetch::fetch(inventory, &sessions).await?,
+        Fetch::OnHost => return Err(absent.failures),
         Fetch::Bundle => bundle,
     };
-    let Borne { plan, unfit } = match plan_of_the_fit(inventory, &documents, &facts, bundle.manifest()) {
-        Ok(borne) => borne,
-        Err(findings) => return Err(missing.into_iter().chain(findings).collect()),
-    };
-    let of_unfit = |name: &str| unfit.iter().find(|failure| failure.host.as_deref() == Some(name));
-    for session in &sessions {
-        if let Some(failure) = of_unfit(&session.host.name) {
-            let step = session.events.step("preflight", "judge whether it is fit");
-            drop(step.fail(failure.clone()));
-        }
-    }
-    sessions.retain(|session| of_unfit(&session.host.name).is_none());
-    missing.extend(unfit);
-    let names: BTreeSet<String> = missing.iter().filter_map(|failure| failure.host.clone()).collect();
-    if !may_begin || !options.tolerance.bears(inventory, &names) {
-        return Err(missing);
-    }
+    let muster = Muster::of(inventory, options.tolerance, &documents, &facts, bundle.manifest(), absent)?;
+    let sessions = muster.take(sessions);
+    let Muster { plan, missing, .. } = muster;
     let sight = Sight {
         inventory,
         documents: &documents,
         sessions: &sessions,
         plan: &plan,
+        missing: &missing,
         prune: options.prune,
         // It is there by now.
         downloading: &BTreeSet::new(),
@@ -310,12 +295,13 @@ async fn conclude(
     };
     let api = board.api.wait().await?;
     let server = finish::server_for_laptop(inventory, plan, &joined, port);
-    let kubeconfig_changed = finish::write_kubeconfig(inventory, session, server.as_deref()).await?;
-    let labelled = finish::label(&api, inventory, &joined, &settings.events).await?;
+    let kubeconfig_changed = finish::write_kubeconfig(inventory, api.kubeconfig(), server.as_deref())?;
+    let (nodes, settled) = finish::settle(&api, inventory, &joined, &settings.events, &settings.cancel).await;
+    let labelled = finish::label(&api, inventory, &nodes, &joined, &settings.events).await;
     if let Some(host) = hosts.iter_mut().find(|host| host.name == session.host.name) {
-        host.changes += labelled + u32::from(kubeconfig_changed);
+        host.changes += labelled.as_ref().unwrap_or(&0) + u32::from(kubeconfig_changed);
     }
-    finish::settle(&api, inventory, &joined, &settings.events, &settings.cancel).await?;
+    settled.and(labelled)?;
     for host in hosts.iter_mut().filter(|host| host.state == State::Joined) {
         host.state = State::Ready;
         settings.events.of_host(&host.name).send(What::HostFinished { state: "ready".to_owned() });

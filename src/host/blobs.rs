@@ -7,12 +7,14 @@ use tokio::sync::OnceCell;
 
 use super::containerd::ImportOptions;
 use super::journal::{self, Entry, Journal};
+use super::seen::Seen;
 use super::{EntryKind, Host, containerd};
 use crate::failure::{Failure, Kind, Result};
 use crate::message::{Place, Wanted};
 
 /// Which of these blobs the host lacks, by sha256, in the order asked. A file is there if its content and its permission
-/// bits are as wanted; images are there if every reference carries the label of its blob.
+/// bits are as wanted, where a content that nobody touched since it was looked at last is not looked at again; images are
+/// there if every reference carries the label of its blob.
 ///
 /// # Errors
 /// When a file cannot be read. A container runtime that does not answer has no images.
@@ -24,9 +26,14 @@ pub async fn lacking(host: &dyn Host, wanted: &[Wanted]) -> Result<Vec<String>> 
             Default::default()
         };
     let mut lacking = Vec::new();
+    let mut seen = Seen::on(host);
     for blob in wanted {
         let there = match &blob.place {
-            Place::File { path, mode } => file_is_there(host, Path::new(path), *mode, blob)?,
+            Place::File { path, mode } => {
+                let path = Path::new(path);
+                looks_right(host, path, *mode, blob)?
+                    && seen.sha256(host, path)?.as_deref() == Some(blob.sha256.as_str())
+            }
             Place::Images { references } => references
                 .iter()
                 .all(|reference| images.get(reference).is_some_and(|label| label.as_deref() == Some(&blob.sha256))),
@@ -35,15 +42,14 @@ pub async fn lacking(host: &dyn Host, wanted: &[Wanted]) -> Result<Vec<String>> 
             lacking.push(blob.sha256.clone());
         }
     }
+    seen.keep(host);
     Ok(lacking)
 }
 
-fn file_is_there(host: &dyn Host, path: &Path, mode: u32, blob: &Wanted) -> Result<bool> {
-    let Some(entry) = host.entry(path)? else { return Ok(false) };
-    if entry.kind != EntryKind::File || entry.mode != mode || entry.size != blob.size {
-        return Ok(false);
-    }
-    Ok(host.sha256(path)?.as_deref() == Some(blob.sha256.as_str()))
+/// Whether a file is there that differs in its content at most.
+fn looks_right(host: &dyn Host, path: &Path, mode: u32, blob: &Wanted) -> Result<bool> {
+    let entry = host.entry(path)?;
+    Ok(entry.is_some_and(|entry| entry.kind == EntryKind::File && entry.mode == mode && entry.size == blob.size))
 }
 
 /// Moves a received file into place, its missing parents too, after recording what was there. Whether it did: a laptop whose
@@ -58,7 +64,7 @@ pub fn install_file(host: &dyn Host, journal: &Journal, received: &Path, wanted:
         journal.place_file(host, received, path, *mode)?;
         return Ok(true);
     }
-    if file_is_there(host, path, *mode, wanted)? {
+    if looks_right(host, path, *mode, wanted)? && host.sha256(path)?.as_deref() == Some(wanted.sha256.as_str()) {
         return Ok(false);
     }
     let sentence = format!("{} is to be put in place but did not arrive", path.display());

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures::future::BoxFuture;
 use tokio::io::AsyncReadExt;
 
+use super::seen::Stamp;
 use super::{Command, Entry, EntryKind, Host, Input, Output, Space, sha256_hex};
 use crate::failure::{Failure, Kind, Result};
 
@@ -29,6 +30,7 @@ struct State {
     done: Vec<String>,
     ran: Vec<Command>,
     unwritable: Vec<PathBuf>,
+    stamps: BTreeMap<PathBuf, Stamp>,
 }
 
 #[derive(Clone)]
@@ -93,6 +95,15 @@ impl FakeHost {
     pub fn put(&self, path: &Path, content: &[u8], mode: u32) {
         self.parents(path);
         self.insert(path, Node { kind: EntryKind::File, mode, content: content.to_vec() });
+    }
+
+    /// Says when a file was touched; otherwise nothing tells.
+    pub fn stamped(&self, path: &Path, stamp: Option<Stamp>) {
+        let stamps = &mut self.state().stamps;
+        match stamp {
+            Some(stamp) => stamps.insert(path.to_owned(), stamp),
+            None => stamps.remove(path),
+        };
     }
 
     /// Text of a file, or `None` if there is none.
@@ -250,6 +261,10 @@ impl Host for FakeHost {
 
     fn sha256(&self, path: &Path) -> Result<Option<String>> {
         Ok(self.read(path)?.map(|content| sha256_hex(&content)))
+    }
+
+    fn stamp(&self, path: &Path) -> Result<Option<Stamp>> {
+        Ok(self.state().stamps.get(path).copied())
     }
 
     fn write(&self, path: &Path, content: &[u8], mode: u32) -> Result<()> {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use futures::future::BoxFuture;
 
+use super::seen::Stamp;
 use super::{Command, Entry, EntryKind, Host, Input, NewFile, Output, Space, process, tree};
 use crate::failure::{Failure, Kind, Result};
 
@@ -155,6 +156,17 @@ impl Host for Machine {
             }
         };
         digest().map_err(|error| failed("read", path, &error))
+    }
+
+    fn stamp(&self, path: &Path) -> Result<Option<Stamp>> {
+        let metadata = present(fs::symlink_metadata(path)).map_err(|error| failed("look at", path, &error))?;
+        Ok(metadata.filter(fs::Metadata::is_file).map(|metadata| Stamp {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }))
     }
 
     fn write(&self, path: &Path, content: &[u8], mode: u32) -> Result<()> {

@@ -22,6 +22,7 @@ pub mod observe;
 pub mod overlay;
 mod process;
 pub mod reach;
+pub mod seen;
 pub mod systemd;
 mod tree;
 
@@ -161,6 +162,10 @@ pub trait Host: Send + Sync {
     fn list(&self, directory: &Path) -> Result<Vec<String>>;
     /// SHA-256 of a file's content as hex, streamed; `None` where there is no file.
     fn sha256(&self, path: &Path) -> Result<Option<String>>;
+    /// What tells that a file was touched since; `None` where there is no file or nothing tells.
+    fn stamp(&self, _path: &Path) -> Result<Option<seen::Stamp>> {
+        Ok(None)
+    }
     /// Replaces or makes a file: temporary file beside it, fsync, rename. Parents must exist. Owner root.
     fn write(&self, path: &Path, content: &[u8], mode: u32) -> Result<()>;
     /// [`Host::write`] of several files that belong together, in this order; none is in its place before all are on the

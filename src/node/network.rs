@@ -91,10 +91,14 @@ async fn set_up(host: &dyn Host, facts: &Facts, order: &NetworkOrder) -> Result<
         changes.push(format!("{} written", unit_file().display()));
     }
     let unit = systemd::state(host, UNIT).await?;
-    if rewritten || !unit.active || !unit.enabled {
-        // What it does is done already; started, it also undoes it when it is stopped.
+    // What it does is done already; started, it also undoes it when it is stopped.
+    if !unit.active || !unit.enabled {
         unit::restart(host, UNIT).await?;
         changes.push(format!("{UNIT} started"));
+    } else if rewritten || unit.needs_reload {
+        // Started anew it would take all ways away for a moment; only its end has to know what there is now.
+        systemd::daemon_reload(host).await?;
+        changes.extend(rewritten.then(|| format!("{UNIT} read again")));
     }
     Ok(changes)
 }
@@ -214,7 +218,11 @@ mod tests {
         assert_eq!(network(&host, &facts(), &order, &Events::nowhere()).await, Ok(4));
         assert!(host.text(cni_file()).unwrap().contains("\"10.244.0.0/24\""));
         assert!(host.text(unit_file()).unwrap().contains("ExecStart=/usr/bin/ip route replace 10.244.1.0/24"));
-        assert!(host.done().contains(&ROUTE.to_owned()), "{:?}", host.done());
+        let done = host.done();
+        assert!(done.contains(&ROUTE.to_owned()), "{done:?}");
+        // A unit that runs has its ways taken away when it is started anew: it is only read.
+        let restarts = done.iter().any(|line| line.contains("systemctl") && line.contains("start "));
+        assert!(done.contains(&"run systemctl daemon-reload".to_owned()) && !restarts, "{done:?}");
         let routes = "default via 10.0.0.1 dev eth0\n10.244.1.0/24 via 10.0.0.21 dev eth0\n";
         let host = host.answer(&["ip", "route", "show"], 0, routes);
         host.forget();
@@ -224,6 +232,14 @@ mod tests {
         assert_eq!(done.iter().find(alters), None, "{done:?}");
         let host = host.answer(&["ip", "route", "show"], 0, "default via 10.0.0.1 dev eth0\n");
         assert_eq!(network(&host, &facts(), &order, &Events::nowhere()).await, Ok(1));
+    }
+
+    #[tokio::test]
+    async fn a_unit_that_does_not_run_is_started() {
+        let host = host().answer(&["systemctl", "show"], 0, "LoadState=loaded\nActiveState=inactive\n");
+        network(&host, &facts(), &order(&[("10.0.0.21", "10.244.1.0/24")]), &Events::nowhere()).await.unwrap();
+        let started = "run systemctl restart clusterctl-routes.service".to_owned();
+        assert!(host.done().contains(&started), "{:?}", host.done());
     }
 
     #[tokio::test]

@@ -1,6 +1,7 @@
 //! The playbooks that `up` runs on every host, and the files they name; the same files as in `playbooks/`.
 
 use std::path::Path;
+use std::sync::LazyLock;
 
 use super::{Loaded, load};
 use crate::failure::{Failure, Kind, Result};
@@ -19,10 +20,20 @@ const FILES: &[(&str, &str)] = &[
     ("templates/10-kubeadm.conf", include_str!("../../playbooks/templates/10-kubeadm.conf")),
 ];
 
+/// The plays, read once for all hosts.
+static READ: LazyLock<Vec<(&str, Result<Loaded>)>> =
+    LazyLock::new(|| PLAYS.iter().map(|(name, text)| (*name, read(name, text))).collect());
+
 /// A play of ours by its name: `prepare`, `runtime`.
+///
+/// # Errors
+/// Kind `Internal` where there is none of that name.
 pub fn builtin(name: &str) -> Result<Loaded> {
-    let text = PLAYS.iter().find(|(known, _)| *known == name).map(|(_, text)| *text);
-    let text = text.ok_or_else(|| Failure::new(Kind::Internal, format!("there is no play {name}")))?;
+    let found = READ.iter().find(|(known, _)| *known == name).map(|(_, loaded)| loaded.clone());
+    found.unwrap_or_else(|| Err(Failure::new(Kind::Internal, format!("there is no play {name}"))))
+}
+
+fn read(name: &str, text: &str) -> Result<Loaded> {
     let path = format!("playbooks/{name}.yaml");
     load(text, Path::new(&path), &|source| {
         let found = FILES.iter().find(|(known, _)| *known == source);

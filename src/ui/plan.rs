@@ -15,8 +15,13 @@ pub fn plan(preview: &Preview, look: Look, verbose: bool) -> String {
     for warning in &preview.warnings {
         text.push_str(&format!("{} {}\n", look.paint(Paint::Attention, "warning:"), clean(warning)));
     }
-    if changes == 0 {
+    for failure in &preview.missing {
+        text.push_str(&format!("{} {}\n", look.paint(Paint::Bad, "left out:"), clean(&failure.to_string())));
+    }
+    if changes == 0 && preview.missing.is_empty() {
         text.push_str(&format!("Cluster {cluster} is as the inventory wants it: nothing is to do\n"));
+    } else if changes == 0 {
+        text.push_str(&format!("Cluster {cluster}: nothing is to do on the other hosts\n"));
     }
     for step in preview.grouped() {
         for (names, section) in step.groups {
@@ -118,6 +123,7 @@ mod tests {
 
     use super::plan;
     use crate::change::{Action, Change, HostPreview, Kind, Preview, Section};
+    use crate::failure::{self, Failure};
     use crate::ui::Look;
 
     fn look() -> Look {
@@ -149,10 +155,12 @@ mod tests {
                 host("w2", vec![unit]),
             ],
             whole: vec![Section::new("nodes", "nodes of the cluster").with(vec![object], vec!["nobody knows".into()])],
+            missing: vec![Failure::new(failure::Kind::Connection, "it does not answer").on("w3")],
             warnings: vec!["w1 is slow".into()],
         };
         assert_snapshot!(plan(&preview, look(), false), @r"
         warning: w1 is slow
+        left out: w3: it does not answer
 
         prepare host: cp1, w1
           ~ file /etc/a  0644
@@ -175,8 +183,11 @@ mod tests {
 
     #[test]
     fn nothing_to_do_is_said() {
-        let preview = Preview { cluster: "demo".into(), ..Preview::default() };
+        let mut preview = Preview { cluster: "demo".into(), ..Preview::default() };
         assert_eq!(plan(&preview, look(), false), "Cluster demo is as the inventory wants it: nothing is to do\n");
+        preview.missing = vec![Failure::new(failure::Kind::Preflight, "no systemd").on("w1")];
+        let text = "left out: w1: no systemd\nCluster demo: nothing is to do on the other hosts\n";
+        assert_eq!(plan(&preview, look(), false), text);
     }
 
     #[test]

@@ -75,6 +75,17 @@ fn workers_that_are_missing_do_not_keep_the_others_from_their_cluster() {
     let strict = ["--yes", "--max-failures", "1", "--bundle", bundle().to_str().unwrap()].map(str::to_owned);
     let strict: Vec<&str> = strict.iter().map(String::as_str).collect();
     refused(&run("up", &inventory, &strict), 8, &[missing, unfit, "systemd", "not begun"]);
+    // What is said before is what is done then.
+    let planned = run("plan", &inventory, &strict[1..]);
+    refused(&planned, 8, &[missing, unfit, "systemd"]);
+    assert!(planned.stdout.is_empty(), "{}", planned.stdout);
+    let planned = run("plan", &inventory, &strict[3..]);
+    refused(&planned, 8, &[missing, unfit]);
+    for (host, why) in [(missing, ""), (unfit, "systemd is not its init system")] {
+        let said = planned.stdout.lines().find(|line| line.starts_with(&format!("left out: {host}: ")));
+        assert!(said.is_some_and(|line| line.contains(why)), "{}", planned.stdout);
+    }
+    assert!(planned.stdout.contains("changes on 2 hosts"), "{}", planned.stdout);
     let finished = up(&inventory);
     let headline = format!("ready on 2 of 4 hosts; not done: {missing}, {unfit}");
     refused(&finished, 8, &[&headline, "not reached", "systemd is not its init system"]);

@@ -86,11 +86,16 @@ impl Bed {
         let folders = ["bin", "cni", "images", "upstream"].map(|name| kubernetes.join(name));
         let folders: Vec<&Path> = folders.iter().map(PathBuf::as_path).collect();
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/integration/prepare.sh");
-        for (at, host) in made.hosts.iter().enumerate() {
-            made.send(&host.name, &folders, "/root/prepare/kubernetes");
-            made.send(&host.name, &[&script], "/root/prepare");
-            made.sh(&host.name, &format!("bash /root/prepare/prepare.sh 10.244.{at}.0/24"));
-        }
+        std::thread::scope(|scope| {
+            for (at, host) in made.hosts.iter().enumerate() {
+                let (made, folders, script) = (&made, &folders, &script);
+                scope.spawn(move || {
+                    made.send(&host.name, folders, "/root/prepare/kubernetes");
+                    made.send(&host.name, &[script], "/root/prepare");
+                    made.sh(&host.name, &format!("bash /root/prepare/prepare.sh 10.244.{at}.0/24"));
+                });
+            }
+        });
         made
     }
 

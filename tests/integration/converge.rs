@@ -1,18 +1,10 @@
 //! Clusters that become what the inventory says now: a changed configuration, a deleted line, a cluster of kubeadm's.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::bed::{Bed, bed};
-use crate::program::{bundle, call, clusterctl, kubectl, run, succeeds, up};
-
-fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
-    let started = Instant::now();
-    while !holds() {
-        assert!(started.elapsed() < Duration::from_secs(60), "{what} did not come");
-        std::thread::park_timeout(Duration::from_millis(300));
-    }
-}
+use crate::program::{bundle, call, clusterctl, kubectl, run, succeeds, up, wait_for};
 
 fn nothing_is_to_do(inventory: &Path) {
     let plan = run("plan", inventory, &["--bundle", bundle().to_str().unwrap()]);
@@ -22,13 +14,13 @@ fn nothing_is_to_do(inventory: &Path) {
 #[test]
 #[ignore = "takes minutes: make test-all"]
 fn a_changed_configuration_is_rolled_out_and_a_deleted_line_is_pruned() {
-    let made = Bed::bare(4);
+    let made = Bed::bare(3);
     let names: Vec<&str> = made.hosts.iter().map(|host| host.name.as_str()).collect();
     let text = bed(&["inventory", &made.name, "--control-planes", "2"])
         .replace("  network: {plugin: bridge}\n", "  network: {plugin: bridge}\n  endpoint: built-in\n");
     let inventory = made.write_inventory(&text);
     succeeds(up(&inventory));
-    nothing_is_to_do(&inventory);
+    the_inventory_can_be_had_from_the_cluster(&made, &inventory);
 
     let changed = text.replace("oomScoreAdj: 0\n", "oomScoreAdj: 0\n    maxPods: 77\n").replacen(
         "    apiVersion: kubeadm.k8s.io/v1beta4\n    kind: InitConfiguration\n",
@@ -41,11 +33,12 @@ fn a_changed_configuration_is_rolled_out_and_a_deleted_line_is_pruned() {
     let (kubelet, proxy) = changed.split_once("kind: KubeProxyConfiguration").unwrap();
     let changed = format!("{kubelet}kind: KubeProxyConfiguration{}", proxy.replace("    maxPods: 77\n", ""));
     let inventory = made.write_inventory(&changed);
-    succeeds(up(&inventory));
+    let rolled_out = succeeds(up(&inventory));
+    eprintln!("a changed configuration was rolled out: {:.1} s", rolled_out.elapsed.as_secs_f64());
     let pods = "jsonpath={range .items[*]}{.status.allocatable.pods} {end}";
     // A kubelet tells of it a moment after it has started.
-    wait_for("what the new kubelets allow", || {
-        kubectl(&inventory, &["get", "nodes", "-o", pods]).trim() == "77 77 77 77"
+    wait_for("what the new kubelets allow", Duration::from_secs(60), || {
+        kubectl(&inventory, &["get", "nodes", "-o", pods]).trim() == "77 77 77"
     });
     for name in &names[..2] {
         let running = "jsonpath={.spec.containers[0].command} {.status.phase}";
@@ -55,19 +48,48 @@ fn a_changed_configuration_is_rolled_out_and_a_deleted_line_is_pruned() {
     }
     nothing_is_to_do(&inventory);
 
+    let pruned = names[2];
     let without: String =
-        changed.lines().filter(|line| !line.contains(names[3])).map(|line| format!("{line}\n")).collect();
+        changed.lines().filter(|line| !line.contains(pruned)).map(|line| format!("{line}\n")).collect();
     let inventory = made.write_inventory(&without);
-    let left = succeeds(up(&inventory));
-    assert!(left.stderr.contains(&format!("the node {} is not in the inventory", names[3])), "{}", left.stderr);
-    assert_eq!(kubectl(&inventory, &["get", "nodes", "--no-headers"]).lines().count(), 4);
-    succeeds(run("up", &inventory, &["--yes", "--prune", "--bundle", bundle().to_str().unwrap()]));
+    let bundle = bundle();
+    let arguments = ["--bundle", bundle.to_str().unwrap(), "--yes", "--prune"];
+    // Who is not told to prune only names it.
+    let plan = run("plan", &inventory, &arguments[..2]);
+    let named = format!("the node {pruned} is not in the inventory");
+    assert!(plan.code == 0 && plan.stdout.contains(&named), "{}\n{}", plan.stdout, plan.stderr);
+    let left = succeeds(run("up", &inventory, &arguments));
+    eprintln!("a node was pruned: {:.1} s", left.elapsed.as_secs_f64());
+    assert!(left.stderr.contains(&named), "{}", left.stderr);
     let nodes = kubectl(&inventory, &["get", "nodes", "--no-headers"]);
-    assert!(nodes.lines().count() == 3 && !nodes.contains(names[3]), "{nodes}");
-    assert_eq!(made.try_sh(names[3], "test -e /etc/kubernetes || test -e /var/lib/clusterctl").code, 1);
-    // The others lose their routes to it.
-    succeeds(up(&inventory));
+    assert!(nodes.lines().count() == 2 && !nodes.contains(pruned), "{nodes}");
+    assert_eq!(made.try_sh(pruned, "test -e /etc/kubernetes || test -e /var/lib/clusterctl").code, 1);
+    // The others have lost their routes to it.
     nothing_is_to_do(&inventory);
+}
+
+/// Who has lost the laptop has lost nothing: the hosts know the cluster.
+fn the_inventory_can_be_had_from_the_cluster(made: &Bed, known: &Path) {
+    let address = &made.hosts[0].address;
+    let home = home(made);
+    let environment = home.each_ref().map(|(name, value)| (*name, value.as_str()));
+    let text = succeeds(call(&clusterctl(), &["inventory", "from-cluster", address], &environment)).stdout;
+    let ssh = std::fs::read_to_string(known).unwrap().lines().find(|line| line.starts_with("ssh:")).unwrap().to_owned();
+    // What only hosts of the bed need of their runtime no cluster tells.
+    let text = text.replacen("cluster:\n", "cluster:\n  containerd: {restrict_oom_score_adj: true}\n", 1);
+    let rebuilt = made.folder.path().join("rebuilt.yaml");
+    std::fs::write(&rebuilt, format!("{ssh}\n{text}")).unwrap();
+    nothing_is_to_do(&rebuilt);
+}
+
+/// A home whose ssh_config reaches the hosts.
+fn home(made: &Bed) -> [(&'static str, String); 1] {
+    let home = made.folder.path().join("home");
+    std::fs::create_dir_all(home.join(".ssh")).unwrap();
+    let options =
+        format!("Host *\n  User root\n  IdentityFile {}\n  StrictHostKeyChecking accept-new\n", made.key.display());
+    std::fs::write(home.join(".ssh/config"), options).unwrap();
+    [("HOME", home.to_str().unwrap().to_owned())]
 }
 
 /// What upstream's kubeadm is told on the bed.
@@ -95,12 +117,8 @@ fn a_cluster_of_kubeadms_is_taken_over() {
 
     let known = made.inventory_text("root");
     let ssh = known.lines().find(|line| line.starts_with("ssh:")).unwrap();
-    let home = made.folder.path().join("home");
-    std::fs::create_dir_all(home.join(".ssh")).unwrap();
-    let options =
-        format!("Host *\n  User root\n  IdentityFile {}\n  StrictHostKeyChecking accept-new\n", made.key.display());
-    std::fs::write(home.join(".ssh/config"), options).unwrap();
-    let environment = [("HOME", home.to_str().unwrap())];
+    let home = home(&made);
+    let environment = home.each_ref().map(|(name, value)| (*name, value.as_str()));
     let words = ["inventory", "from-cluster", &made.hosts[0].address];
     let text = succeeds(call(&clusterctl(), &words, &environment)).stdout;
     assert!(text.contains("adopt: sha256:") && text.contains(worker) && text.contains("plugin: none"), "{text}");
@@ -113,11 +131,11 @@ fn a_cluster_of_kubeadms_is_taken_over() {
 
     let inventory = made.write_inventory(&format!("{ssh}\n{text}"));
     let uid = |kind: &str| kubectl(&inventory, &["get", kind, "-o", "jsonpath={.metadata.uid}"]);
+    let uids = || ["namespace/kube-system", &format!("node/{control_plane}"), &format!("node/{worker}")].map(uid);
+    let before = uids();
     succeeds(up(&inventory));
-    let (before, node) = (uid("namespace/kube-system"), uid(&format!("node/{worker}")));
+    assert_eq!(uids(), before);
     nothing_is_to_do(&inventory);
-    succeeds(up(&inventory));
-    assert_eq!((before, node), (uid("namespace/kube-system"), uid(&format!("node/{worker}"))));
     let ready = kubectl(&inventory, &["get", "nodes", "--no-headers"]);
     assert!(ready.lines().count() == 2 && !ready.contains("NotReady"), "{ready}");
 }

@@ -56,23 +56,29 @@ fn what_up_would_do_is_said_and_not_done() {
     kubectl(&inventory, &["-n", "kube-system", "delete", "daemonset", "kube-proxy"]);
     drifted(&bed, &inventory);
     asked_on_a_terminal(&bed, &inventory);
-    succeeds(up(&inventory));
     a_finished_cluster(&inventory);
     assert_eq!(bed.sh(worker, "systemctl is-active kubelet; sysctl -n net.ipv4.ip_forward"), "active\n1\n");
     assert_eq!(bed.sh(control_plane, "ip route | grep -c '^10.244.*via'").trim(), "1");
 }
 
-/// What runs would be interrupted: a person is asked, and no means no.
+/// What runs would be interrupted: a person is asked, no means no and yes yes. Where nothing is, nobody is asked.
 fn asked_on_a_terminal(bed: &Bed, inventory: &Path) {
     let (program, bundle) = (clusterctl(), bundle());
     let typed = format!("{} up -i {} --bundle {}", program.display(), inventory.display(), bundle.display());
-    // What is typed before the question is not the answer to it.
-    let asked = format!("(while echo n; do sleep 0.3; done) 2>/dev/null | script -qec '{typed}' /dev/null");
-    let finished = call(Path::new("sh"), &["-c", &asked], &[("TERM", "xterm")]);
-    assert_eq!(finished.code, 130, "{}", finished.stdout);
-    assert!(finished.stdout.contains("Apply? [y/N]"), "{}", finished.stdout);
+    let answered = |answer: &str| {
+        // What is typed before the question is not the answer to it.
+        let asked = format!("(while echo {answer}; do sleep 0.3; done) 2>/dev/null | script -qec '{typed}' /dev/null");
+        call(Path::new("sh"), &["-c", &asked], &[("TERM", "xterm")])
+    };
+    let refused = answered("n");
+    assert_eq!(refused.code, 130, "{}", refused.stdout);
+    assert!(refused.stdout.contains("Apply? [y/N]"), "{}", refused.stdout);
     let kubelet = bed.sh(&bed.hosts[1].name, "grep -c '# mine' /var/lib/kubelet/config.yaml");
     assert_eq!(kubelet.trim(), "1");
+    let done = succeeds(answered("y"));
+    assert!(done.stdout.contains("Apply? [y/N]"), "{}", done.stdout);
+    let nothing = succeeds(answered("n"));
+    assert!(!nothing.stdout.contains("Apply?"), "{}", nothing.stdout);
 }
 
 fn bare_hosts(bed: &Bed, inventory: &Path) {

@@ -5,15 +5,16 @@ use std::path::Path;
 
 use rstest::rstest;
 
-use super::{Borne, Way, default_address, node_address, plan, plan_of_the_fit};
+use super::{Assessment, Borne, Plan, Way, assess, default_address, node_address, plan_of_the_fit};
 use crate::bundle::{Blob, FORMAT, Manifest};
 use crate::cluster::documents::Documents;
+use crate::cluster::findings::{divide, turn_down};
 use crate::fact::{EtcdOrigin, Facts, LinkAddress, Route, Runtime};
-use crate::failure::Kind;
+use crate::failure::{Failure, Kind};
 use crate::inventory::{self, Inventory, Role};
 use crate::message::Place;
 
-fn inventory() -> Inventory {
+pub(in crate::cluster) fn inventory() -> Inventory {
     let text = "cluster:\n  name: demo\n  kubernetes: 1.36.3\nssh: {user: root}\nhosts:\n  cp1: {address: 10.0.0.11, role: control-plane}\n  w1: {address: 10.0.0.21}\n";
     inventory::parse(text, Path::new("inventory.yaml"), Path::new("/home/ann"))
         .unwrap_or_else(|findings| panic!("{findings:?}"))
@@ -47,7 +48,7 @@ fn good(address: &str, machine_id: &str) -> Facts {
     }
 }
 
-fn facts() -> BTreeMap<String, Facts> {
+pub(in crate::cluster) fn facts() -> BTreeMap<String, Facts> {
     BTreeMap::from([("cp1".into(), good("10.0.0.11", "a")), ("w1".into(), good("10.0.0.21", "b"))])
 }
 
@@ -64,7 +65,7 @@ fn blob(name: &str, roles: &[Role], place: Place) -> Blob {
     }
 }
 
-fn manifest() -> Manifest {
+pub(in crate::cluster) fn manifest() -> Manifest {
     let file = |path: &str| Place::File { path: path.into(), mode: 0o755 };
     let pause = Place::Images { references: vec!["registry.k8s.io/pause:3.10.2".into()] };
     let both = [Role::ControlPlane, Role::Worker];
@@ -78,6 +79,19 @@ fn manifest() -> Manifest {
             blob("images/pause", &both, pause),
         ],
     }
+}
+
+/// The plan of all hosts, or every reason on every host why it must not begin.
+fn plan(
+    inventory: &Inventory,
+    documents: &Documents,
+    facts: &BTreeMap<String, Facts>,
+    manifest: &Manifest,
+) -> Result<Plan, Vec<Failure>> {
+    let Assessment { hosts, mut findings } = assess(inventory, documents, facts, Some(manifest));
+    turn_down(&mut findings, &inventory.cluster.ignore_checks);
+    let (failures, warnings) = divide(findings);
+    if failures.is_empty() { Ok(Plan { hosts, warnings }) } else { Err(failures) }
 }
 
 fn failures(facts: &BTreeMap<String, Facts>) -> Vec<(Kind, String)> {
@@ -271,7 +285,7 @@ fn every_host_gets_a_balancer_in_front_of_all_control_planes() {
     };
     assert_eq!(servers(1), all(1));
     assert_eq!(servers(3), all(3));
-    let single = super::plan(&inventory(), &Documents::default(), &facts(), &manifest()).unwrap();
+    let single = self::plan(&inventory(), &Documents::default(), &facts(), &manifest()).unwrap();
     assert!(single.hosts.iter().all(|host| host.balancer.is_none()));
 }
 

@@ -9,6 +9,7 @@ use zeroize::Zeroize;
 
 use super::ahead::{self, Batch};
 use super::der::{self, tag};
+use super::rsa;
 use crate::failure::{Failure, Kind, Result};
 use crate::secret::Secret;
 
@@ -67,15 +68,17 @@ impl PrivateKey {
     /// # Errors
     /// [`Kind::Internal`] if the cryptography library fails.
     pub fn generate(algorithm: KeyAlgorithm) -> Result<Self> {
-        let rsa = |size| KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, size);
-        let pair = match algorithm {
-            KeyAlgorithm::Rsa2048 => rsa(RsaKeySize::_2048),
-            KeyAlgorithm::Rsa3072 => rsa(RsaKeySize::_3072),
-            KeyAlgorithm::Rsa4096 => rsa(RsaKeySize::_4096),
-            KeyAlgorithm::EcdsaP256 => KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256),
-            KeyAlgorithm::EcdsaP384 => KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384),
+        let ecdsa = |algorithm| {
+            KeyPair::generate_for(algorithm)
+                .map_err(|error| Failure::new(Kind::Internal, "cannot make a key").because(&error))
         };
-        let pair = pair.map_err(|error| Failure::new(Kind::Internal, "cannot make a key").because(&error))?;
+        let pair = match algorithm {
+            KeyAlgorithm::Rsa2048 => rsa::generate(RsaKeySize::_2048),
+            KeyAlgorithm::Rsa3072 => rsa::generate(RsaKeySize::_3072),
+            KeyAlgorithm::Rsa4096 => rsa::generate(RsaKeySize::_4096),
+            KeyAlgorithm::EcdsaP256 => ecdsa(&rcgen::PKCS_ECDSA_P256_SHA256),
+            KeyAlgorithm::EcdsaP384 => ecdsa(&rcgen::PKCS_ECDSA_P384_SHA384),
+        }?;
         let pem = traditional_pem(pair.serialized_der(), algorithm)
             .ok_or_else(|| Failure::new(Kind::Internal, "cannot write a key that was just made"))?;
         Ok(Self { pair, pem })

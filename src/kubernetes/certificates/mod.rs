@@ -8,6 +8,7 @@ mod der;
 mod issue;
 mod key;
 mod request;
+mod rsa;
 mod sign;
 
 pub use ahead::make_ahead;

@@ -75,12 +75,12 @@ fn variables() -> BTreeMap<String, Value> {
 
 fn ours(name: &str) -> PlayOrder {
     let loaded = builtin(name).unwrap();
-    PlayOrder { play: loaded.play, variables: variables(), files: loaded.files, dry_run: false }
+    PlayOrder { play: loaded.play, variables: variables(), files: loaded.files, dry_run: false, step: None }
 }
 
 fn order(text: &str) -> PlayOrder {
     let loaded = load(text, Path::new("play.yaml"), &|_| Err("there is none".to_owned())).unwrap();
-    PlayOrder { play: loaded.play, variables: variables(), files: loaded.files, dry_run: false }
+    PlayOrder { play: loaded.play, variables: variables(), files: loaded.files, dry_run: false, step: None }
 }
 
 async fn changes(host: &FakeHost, order: &PlayOrder) -> Result<Vec<String>> {
