@@ -36,7 +36,7 @@ test-hosts: binary bundle
 	  cargo test --locked --test integration -- --test-threads=$(or $(TEST_THREADS),2)
 
 ## test-faults: the whole list of faults of a seed, on from where it was stopped; the table goes to tests/faults.md.
-## SEED=7, COUNT=2 series at most, SECONDS=600 to begin another at most, ONLY=12 (a number) or ONLY=disk-full (words of a case)
+## SEED=7, COUNT=2 series at most, SECONDS=600 to begin another at most, ONLY=12,200 (numbers) or ONLY=disk-full (words of a case)
 test-faults: binary bundle
 	CLUSTERCTL=$(abspath $(BINARY)) CLUSTERCTL_BUNDLE=$(abspath $(BUNDLE)) FAULTS_SEED=$(SEED) \
 	  FAULTS_COUNT=$(or $(COUNT),all) FAULTS_SECONDS=$(SECONDS) FAULTS_ONLY=$(ONLY) \

@@ -111,7 +111,13 @@ pub async fn enable(host: &dyn Host, unit: &str) -> Result<()> {
 /// # Errors
 /// When systemd refuses.
 pub async fn disable(host: &dyn Host, unit: &str) -> Result<()> {
-    if !state(host, unit).await?.enabled {
+    let mut now = state(host, unit).await?;
+    if now.enabled && now.needs_reload {
+        // What systemd remembers may be a unit whose file and links have gone: what took them was killed before it said so.
+        daemon_reload(host).await?;
+        now = state(host, unit).await?;
+    }
+    if !now.enabled {
         return Ok(());
     }
     systemctl(host, &["disable", "--quiet", "--no-reload", unit], &format!("unit {unit} cannot be disabled")).await
@@ -205,9 +211,11 @@ fn refused(sentence: &str, output: &Output) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
     use std::time::Duration;
 
-    use super::{Unit, parse_show, start, stop, wait_active};
+    use super::{Unit, disable, parse_show, start, stop, wait_active};
+    use crate::host::Output;
     use crate::host::fake::FakeHost;
 
     const SHOWN: &str = "Id=containerd.service\nLoadState=loaded\nActiveState=active\nUnitFileState=enabled\n\
@@ -240,6 +248,24 @@ mod tests {
         let host = FakeHost::new().answer(&["systemctl", "show"], 0, "LoadState=not-found\nActiveState=inactive\n");
         stop(&host, "kubelet.service").await.unwrap();
         assert_eq!(host.ran().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_unit_whose_file_has_gone_is_not_disabled_by_what_systemd_remembers_of_it() {
+        let said = |text: &str| Output { status: 0, stdout: text.as_bytes().to_vec(), stderr: Vec::new() };
+        let host = FakeHost::new()
+            .answer_with(&["systemctl", "daemon-reload"], move |host, _| {
+                host.put(Path::new("/reloaded"), b"", 0o644);
+                Ok(said(""))
+            })
+            .answer_with(&["systemctl", "show"], move |host, _| match host.text("/reloaded") {
+                Some(_) => Ok(said("LoadState=not-found\nActiveState=inactive\n")),
+                None => {
+                    Ok(said("LoadState=loaded\nActiveState=inactive\nUnitFileState=enabled\nNeedDaemonReload=yes\n"))
+                }
+            })
+            .answer(&["systemctl", "disable"], 1, "");
+        disable(&host, "a.service").await.unwrap();
     }
 
     #[tokio::test]

@@ -20,7 +20,7 @@ pub struct Entry {
     pub fault: String,
     /// The case in words.
     pub case: String,
-    /// Whether its moment came before the run's end.
+    /// Whether its moment came before the run's end, and what it is done to was there.
     pub injected: bool,
     /// How the disturbed run ended: `ended with 4`.
     pub disturbed: String,
@@ -57,6 +57,11 @@ impl Book {
         self.entries.get(&(seed, case.number)).is_some_and(same)
     }
 
+    /// Whether a case was tried.
+    pub fn was_tried(&self, seed: u64, case: &Case) -> bool {
+        self.entries.get(&(seed, case.number)).is_some_and(|entry| entry.case == case.to_string())
+    }
+
     /// Keeps an entry.
     pub fn enter(&mut self, entry: Entry) -> std::io::Result<()> {
         std::fs::create_dir_all(self.lines.parent().unwrap_or(Path::new(".")))?;
@@ -82,12 +87,15 @@ fn table(seed: u64, entries: &[&Entry]) -> String {
     let alone = entries.iter().filter(|entry| entry.chain == 1).count();
     let mut text = format!(
         "# Faults that were injected\n\nWritten by `make test-faults SEED={seed}`: {} cases of {}, {injected} injected before the \
-         run had ended, {failed} not survived.\n\nAfter each fault the same command goes on from what the disturbed run left. \
+         run had ended, {failed} not survived. (missed) says that the step did not come, that the run had ended,\nor that the \
+         process to be hit did not run.\n\nAfter each fault the same command goes on from what the disturbed run left. \
          In the life of a cluster some runs are disturbed one\nafter another, each further on than the one before; then the \
          command runs to its end and is judged: it ends green, nothing was\nlost or made twice, one more `up` changes nothing, \
          and at the end of each cluster `down` leaves every host as it was. `judged`\nsays how many injections stood before a \
          verdict; {alone} were judged alone. `c` is the control plane, `w` the worker; `mend` is an\n`up` on a whole cluster, \
-         `leave` a `down` that `down` follows.\n\n| fault | cases | injected | survived | seconds of `up` afterwards |\n\
+         `leave` a `down` that `down` follows.\n\nClocks that jump are not among the faults: hosts that are containers share \
+         the machine's real-time clock, time namespaces leave it\nout, and static programs read it without libc and without a \
+         system call, so nothing can stand in between.\n\n| fault | cases | injected | survived | seconds of `up` afterwards |\n\
          |---|---:|---:|---:|---:|\n",
         entries.len(),
         cases(seed).len(),
@@ -98,7 +106,7 @@ fn table(seed: u64, entries: &[&Entry]) -> String {
     }
     for (kind, of_kind) in kinds {
         let injected = of_kind.iter().filter(|entry| entry.injected).count();
-        let survived = of_kind.iter().filter(|entry| entry.failure.is_none()).count();
+        let survived = of_kind.iter().filter(|entry| entry.injected && entry.failure.is_none()).count();
         let times: Vec<f64> = of_kind.iter().filter_map(|entry| entry.again).collect();
         let mean = if times.is_empty() {
             String::new()
@@ -112,8 +120,12 @@ fn table(seed: u64, entries: &[&Entry]) -> String {
     );
     for entry in entries {
         let again = entry.again.map_or_else(String::new, |seconds| format!("{seconds:.1} s"));
-        let verdict = if entry.failure.is_some() { "**not survived**" } else { "survived" };
-        let disturbed = if entry.injected { entry.disturbed.clone() } else { format!("{} (before)", entry.disturbed) };
+        let verdict = match (&entry.failure, entry.injected) {
+            (Some(_), _) => "**not survived**",
+            (None, true) => "survived",
+            (None, false) => "",
+        };
+        let disturbed = if entry.injected { entry.disturbed.clone() } else { format!("{} (missed)", entry.disturbed) };
         let (number, case, chain) = (entry.number, &entry.case, entry.chain);
         text.push_str(&format!("| {number} | {case} | {disturbed} | {chain} | {again} | {verdict} |\n"));
     }

@@ -10,7 +10,7 @@ use crate::faults::chance::Chance;
 pub enum Verb {
     /// `up` on bare hosts, or on what a run left that was disturbed before; `up` goes on from there.
     Up,
-    /// `up` on a whole cluster, every other time on one whose worker has drifted; `up` is judged after each.
+    /// `up` on a whole cluster, or on one whose worker has drifted; `up` is judged after each.
     Mend,
     /// `down` of a whole cluster, or of what a disturbed one left; `up` goes on from there.
     Down,
@@ -141,6 +141,15 @@ pub struct Case {
     pub boundary: Boundary,
     /// And how long after that, in milliseconds.
     pub delay: u64,
+}
+
+impl Case {
+    /// Whether the worker drifts before: an `up` that has nothing to do is over before a fault at any moment can meet it, and
+    /// has no steps of the worker. Of the kills at a boundary half.
+    pub fn needs_drift(&self) -> bool {
+        let of_worker = self.boundary.host == Some(1);
+        self.verb == Verb::Mend && (self.delay > 0 || of_worker || self.number.is_multiple_of(2))
+    }
 }
 
 impl fmt::Display for Case {

@@ -17,10 +17,10 @@ const SETTLE: Duration = Duration::from_secs(8);
 /// No moment of a run comes later than this.
 const LONGEST: Duration = Duration::from_secs(120);
 
-/// A run that hangs on a fault is interrupted after this time, as a person would do.
+/// A run that waits for a host is interrupted after this time, as a person would do: a lost link is tried again for a minute.
 const PATIENCE: Duration = Duration::from_secs(40);
 
-/// And killed this much later.
+/// And again this much later, and then killed.
 const LAST_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A control plane, a worker, and how they were before anything happened.
@@ -208,12 +208,18 @@ pub fn end(run: &mut Running) -> (Finished, &'static str) {
     let how = if run.ends_within(PATIENCE) {
         "ended"
     } else {
+        // The first signal lets the step in hand end, the second one does not.
         run.try_signal("INT");
         if run.ends_within(LAST_PATIENCE) {
             "interrupted"
         } else {
-            run.try_signal("KILL");
-            "killed for it hung"
+            run.try_signal("INT");
+            if run.ends_within(LAST_PATIENCE) {
+                "interrupted twice"
+            } else {
+                run.try_signal("KILL");
+                "killed for it hung"
+            }
         }
     };
     (run.finish(), how)

@@ -2,7 +2,7 @@
 //! doubled, and `down` must leave no trace.
 //!
 //! `make test-faults` goes through the whole list of a seed, on from where it was stopped (`SEED=7`, `COUNT=2` series at
-//! most, `SECONDS=600` to begin another one at most, `ONLY=12` or `ONLY=disk-full` to choose cases); `make test` takes the
+//! most, `SECONDS=600` to begin another one at most, `ONLY=12,200` or `ONLY=disk-full` to choose cases); `make test` takes the
 //! beginning of a series.
 
 mod book;
@@ -43,6 +43,9 @@ const DRIFT: &str = "rm /etc/cni/net.d/*; systemctl stop kubelet containerd; ip 
 /// Exit codes that no fault may lead to: a defect, a panic, a mistake of configuration.
 const NEVER: &[i32] = &[70, 101, 2, 3];
 
+/// The code of a run that SIGKILL ended.
+const KILLED: i32 = 128 + 9;
+
 fn setting(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
@@ -64,13 +67,21 @@ fn faults_are_survived() {
     let todo: Vec<Vec<Case>> = match setting("FAULTS_ONLY") {
         // Each by itself.
         Some(only) => {
-            let chosen = |case: &Case| match only.parse::<usize>() {
-                Ok(number) => number == case.number,
-                Err(_) => case.to_string().contains(only.as_str()),
+            let chosen = |case: &Case| {
+                only.split(',').any(|only| match only.parse::<usize>() {
+                    Ok(number) => number == case.number,
+                    Err(_) => case.to_string().contains(only),
+                })
             };
             all.into_iter().flatten().filter(chosen).map(|case| vec![case]).collect()
         }
-        None => all.into_iter().filter(|cases| !cases.iter().all(|case| book.has(seed, case))).collect(),
+        None => {
+            let mut todo: Vec<_> =
+                all.into_iter().filter(|cases| !cases.iter().all(|case| book.has(seed, case))).collect();
+            // What was never tried comes before what was not survived.
+            todo.sort_by_key(|cases| cases.iter().any(|case| book.was_tried(seed, case)));
+            todo
+        }
     };
     let began = Instant::now();
     let todo = Mutex::new(todo.into_iter().take(count));
@@ -120,6 +131,8 @@ struct Life {
     authority: String,
     /// Whether nothing disturbed the cluster since it was judged.
     is_whole: bool,
+    /// What lasts until the next verdict, and the host it was done to.
+    lingering: Vec<(Fault, usize)>,
 }
 
 impl Life {
@@ -134,6 +147,7 @@ impl Life {
             known: None,
             authority: String::new(),
             is_whole: false,
+            lingering: Vec::new(),
         };
         let lived = catch_unwind(AssertUnwindSafe(|| life.live(cases)));
         let failure = match lived {
@@ -179,10 +193,17 @@ impl Life {
         if down.code != 0 {
             return Err(format!("down: {}", tail(&down)));
         }
+        self.lift_lingering();
         prepared.iter().for_each(|(fault, host)| inject::clear(*fault, &self.ground.bed, host));
         self.ground.nothing_is_left()?;
         self.settle(None);
         Ok(())
+    }
+
+    fn lift_lingering(&mut self) {
+        for (fault, host) in self.lingering.drain(..) {
+            inject::lift(fault, &self.ground.bed, self.ground.host(host));
+        }
     }
 
     /// The cases that waited are survived.
@@ -208,6 +229,7 @@ impl Life {
         }
         self.known = Some(whole.identity);
         self.is_whole = true;
+        self.lift_lingering();
         self.settle(Some(whole.again));
         Ok(())
     }
@@ -247,11 +269,14 @@ impl Life {
         if is_down {
             self.expect_nothing();
         }
-        if case.verb == Verb::Mend && case.number.is_multiple_of(2) {
+        if case.needs_drift() {
             self.ground.bed.try_sh(self.ground.host(1), DRIFT);
         }
         let Disturbed { injected, how, finished, meanwhile } = disturb(case, &self.ground, is_down)?;
-        let moment = if injected { "" } else { ", before its moment" };
+        if injected && lasting(case.fault) == Lasting::Verdict {
+            self.lingering.push((case.fault, case.host));
+        }
+        let moment = if injected { "" } else { ", missed" };
         println!("series {} case {}: {case}: {how} with {}{moment}", self.number, case.number, finished.code);
         if let Some(entry) = self.entries.last_mut() {
             (entry.injected, entry.disturbed) = (injected, format!("{how} with {}", finished.code));
@@ -289,11 +314,10 @@ fn disturb(case: &Case, ground: &Ground, is_down: bool) -> Result<Disturbed, Str
         ground.detour(case.host, DELAY);
     }
     let (mut run, lines) = ground.start(if is_down { "down" } else { "up" });
-    let injected = ground.reach(&lines, &case.boundary)?;
+    let mut injected = false;
     let mut meanwhile = None;
-    if injected {
-        std::thread::park_timeout(Duration::from_millis(case.delay));
-        inject::inject(case.fault, &ground.bed, host, &run);
+    if ground.reach(&lines, &case.boundary)? && !run.ends_within(Duration::from_millis(case.delay)) {
+        injected = inject::inject(case.fault, &ground.bed, host, &run);
         match (lasting(case.fault), case.fault) {
             (Lasting::For(time), _) => {
                 std::thread::park_timeout(time);
@@ -305,6 +329,8 @@ fn disturb(case: &Case, ground: &Ground, is_down: bool) -> Result<Disturbed, Str
         }
     }
     let (finished, how) = end(&mut run);
+    // One that ended in the same moment was not killed.
+    injected &= !matches!(case.fault, Fault::KillController | Fault::LaptopVanishes) || finished.code == KILLED;
     ground.keep("disturbed", &format!("{case}\n{}", finished.stdout));
     if injected && lasting(case.fault) == Lasting::Run {
         inject::lift(case.fault, &ground.bed, host);
