@@ -256,21 +256,20 @@ async fn what_a_killed_run_left_is_gone_on_with_and_damage_is_noticed() {
 
 #[tokio::test]
 async fn a_private_registry_is_logged_in_to_once_for_each_image() {
-    let mut behaviour = releases();
-    behaviour.login = Some(("ann".to_owned(), "hunter2".to_owned()));
-    let trial = Trial::new(behaviour);
-    let failure = trial.run().await.unwrap_err();
+    let private = || changed(|server| server.login = Some(("ann".to_owned(), "hunter2".to_owned())));
+    let failure = Trial::new(private()).run().await.unwrap_err();
     assert!(failure.advice.as_deref().unwrap().contains("docker login"), "{failure:?}");
+    // A server of its own: the first one may still be asked by what that failure ended.
+    let trial = Trial::new(private());
     let server = trial.url.strip_prefix("http://").unwrap();
     let config = trial.folder.path().join("config.json");
     std::fs::write(&config, format!("{{\"auths\":{{\"{server}\":{{\"auth\":\"YW5uOmh1bnRlcjI=\"}}}}}}")).unwrap();
-    let before = trial.asked("/token?");
     let credentials = Credentials::read(&config).unwrap();
     let order = Order { credentials, ..order(&trial.url, &trial.cache()) };
     let folder = tempfile::tempdir().unwrap();
     let digests = download(&order, folder.path(), &|_, _, _| ()).await.unwrap();
     assert_eq!(digests.len(), IMAGES.len());
-    assert_eq!(trial.asked("/token?") - before, IMAGES.len());
+    assert_eq!(trial.asked("/token?"), IMAGES.len());
 }
 
 fn changed(change: impl FnOnce(&mut Behaviour)) -> Behaviour {
