@@ -84,9 +84,12 @@ impl Start {
     pub async fn agent(&self, arguments: &str) -> Result<Started> {
         let likely = self.programs.likely()?;
         let mut program = likely.clone();
+        let mut swept = false;
         loop {
             match self.attempt(&program, arguments).await? {
                 Attempt::Started(started) => return Ok(started),
+                Attempt::Swept(_) if !swept => swept = true,
+                Attempt::Swept(failure) => return Err(failure),
                 // Once at most: from then on it is tried on a terminal first.
                 Attempt::OnTerminal => {}
                 Attempt::Other(right) if program.sha256 == likely.sha256 => program = right,
@@ -114,6 +117,7 @@ impl Start {
                 Some(Chunk::Exit(_)) | None if self.privilege.turns_to_terminal(&seen.stderr) => {
                     return Ok(Attempt::OnTerminal);
                 }
+                Some(Chunk::Exit(_)) | None if seen.swept() => return Ok(Attempt::Swept(self.ended(&seen))),
                 Some(Chunk::Exit(_)) | None => {
                     return Err(self
                         .privilege
@@ -221,6 +225,8 @@ enum Attempt {
     Other(Arc<Program>),
     /// It wants to talk on a terminal first.
     OnTerminal,
+    /// The end of another run, a `down`, took the folder away under it. Why it did not start.
+    Swept(Failure),
 }
 
 /// A login shell may greet with this much, in bytes.
@@ -241,6 +247,13 @@ impl Seen {
         self.stderr.extend_from_slice(&bytes[..bytes.len().min(room)]);
     }
 
+    /// Whether the command missed what it had just made.
+    fn swept(&self) -> bool {
+        String::from_utf8_lossy(&self.stderr)
+            .lines()
+            .any(|line| line.contains(DIRECTORY) && (line.contains("No such file") || line.contains("not found")))
+    }
+
     /// Takes the next whole line of standard output.
     fn line(&mut self) -> Option<String> {
         let end = self.stdout.iter().position(|byte| *byte == b'\n')?;
@@ -251,6 +264,8 @@ impl Seen {
 
 #[cfg(test)]
 mod tests {
+    use rstest::rstest;
+
     use super::{Seen, script};
     use crate::remote::program::Programs;
 
@@ -259,6 +274,19 @@ mod tests {
         let program = Programs::find().unwrap().likely().unwrap();
         let script = script(&program, "");
         assert!(!script.contains(['\'', '!', '\n', '\\']), "{script}");
+    }
+
+    #[rstest]
+    #[case("sh: 1: cannot open /var/lib/clusterctl/bin/clusterctl-f00.part: No such file", true)]
+    #[case("bash: /var/lib/clusterctl/bin/clusterctl-f00.part: No such file or directory", true)]
+    #[case("sh: 1: exec: /var/lib/clusterctl/bin/clusterctl-f00: not found", true)]
+    #[case("mkdir: cannot create directory '/var/lib/clusterctl': Read-only file system", false)]
+    #[case("sh: sudo: not found", false)]
+    #[case("", false)]
+    fn a_folder_that_another_run_takes_away_is_told_by_what_lacks(#[case] said: &str, #[case] swept: bool) {
+        let mut seen = Seen::default();
+        seen.stderr(said.as_bytes());
+        assert_eq!(seen.swept(), swept);
     }
 
     #[test]
