@@ -199,8 +199,12 @@ fn without_a_quorum_nothing_is_half_done_and_all_goes_on_with_it() {
     refused(&bed.try_sh(&worker, &join), 11, &["did not give its cluster-info", "quorum"]);
     let left = bed.sh(&worker, "ls /etc/kubernetes/*.conf /etc/kubernetes/pki 2>/dev/null || true");
     assert_eq!(left, "", "something was left on the host");
-    // A reset that nobody forces would make it lasting. Without a terminal it asks nobody; `script` is one.
-    let ask = format!("printf 'y\\n' | script -qec '{NODE} reset' /dev/null 2>&1");
+    // A reset that nobody forces would make it lasting. Without a terminal it asks nobody; `script` is one, and what is
+    // typed before the question is no answer to it.
+    let ask = format!(
+        "{{ timeout 60 sh -c 'until grep -qs y/N /root/seen; do sleep 0.2; done'; echo y; }} | script -qfec '{NODE} reset' \
+         /root/seen 2>&1"
+    );
     let reset = bed.try_sh(&first, &ask);
     assert_eq!(reset.code, 11, "{}", reset.stdout);
     assert!(reset.stdout.contains("etcd") && reset.stdout.contains("hint:"), "{}", reset.stdout);
