@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # ssh-bytes.sh BINARY: 256 MiB to 8 hosts, beside scp in parallel: on a fast line, on one with 50 ms, and from host to host
 # on an uplink of 100 Mbit/s. HOSTS=8, MEBIBYTES=256, LATENCY=50 (ms, both ways together), UPLINK=12500000 (bytes a second),
-# ONLY="fast latency relay". Prints seconds, MB/s of all hosts together, ratios, bytes that left, peak memory.
+# ROUNDS=3 (of the first two parts; they alternate, and medians are printed), ONLY="fast latency relay". Prints seconds, MB/s
+# of all hosts together, ratios, bytes that left, peak memory.
 set -euo pipefail
 binary=$(readlink -f "$1")
 here=$(cd "$(dirname "$0")/.." && pwd)
@@ -104,6 +105,18 @@ scp_to() { # COUNT [linked]: prints seconds
   awk -v from="$from" -v to="$to" 'BEGIN {printf "%.2f\n", to - from}'
 }
 
+median() { sort -n | awk '{all[NR] = $0} END {print all[int((NR + 1) / 2)]}'; }
+
+rounds() { # HOSTS [linked]: sets `ours`, `peak` and `scp`
+  : >"$scratch/ours" && : >"$scratch/scp"
+  for _ in $(seq "${ROUNDS:-3}"); do
+    forget && push >>"$scratch/ours"
+    forget && scp_to "$@" >>"$scratch/scp"
+  done
+  read -r ours peak < <(median <"$scratch/ours")
+  scp=$(median <"$scratch/scp")
+}
+
 compare() { # TITLE OURS PEAK SCP COUNT
   awk -v title="$1" -v ours="$2" -v peak="$3" -v scp="$4" -v bytes="$(($5 * mebibytes * 1048576))" 'BEGIN {
     printf "%-34s %8.2f s %7.0f MB/s %10.2f s %7.0f MB/s %7.2f %9d MiB\n", title, ours, bytes / ours / 1e6, scp, bytes / scp / 1e6, scp / ours, peak }'
@@ -118,19 +131,17 @@ inventory off 0 $((count - 1)) >"$scratch/inventory.yaml"
 push >/dev/null
 printf '%-34s %10s %12s %12s %12s %7s %13s\n' "$mebibytes MiB to $count hosts" clusterctl '' scp '' ratio 'peak memory'
 if [[ $only == *" fast "* ]]; then
-  forget && scp=$(scp_to "$count")
-  forget && read -r ours peak < <(push)
+  rounds "$count"
   compare 'fast line, relay off' "$ours" "$peak" "$scp" "$count"
   inventory auto 0 $((count - 1)) >"$scratch/inventory.yaml"
-  forget && read -r ours peak < <(push)
+  rounds "$count"
   compare 'fast line, relay auto' "$ours" "$peak" "$scp" "$count"
 fi
 if [[ $only == *" latency "* ]]; then
   start_link --delay "$(awk -v latency="$latency" 'BEGIN {print latency / 2}')"
   for hosts in 1 "$count"; do
     inventory off 0 $((hosts - 1)) linked >"$scratch/inventory.yaml"
-    forget && read -r ours peak < <(push)
-    forget && scp=$(scp_to "$hosts" linked)
+    rounds "$hosts" linked
     compare "$latency ms away, $hosts host(s)" "$ours" "$peak" "$scp" "$hosts"
   done
   stop_link
