@@ -40,8 +40,6 @@ kubernetes_build() {
   need_file /usr/include/seccomp.h libseccomp-dev
   mkdir -p "$CACHE/parts" "$CACHE/build" "$CACHE/log"
 
-  part pause "$PAUSE_RECIPE" build_pause
-  local pause=$PART
   part runc "$RUNC" build_runc
   local runc=$PART
   part cni "$CNI_PLUGINS" build_cni
@@ -49,6 +47,8 @@ kubernetes_build() {
   part containerd "$CONTAINERD" build_containerd
   local containerd=$PART
   kubernetes_pins "$version"
+  part pause "$PAUSE_TAG" build_pause
+  local pause=$PART
   part etcd "v${ETCD_TAG%-*}" build_etcd
   local etcd=$PART
   part kubernetes "v$version" build_kubernetes
@@ -198,13 +198,12 @@ go_module() {
 
 go_build() { go build -mod=mod -trimpath -buildvcs=false "$@"; }
 
-PAUSE_RECIPE=1
-build_pause() {
-  gcc -Os -Wall -Werror -static -s -o "$OUT/pause" "$BED_HOME/kubernetes/pause.c"
-}
-
 # Builders run in a folder of their own, with VERSION and OUT set.
 # shellcheck disable=SC2153
+build_pause() {
+  gcc -Os -Wall -Werror -static -s -DVERSION="\"$VERSION\"" -o "$OUT/pause" "$BED_HOME/kubernetes/pause.c"
+}
+
 build_runc() {
   go_module github.com/opencontainers/runc "$VERSION"
   # runc enters namespaces in C; libseccomp comes from Debian's static library.
