@@ -225,7 +225,7 @@ pub(super) async fn open(
         return ssh::by_openssh(host);
     }
     let target = configuration.find(host, known(host.ssh.password.as_ref())).await?;
-    ssh::connect_lasting(&target, Arc::clone(&settings.prompts)).await
+    ssh::connect_lasting(&target, Arc::clone(&settings.prompts), &settings.cancel).await
 }
 
 /// How to become root on a host.

@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use futures::future::BoxFuture;
 use russh::client::{Handle, Msg};
 use russh::{ChannelOpenFailure, Disconnect};
 
-use crate::failure::{Failure, Kind, Result, Retry};
+use crate::cancel::Cancel;
+use crate::failure::{Failure, Kind, Result};
 use crate::inventory::Host;
 
 use super::backoff::Backoff;
@@ -19,6 +19,7 @@ use super::dial::{Dialled, Refusal, dial};
 use super::login::{Sources, log_in};
 use super::openssh::Openssh;
 use super::output::{Chunk, Exit, Output};
+use super::revival::Revival;
 use super::target::{Prompt, Target};
 use super::terminal::Terminal;
 use super::tunnel::Tunnel;
@@ -28,10 +29,6 @@ use super::watcher::{LostReceiver, Watcher, lost};
 const OPEN: Duration = Duration::from_secs(30);
 /// Saying goodbye.
 const GOODBYE: Duration = Duration::from_secs(2);
-/// A lost connection is tried to be made again for this long.
-const REVIVAL: Duration = Duration::from_secs(60);
-/// How often a connection is made again: a link that keeps breaking is a failure to be told.
-const REVIVALS: u32 = 20;
 /// Standard output that [`Connection::run`] keeps.
 const OUTPUT: usize = 16 << 20;
 
@@ -75,22 +72,24 @@ async fn attempt(
     Ok(Connection::new(Arc::clone(target), dialled))
 }
 
-/// As [`connect`]; when the link is lost later, whatever needs the connection next makes it again, within a limit.
+/// As [`connect`]; when the link is lost later, whatever needs the connection next makes it again, within a limit and
+/// until `cancel` asks for the end.
 ///
 /// # Errors
 /// As [`connect`].
-pub async fn connect_lasting(target: &Target, prompts: Arc<dyn Prompt>) -> Result<Connection> {
-    connect_lasting_with(target, prompts, &Sources::of_environment()).await
+pub async fn connect_lasting(target: &Target, prompts: Arc<dyn Prompt>, cancel: &Cancel) -> Result<Connection> {
+    connect_lasting_with(target, prompts, &Sources::of_environment(), cancel).await
 }
 
 pub(super) async fn connect_lasting_with(
     target: &Target,
     prompts: Arc<dyn Prompt>,
     sources: &Sources,
+    cancel: &Cancel,
 ) -> Result<Connection> {
     let connection = connect_with(target, prompts.as_ref(), sources).await?;
     let Some(life) = connection.life() else { return Ok(connection) };
-    let again = Some(Again { prompts, sources: sources.clone(), turn: tokio::sync::Mutex::new(0) });
+    let again = Some(Revival::new(prompts, sources, cancel));
     let target = Arc::clone(&connection.0.target);
     Ok(Connection::by(target, Way::Ours { life: Mutex::new(life), again }))
 }
@@ -128,7 +127,7 @@ enum Way {
         /// The link there is, or that was lost last.
         life: Mutex<Arc<Life>>,
         /// Where it is to last.
-        again: Option<Again>,
+        again: Option<Revival>,
     },
     /// The user's own ssh, anew for each channel.
     Openssh(Openssh),
@@ -144,14 +143,6 @@ struct Life {
     /// The shortest time that opening a channel took, in microseconds: a round trip to sshd, also behind a forwarder.
     shortest: AtomicU64,
     server_version: String,
-}
-
-/// What it takes to make a lost connection again.
-struct Again {
-    prompts: Arc<dyn Prompt>,
-    sources: Sources,
-    /// How often it was made again; held while that is done.
-    turn: tokio::sync::Mutex<u32>,
 }
 
 impl std::fmt::Debug for Connection {
@@ -187,36 +178,22 @@ impl Connection {
 
     /// The link to use: the one that is there, or a new one where the connection is to last. One that cannot be made
     /// again stays lost, and says so to whoever uses it.
-    async fn living(&self, held: &Mutex<Arc<Life>>, again: Option<&Again>) -> Result<Arc<Life>> {
+    async fn living(&self, held: &Mutex<Arc<Life>>, again: Option<&Revival>) -> Result<Arc<Life>> {
         let current = || Arc::clone(&held.lock().unwrap_or_else(PoisonError::into_inner));
         let life = current();
-        let Some(again) = again.filter(|_| life.handle.is_closed()) else { return Ok(life) };
+        let Some(revival) = again.filter(|_| life.handle.is_closed()) else { return Ok(life) };
         // All who need it wait for one attempt.
-        let mut times = again.turn.lock().await;
+        let mut turn = revival.turn().await;
         let life = current();
-        if !life.handle.is_closed() || self.0.closing.load(Ordering::Acquire) || *times >= REVIVALS {
+        if !life.handle.is_closed() || self.0.closing.load(Ordering::Acquire) || turn.exhausted() {
             return Ok(life);
         }
         let reason = lost(&life.lost).await;
-        let deadline = Deadline::new(REVIVAL);
-        let mut backoff = Backoff::default();
-        loop {
-            match connect_again(&self.0.target, again).await {
-                Ok(connection) => {
-                    *times += 1;
-                    let Some(life) = connection.life() else { continue };
-                    *held.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&life);
-                    return Ok(life);
-                }
-                // sshd may be on its way back; a refused key will not be taken later.
-                Err(failure) => {
-                    let may_pass = failure.kind == Kind::Connection && failure.retry == Retry::MayHelp;
-                    if !may_pass || !backoff.wait(deadline.remaining()).await {
-                        return Err(failure.caused_by(format!("the connection broke before: {}", reason.0)));
-                    }
-                }
-            }
-        }
+        let made = turn.connect(&self.0.target).await;
+        let made = made.map_err(|failure| failure.caused_by(format!("the connection broke before: {}", reason.0)))?;
+        let life = made.life().unwrap_or(life);
+        *held.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&life);
+        Ok(life)
     }
 
     /// The host's name in the inventory.
@@ -453,11 +430,6 @@ impl Connection {
             .advise("check the host and the network, then run the same command again")
             .may_pass()
     }
-}
-
-/// As [`connect_with`]; boxed, because a connection may lead through one that is made again.
-fn connect_again<'a>(target: &'a Target, again: &'a Again) -> BoxFuture<'a, Result<Connection>> {
-    Box::pin(connect_with(target, again.prompts.as_ref(), &again.sources))
 }
 
 /// A command in a sentence: `the command "true"`.

@@ -8,6 +8,7 @@
 //!     host_key  what known_hosts says about the host's key            (known_hosts, certificate, revocation: pure;
 //!                                                                   lookup: where lines come from; remember: append)
 //!   login       keys, agent, password in a fixed order                (identity: key files; signer)
+//! revival       a lost link made again for whoever needs it next
 //! scan          the keys that a host shows, for a person to compare
 //! Connection    exec, run, terminal, direct_tcpip, closed
 //!   Channel     Writer and Reader of one command; Tunnel for one TCP stream     (half; openssh: the user's own ssh instead)
@@ -38,6 +39,7 @@ mod openssh;
 mod output;
 mod proposal;
 mod remember;
+mod revival;
 mod revocation;
 mod scan;
 mod signer;

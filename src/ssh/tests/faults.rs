@@ -61,10 +61,15 @@ use super::super::connection::{connect_lasting_with, connect_with};
 use super::super::target::Target;
 use super::super::testing::{Answers, Sshd, Way, Ways, false_server, make_key, no_sources, target};
 use super::{Connection, MINUTE, connect, refused, says};
+use crate::cancel::Cancel;
 use crate::failure::{Kind, Result, Retry};
 
 async fn lasting(target: &Target) -> Result<Connection> {
-    connect_lasting_with(target, Arc::new(Answers::default()), &no_sources()).await
+    lasting_until(target, &Cancel::new()).await
+}
+
+async fn lasting_until(target: &Target, cancel: &Cancel) -> Result<Connection> {
+    connect_lasting_with(target, Arc::new(Answers::default()), &no_sources(), cancel).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -169,6 +174,32 @@ async fn a_killed_connection_is_made_again() {
     }
     connection.close().await;
     assert_eq!(connection.exec("true").await.expect_err("closed on purpose").kind, Kind::Connection);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_who_asked_for_the_end_waits_for_a_host_to_come_back() {
+    let sshd = Sshd::start("");
+    let key = sshd.user_key("user", "ed25519", "");
+    let (way, cancel) = (Way::to(sshd.port).await, Cancel::new());
+    let connection = lasting_until(&way.target(&sshd, &key), &cancel).await.expect("logged in");
+    // Nobody listens where the way leads now: each attempt is refused.
+    way.server.store(1, Ordering::Relaxed);
+    way.cut();
+    connection.closed().await;
+    let began = Instant::now();
+    let ask = async {
+        let _ = tokio::time::timeout(Duration::from_secs(1), std::future::pending::<()>()).await;
+        cancel.request();
+    };
+    let (waited, ()) = futures::join!(connection.exec("true"), ask);
+    let failure = waited.expect_err("the end was asked for");
+    assert_eq!((failure.kind, failure.host.as_deref()), (Kind::Interrupted, Some("cp1")), "{failure}");
+    assert!(failure.to_string().contains("the connection broke before"), "{failure}");
+    // What is in hand is tried once more, not for a minute.
+    assert_eq!(connection.exec("true").await.expect_err("nobody is there").kind, Kind::Connection);
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    way.server.store(sshd.port, Ordering::Relaxed);
+    assert!(connection.run("true", Bytes::new(), MINUTE).await.is_ok_and(|output| output.success()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
