@@ -154,8 +154,18 @@ fn upstreams_verbs_know_it(bed: &Bed) {
     // The next minor's kubeadm plans its upgrade: it takes work, all is healthy, and all versions are found.
     bed.send(control_plane, &[Path::new(crate::bed::bed(&["kubeadm", NEXT]).trim())], "/root/next");
     let plan = on(&format!("/root/next/kubeadm upgrade plan v{NEXT} --ignore-preflight-errors=SystemVerification"));
-    for component in ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "CoreDNS", "etcd"] {
-        let line = plan.lines().find(|line| line.starts_with(component));
-        assert!(line.is_some_and(|line| line.split_whitespace().count() >= 4), "{component}: {plan}");
+    // Those that run once in the cluster have no host in their line.
+    let next = format!("v{NEXT}");
+    for (component, words, target) in [
+        ("kube-apiserver", 4, next.as_str()),
+        ("kube-controller-manager", 4, &next),
+        ("kube-scheduler", 4, &next),
+        ("kube-proxy", 3, &next),
+        ("CoreDNS", 3, "v1.14.6"),
+        ("etcd", 4, "3.7.0-0"),
+    ] {
+        let lines = plan.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let line = lines.into_iter().find(|line| line.first() == Some(&component)).unwrap_or_default();
+        assert!(line.len() == words && line.last() == Some(&target), "{component}: {plan}");
     }
 }
