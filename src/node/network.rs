@@ -1,5 +1,5 @@
-//! The pod network of one host: the CNI configuration, the ways to the other nodes' pods now, and a unit that makes them
-//! again at boot. What it is made of is decided in `kubernetes::podnetwork`.
+//! The pod network of one host: the CNI configuration, the ways to the other nodes' pods now, and a unit with two scripts
+//! that makes them again at boot. What it is made of is decided in `kubernetes::podnetwork`.
 
 use std::path::{Path, PathBuf};
 
@@ -20,6 +20,9 @@ const CNI_DIRECTORY: &str = "/etc/cni/net.d";
 /// Where a person's own units live.
 const UNIT_DIRECTORY: &str = "/etc/systemd/system";
 
+/// Where the unit's scripts lie.
+pub(super) const SCRIPT_DIRECTORY: &str = "/var/lib/clusterctl/pod-network";
+
 /// Where programs are looked for when the unit needs their absolute paths.
 const PROGRAM_DIRECTORIES: &[&str] = &["/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/sbin", "/usr/local/bin"];
 
@@ -34,6 +37,16 @@ pub(super) fn cni_file() -> PathBuf {
 /// Path of our unit.
 pub(super) fn unit_file() -> PathBuf {
     Path::new(UNIT_DIRECTORY).join(UNIT)
+}
+
+/// The script that our unit runs at its start.
+pub(super) fn setup_file() -> PathBuf {
+    Path::new(SCRIPT_DIRECTORY).join("up.sh")
+}
+
+/// The script that our unit runs at its end.
+pub(super) fn teardown_file() -> PathBuf {
+    Path::new(SCRIPT_DIRECTORY).join("down.sh")
 }
 
 /// Sets up the pod network of this host; returns how many things were altered. Safe to run again, also to repair routes
@@ -65,10 +78,12 @@ async fn set_up(host: &dyn Host, facts: &Facts, order: &NetworkOrder) -> Result<
     let network = podnetwork::network(order, &facts.addresses, mtu(host, facts, order)?);
     let masquerade = podnetwork::masquerade(order);
     let programs = Programs::find(host)?;
-    let text = podnetwork::unit(&network, &masquerade, &|program| programs.path(program));
+    let path = |program: &str| programs.path(program);
+    let setup = podnetwork::setup_script(&network, &masquerade, &path);
+    let teardown = podnetwork::teardown_script(&network, &masquerade, &path);
     let there = there::look(host, network.vxlan).await?;
-    let old = files::text(host, &unit_file())?.unwrap_or_default();
-    for arguments in obsolete(&old, &text) {
+    let old = files::text(host, &teardown_file())?.unwrap_or_default();
+    for arguments in obsolete(&old, &teardown) {
         // It may be gone by itself.
         run(host, &arguments).await?;
     }
@@ -86,9 +101,13 @@ async fn set_up(host: &dyn Host, facts: &Facts, order: &NetworkOrder) -> Result<
             changes.push(format!("`{}`", add.join(" ")));
         }
     }
-    let rewritten = files::ensure(host, &unit_file(), text.as_bytes(), 0o644)?;
-    if rewritten {
-        changes.push(format!("{} written", unit_file().display()));
+    // What the unit does at its end is not written before what it does at its start: that names more.
+    host.create_directory(Path::new(SCRIPT_DIRECTORY), 0o755)?;
+    let unit = podnetwork::unit(&setup_file(), &teardown_file());
+    let mut rewritten = false;
+    for (path, text) in [(setup_file(), setup), (teardown_file(), teardown), (unit_file(), unit)] {
+        rewritten = files::ensure(host, &path, text.as_bytes(), 0o644)?;
+        changes.extend(rewritten.then(|| format!("{} written", path.display())));
     }
     let unit = systemd::state(host, UNIT).await?;
     // What it does is done already; started, it also undoes it when it is stopped.
@@ -96,7 +115,7 @@ async fn set_up(host: &dyn Host, facts: &Facts, order: &NetworkOrder) -> Result<
         unit::restart(host, UNIT).await?;
         changes.push(format!("{UNIT} started"));
     } else if rewritten || unit.needs_reload {
-        // Started anew it would take all ways away for a moment; only its end has to know what there is now.
+        // Started anew it would take all ways away for a moment.
         systemd::daemon_reload(host).await?;
         changes.extend(rewritten.then(|| format!("{UNIT} read again")));
     }
@@ -136,15 +155,10 @@ impl Programs {
     }
 }
 
-/// What an older unit undoes at its end and the new one does not know any more: routes to nodes that left.
+/// What an older script undoes and the new one does not know any more: routes to nodes that left.
 fn obsolete(old: &str, new: &str) -> Vec<Arguments> {
-    teardown(old).into_iter().filter(|arguments| !teardown(new).contains(arguments)).collect()
-}
-
-/// What a unit of ours undoes at its end.
-pub(super) fn teardown(unit: &str) -> Vec<Arguments> {
-    let lines = unit.lines().filter_map(|line| line.strip_prefix("ExecStop=-"));
-    lines.map(|line| line.split_whitespace().map(str::to_owned).collect()).collect()
+    let known = podnetwork::teardown_commands(new);
+    podnetwork::teardown_commands(old).into_iter().filter(|arguments| !known.contains(arguments)).collect()
 }
 
 async fn run(host: &dyn Host, arguments: &Arguments) -> Result<crate::host::Output> {
@@ -174,7 +188,7 @@ fn succeed(arguments: &Arguments, output: crate::host::Output) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::{cni_file, network, obsolete, unit_file};
+    use super::{cni_file, network, obsolete, setup_file};
     use crate::event::Events;
     use crate::fact::{Facts, LinkAddress};
     use crate::host::fake::FakeHost;
@@ -214,10 +228,10 @@ mod tests {
     async fn a_second_time_changes_nothing_and_a_lost_route_is_set_again() {
         let host = host();
         let order = order(&[("10.0.0.21", "10.244.1.0/24")]);
-        // Both files, the route, the unit.
-        assert_eq!(network(&host, &facts(), &order, &Events::nowhere()).await, Ok(4));
+        // The configuration, the route, both scripts, the unit, which is read.
+        assert_eq!(network(&host, &facts(), &order, &Events::nowhere()).await, Ok(6));
         assert!(host.text(cni_file()).unwrap().contains("\"10.244.0.0/24\""));
-        assert!(host.text(unit_file()).unwrap().contains("ExecStart=/usr/bin/ip route replace 10.244.1.0/24"));
+        assert!(host.text(setup_file()).unwrap().contains("\n/usr/bin/ip route replace 10.244.1.0/24"));
         let done = host.done();
         assert!(done.contains(&ROUTE.to_owned()), "{done:?}");
         // A unit that runs has its ways taken away when it is started anew: it is only read.
@@ -249,12 +263,15 @@ mod tests {
         network(&host, &facts(), &both, &Events::nowhere()).await.unwrap();
         host.forget();
         network(&host, &facts(), &order(&[("10.0.0.22", "10.244.2.0/24")]), &Events::nowhere()).await.unwrap();
-        assert!(host.done().contains(&"run /usr/bin/ip route del 10.244.1.0/24 via 10.0.0.21".to_owned()));
+        let done = host.done();
+        assert!(done.contains(&"run /usr/bin/ip route del 10.244.1.0/24 via 10.0.0.21".to_owned()), "{done:?}");
+        // systemd has nothing new to read when a node comes or goes.
+        assert!(!done.iter().any(|line| line.contains("daemon-reload")), "{done:?}");
     }
 
     #[test]
-    fn only_what_the_new_unit_does_not_undo_is_undone_now() {
-        let old = "ExecStop=-/bin/ip route del a\nExecStop=-/bin/ip link del x\n";
-        assert_eq!(obsolete(old, "ExecStop=-/bin/ip link del x\n"), [["/bin/ip", "route", "del", "a"]]);
+    fn only_what_the_new_script_does_not_undo_is_undone_now() {
+        let old = "#!/bin/sh\n/bin/ip route del a\n/bin/ip link del x\n";
+        assert_eq!(obsolete(old, "#!/bin/sh\n/bin/ip link del x\n"), [["/bin/ip", "route", "del", "a"]]);
     }
 }

@@ -8,7 +8,7 @@ use super::Traces;
 use super::sweep::Sweep;
 use crate::failure::Result;
 use crate::host::{Command, Host};
-use crate::kubernetes::podnetwork::UNIT;
+use crate::kubernetes::podnetwork::{self, UNIT};
 use crate::message::ResetOrder;
 use crate::node::etcd::Trace;
 use crate::node::manifest::flag;
@@ -127,16 +127,21 @@ fn remove_own_notes(host: &dyn Host, sweep: &mut Sweep) {
     }
 }
 
-/// Stops and removes our unit. What it undoes when it is stopped is done here too: it may have failed to start.
+/// Stops and removes our unit with its scripts. What it undoes when it is stopped is done here too: it may have failed to
+/// start.
 async fn remove_unit(host: &dyn Host, sweep: &mut Sweep) {
-    let path = network::unit_file();
-    let text = match host.read(&path) {
-        Ok(Some(content)) => String::from_utf8_lossy(&content).into_owned(),
+    let unit = network::unit_file();
+    match host.entry(&unit) {
         Ok(None) => return,
+        Ok(Some(_)) => {}
+        Err(failure) => return sweep.resisted(failure),
+    }
+    let script = match host.read(&network::teardown_file()) {
+        Ok(content) => String::from_utf8_lossy(&content.unwrap_or_default()).into_owned(),
         Err(failure) => return sweep.resisted(failure),
     };
     let mut commands = vec![Command::new("systemctl", &["disable", "--now", "--quiet", UNIT])];
-    for arguments in network::teardown(&text) {
+    for arguments in podnetwork::teardown_commands(&script) {
         let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
         commands.extend(words.split_first().map(|(program, rest)| Command::new(*program, rest)));
     }
@@ -146,7 +151,10 @@ async fn remove_unit(host: &dyn Host, sweep: &mut Sweep) {
             sweep.resisted(failure);
         }
     }
-    sweep.changes_of(remove_file(host, &path), &format!("{} removed", path.display()));
+    let scripts = Path::new(network::SCRIPT_DIRECTORY);
+    sweep.changes_of(remove_directory(host, scripts), &format!("{} removed", scripts.display()));
+    // Last: where this is broken off before, the next run finds it and goes on.
+    sweep.changes_of(remove_file(host, &unit), &format!("{} removed", unit.display()));
     if let Err(failure) = host.run(Command::new("systemctl", &["daemon-reload"])).await {
         sweep.resisted(failure);
     }
