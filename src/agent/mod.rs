@@ -279,7 +279,9 @@ impl Agent {
             Request::Facts => {
                 let mut facts = self.observe().await?;
                 facts.kubernetes.serves = node::serves(&self.machine, &facts).await;
-                document(&facts)
+                let told = document(&facts);
+                *self.facts.lock().await = Some(Arc::new(facts));
+                told
             }
             Request::Lock(order) => {
                 let patience = Duration::from_millis(order.patience_milliseconds);
@@ -325,7 +327,12 @@ impl Agent {
                 self.giving.lock().await.take();
                 document(&())
             }
-            Request::Place { blobs } => document(&receive::place(&self.machine, &*self.journal().await?, &blobs)?),
+            Request::Place { blobs } => {
+                let placed = receive::place(&self.machine, &*self.journal().await?, &blobs)?;
+                // Programs came: which ones there are, and of which version, is to be looked at anew.
+                self.facts.lock().await.take();
+                document(&placed)
+            }
             Request::Sequence { requests } => {
                 let mut answers = Vec::with_capacity(requests.len());
                 for request in requests {
@@ -389,7 +396,7 @@ impl Agent {
         }
     }
 
-    /// What was observed first; steps that alter the host do not depend on facts they alter.
+    /// What was observed last; steps that alter the host do not depend on facts they alter.
     async fn facts(&self) -> Result<Arc<Facts>> {
         let mut known = self.facts.lock().await;
         match &*known {

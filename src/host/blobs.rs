@@ -19,12 +19,10 @@ use crate::message::{Place, Wanted};
 /// # Errors
 /// When a file cannot be read. A container runtime that does not answer has no images.
 pub async fn lacking(host: &dyn Host, wanted: &[Wanted]) -> Result<Vec<String>> {
-    let images =
-        if wanted.iter().any(|blob| matches!(blob.place, Place::Images { .. })) && containerd::answers(host).await {
-            containerd::image_blobs(host).await?
-        } else {
-            Default::default()
-        };
+    let images = match wanted.iter().any(|blob| matches!(blob.place, Place::Images { .. })) {
+        true => containerd::image_blobs_if_any(host).await?,
+        false => Default::default(),
+    };
     let mut lacking = Vec::new();
     let mut seen = Seen::on(host);
     for blob in wanted {

@@ -20,6 +20,12 @@ pub const OUR_PROGRAM: &str = "/usr/local/bin/containerd";
 /// Where containerd listens.
 pub const SOCKET: &str = "/run/containerd/containerd.sock";
 
+/// Longest time for containerd to answer at all.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+
+/// Longest time for containerd to list its images, also while it unpacks others.
+const LIST_LIMIT: Duration = Duration::from_secs(30);
+
 /// Longest time to import one archive: disks of small machines write a few MB/s.
 const IMPORT_LIMIT: Duration = Duration::from_secs(1800);
 
@@ -57,7 +63,7 @@ fn parse_images(text: &str) -> BTreeMap<String, Listed> {
 
 /// All images by reference.
 async fn images(host: &dyn Host) -> Result<BTreeMap<String, Listed>> {
-    let output = host.run(ctr(&["images", "ls"])).await?;
+    let output = host.run(ctr(&["images", "ls"]).limit(LIST_LIMIT)).await?;
     if !output.success() {
         return Err(refused("containerd does not list its images".to_owned(), &output).may_pass());
     }
@@ -73,9 +79,21 @@ pub async fn image_blobs(host: &dyn Host) -> Result<BTreeMap<String, Option<Stri
     Ok(images.into_iter().map(|(reference, mut listed)| (reference, listed.labels.remove(BLOB_LABEL))).collect())
 }
 
+/// As [`image_blobs`]; a containerd that does not answer has no images.
+///
+/// # Errors
+/// When containerd answers and does not list its images.
+pub async fn image_blobs_if_any(host: &dyn Host) -> Result<BTreeMap<String, Option<String>>> {
+    let failure = match image_blobs(host).await {
+        Ok(images) => return Ok(images),
+        Err(failure) => failure,
+    };
+    if answers(host).await { Err(failure) } else { Ok(BTreeMap::new()) }
+}
+
 /// Whether containerd answers.
-pub async fn answers(host: &dyn Host) -> bool {
-    let version = ctr(&["version"]).limit(Duration::from_secs(10));
+async fn answers(host: &dyn Host) -> bool {
+    let version = ctr(&["version"]).limit(ANSWER_LIMIT);
     host.run(version).await.is_ok_and(|output| output.success())
 }
 

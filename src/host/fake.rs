@@ -85,6 +85,16 @@ impl FakeHost {
         self
     }
 
+    /// With what systemd says of every unit it is asked for.
+    pub fn every_unit(self, block: &str) -> Self {
+        let block = block.to_owned();
+        self.answer_with(&["systemctl", "show"], move |_, command| {
+            let units = command.arguments.iter().skip_while(|word| *word != "--").skip(1);
+            let blocks: Vec<&str> = units.map(|_| block.as_str()).collect();
+            Ok(Output { stdout: blocks.join("\n").into_bytes(), ..Output::default() })
+        })
+    }
+
     /// With a path whose writing fails: the disk is full there.
     pub fn unwritable(self, path: impl AsRef<Path>) -> Self {
         self.state().unwritable.push(path.as_ref().to_owned());

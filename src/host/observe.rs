@@ -1,9 +1,10 @@
 //! Facts of this host, gathered in one go: files of /proc and /sys, and four programs side by side.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::seen::{Seen, Stamp};
 use super::{Command, EntryKind, Host, Output, containerd, journal, process, sha256_hex, systemd};
 use crate::fact::{Disk, Facts, Listening, OperatingSystem, Route, Runtime, Service};
 use crate::failure::Result;
@@ -96,16 +97,23 @@ pub async fn facts(host: &dyn Host) -> Result<Facts> {
     let systemd = host.entry(Path::new("/run/systemd/system"))?.is_some();
     let programs = programs(host)?;
     let has = |name: &str| programs.iter().any(|program| program == name);
-    let kubelet = async { if has("kubelet") { asked(host, KUBELET_VERSION).await } else { None } };
+    let mut seen = Seen::on(host);
+    let kubelet = async { if has("kubelet") { version(host, &seen, "kubelet").await } else { Ok(None) } };
     let services = async { if systemd { services(host).await } else { BTreeMap::new() } };
     let addresses = asked(host, ADDRESSES);
-    let runtime = runtime(host, &programs);
+    let runtime = runtime(host, &programs, &seen);
     let (kubelet, services, addresses, runtime) = futures::join!(kubelet, services, addresses, runtime);
+    let (kubelet, (runtime, runtime_said)) = (kubelet?, runtime?);
 
     let text = |path: &str| text(host, path);
     let release = text("/proc/sys/kernel/osrelease")?.trim().to_owned();
     let mut kubernetes = kubernetes::state(host)?;
-    kubernetes.kubelet_version = kubelet.as_deref().and_then(kubernetes::kubelet_version);
+    kubernetes.kubelet_version = kubelet.as_ref().and_then(|said| kubernetes::kubelet_version(&said.text));
+    // Looking leaves nothing behind on a host that is not ours.
+    if kubernetes.journal_cluster.is_some() {
+        [kubelet, runtime_said].iter().flatten().for_each(|said| said.learnt_by(&mut seen));
+        seen.keep(host);
+    }
     Ok(Facts {
         system: operating_system(&match text("/etc/os-release")? {
             empty if empty.is_empty() => text("/usr/lib/os-release")?,
@@ -136,7 +144,7 @@ pub async fn facts(host: &dyn Host) -> Result<Facts> {
         services,
         listening: listening(host)?,
         kubernetes,
-        runtime: runtime?,
+        runtime,
         clock_seconds: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
         programs,
     })
@@ -175,6 +183,33 @@ const KUBELET_VERSION: &[&str] = &["kubelet", "--version"];
 
 /// The command that tells the addresses of links that are up.
 const ADDRESSES: &[&str] = &["ip", "-json", "address", "show", "up"];
+
+/// What a program said of its version, now or before.
+struct Said {
+    program: PathBuf,
+    /// What the program was before it was asked; `None` where it was not asked now.
+    asked: Option<Stamp>,
+    text: String,
+}
+
+impl Said {
+    fn learnt_by(&self, seen: &mut Seen) {
+        seen.learn_version(&self.program, self.asked, &self.text);
+    }
+}
+
+/// What a program says of its version: to start one of these takes more of the processor than all else that is looked at.
+/// Whatever goes wrong with it is one fact less, not a failure.
+async fn version(host: &dyn Host, seen: &Seen, name: &str) -> Result<Option<Said>> {
+    let Some(program) = find(host, name)? else { return Ok(None) };
+    let program = PathBuf::from(program);
+    if let Some(text) = seen.version(host, &program) {
+        return Ok(Some(Said { program, asked: None, text }));
+    }
+    let before = host.stamp(&program)?;
+    let text = asked(host, &[&program.to_string_lossy(), "--version"]).await;
+    Ok(text.map(|text| Said { program, asked: before, text }))
+}
 
 /// What a program prints. Whatever goes wrong with it is one fact less, not a failure.
 async fn asked(host: &dyn Host, words: &[&str]) -> Option<String> {
@@ -280,18 +315,18 @@ fn find(host: &dyn Host, name: &str) -> Result<Option<String>> {
     Ok(None)
 }
 
-/// The container runtime that is there. containerd is taken before CRI-O where both are, as it is the one we know best.
-async fn runtime(host: &dyn Host, programs: &[String]) -> Result<Option<Runtime>> {
+/// The container runtime that is there, and what it said of its version. containerd is taken before CRI-O where both are, as it is the one we know best.
+async fn runtime(host: &dyn Host, programs: &[String], seen: &Seen) -> Result<(Option<Runtime>, Option<Said>)> {
     let Some(name) = ["containerd", "crio"].into_iter().find(|name| programs.iter().any(|program| program == name))
     else {
-        return Ok(None);
+        return Ok((None, None));
     };
-    let Some(path) = find(host, name)? else { return Ok(None) };
-    let answer = host.run(Command::new(&path, &["--version"]).limit(PROGRAM_LIMIT)).await;
-    let version = answer.map(|output| runtime_version(&output.text())).unwrap_or_default();
+    let Some(path) = find(host, name)? else { return Ok((None, None)) };
+    let said = version(host, seen, name).await?;
+    let version = said.as_ref().map(|said| runtime_version(&said.text)).unwrap_or_default();
     let ours = journal::is_ours(host, Path::new(&path))?;
     let cri = name != "containerd" || containerd::has_cri(host)?;
-    Ok(Some(Runtime { name: name.to_owned(), path, version, ours, cri }))
+    Ok((Some(Runtime { name: name.to_owned(), path, version, ours, cri }), said))
 }
 
 /// The first word of a program's answer that is a version: `containerd github.com/containerd/containerd/v2 v2.3.7 abc`,

@@ -1,5 +1,6 @@
-//! What large files were when their content was looked at: as long as a file has not been touched since, its content is not
-//! looked at again. Kept in /run, so that it ends with the boot: what a power cut took from a file is noticed.
+//! What large files were when they were looked at: as long as a file has not been touched since, its content is not looked
+//! at again, and a program is not asked again which version it is. Kept in /run, so that it ends with the boot: what a
+//! power cut took from a file is noticed.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,6 +13,9 @@ use crate::failure::Result;
 
 /// Where it is kept. [`crate::host::listing`] knows that what begins so is ours.
 pub const PATH: &str = "/run/clusterctl.seen";
+
+/// A program that is smaller, in bytes, may be a script: what that says depends on other files, too.
+const SMALLEST_PROGRAM: u64 = 1 << 20;
 
 /// A file that was touched so shortly before it was looked at may be touched again within one tick of the clock, in
 /// seconds.
@@ -32,12 +36,30 @@ pub struct Stamp {
     pub changed: (i64, i64),
 }
 
-/// Contents that are known.
+/// What is known.
 #[derive(Debug)]
 pub struct Seen {
     path: PathBuf,
-    known: BTreeMap<PathBuf, (Stamp, String)>,
+    known: Known,
     altered: bool,
+}
+
+/// Of each file, what it was when it was looked at.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Known {
+    /// SHA-256 of contents, as hex.
+    contents: BTreeMap<PathBuf, (Stamp, String)>,
+    /// What programs say of their version.
+    versions: BTreeMap<PathBuf, (Stamp, String)>,
+}
+
+impl Stamp {
+    /// Whether the file will have another stamp when it is touched again.
+    fn is_settled(&self) -> bool {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
+        self.changed.0.max(self.modified.0).saturating_add(TOO_RECENT) < now
+    }
 }
 
 impl Seen {
@@ -57,22 +79,36 @@ impl Seen {
     /// When it cannot be read.
     pub fn sha256(&mut self, host: &dyn Host, path: &Path) -> Result<Option<String>> {
         let stamp = host.stamp(path)?;
-        if let (Some(stamp), Some((known, sha256))) = (stamp, self.known.get(path))
+        if let (Some(stamp), Some((known, sha256))) = (stamp, self.known.contents.get(path))
             && stamp == *known
         {
             return Ok(Some(sha256.clone()));
         }
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
         let sha256 = host.sha256(path)?;
         match (stamp, &sha256) {
             // One that is touched while it is read has another stamp the next time.
-            (Some(stamp), Some(sha256)) if stamp.changed.0.max(stamp.modified.0).saturating_add(TOO_RECENT) < now => {
-                self.known.insert(path.to_owned(), (stamp, sha256.clone()));
+            (Some(stamp), Some(sha256)) if stamp.is_settled() => {
+                self.known.contents.insert(path.to_owned(), (stamp, sha256.clone()));
                 self.altered = true;
             }
-            _ => self.altered |= self.known.remove(path).is_some(),
+            _ => self.altered |= self.known.contents.remove(path).is_some(),
         }
         Ok(sha256)
+    }
+
+    /// What a program said of its version when it was asked last, if nobody touched it since.
+    pub fn version(&self, host: &dyn Host, program: &Path) -> Option<String> {
+        let stamp = host.stamp(program).ok().flatten()?;
+        let (known, said) = self.known.versions.get(program)?;
+        (stamp == *known).then(|| said.clone())
+    }
+
+    /// Takes in what a program says of its version. `asked` is what it was before it was asked.
+    pub fn learn_version(&mut self, program: &Path, asked: Option<Stamp>, said: &str) {
+        if let Some(stamp) = asked.filter(|stamp| stamp.is_settled() && stamp.size >= SMALLEST_PROGRAM) {
+            self.known.versions.insert(program.to_owned(), (stamp, said.to_owned()));
+            self.altered = true;
+        }
     }
 
     /// Keeps what is known for the next time; where that fails, everything is looked at again then.
@@ -136,6 +172,31 @@ mod tests {
         host.remove(path).unwrap();
         host.stamped(path, None);
         assert_eq!(ask().unwrap(), None);
+    }
+
+    #[test]
+    fn a_program_is_asked_for_its_version_until_it_is_touched() {
+        let (path, kept) = (Path::new("/bin/kubelet"), Path::new("/run/seen"));
+        let host = FakeHost::new().directory("/run").file("/bin/kubelet", "x");
+        let large = Stamp { size: 1 << 20, ..stamp(1) };
+        let knows = |stamped: Stamp| {
+            host.stamped(path, Some(stamped));
+            Seen::kept_at(&host, kept).version(&host, path)
+        };
+        let learn = |stamp: Stamp| {
+            let mut seen = Seen::kept_at(&host, kept);
+            seen.learn_version(path, Some(stamp), "v1");
+            seen.keep(&host);
+        };
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs() as i64;
+        // A script may say another thing tomorrow, a file of this moment may be another one in a moment.
+        for unreliable in [Stamp { size: (1 << 20) - 1, ..large }, Stamp { changed: (now, 0), ..large }] {
+            learn(unreliable);
+            assert_eq!(knows(unreliable), None, "{unreliable:?}");
+        }
+        learn(large);
+        assert_eq!(knows(large).as_deref(), Some("v1"));
+        assert_eq!(knows(Stamp { inode: 2, ..large }), None);
     }
 
     #[test]

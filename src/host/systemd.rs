@@ -74,6 +74,15 @@ pub async fn show(host: &dyn Host, units: &[&str]) -> Result<Vec<Unit>> {
     Ok(states)
 }
 
+/// As [`show`], for units that are known by name.
+///
+/// # Errors
+/// As [`show`].
+pub async fn show_each<const COUNT: usize>(host: &dyn Host, units: [&str; COUNT]) -> Result<[Unit; COUNT]> {
+    let mut states = show(host, &units).await?.into_iter();
+    Ok(units.map(|_| states.next().unwrap_or_default()))
+}
+
 /// State of one unit.
 ///
 /// # Errors

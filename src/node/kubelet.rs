@@ -20,6 +20,9 @@ use crate::kubernetes::version::Release;
 /// The kubelet's unit.
 pub(super) const UNIT: &str = "kubelet";
 
+/// The unit of the host's resolver, where it is systemd's.
+const RESOLVED: &str = "systemd-resolved";
+
 /// What a kubelet is started with.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Settings<'a> {
@@ -39,16 +42,18 @@ pub(super) struct Settings<'a> {
 /// Writes the kubelet's files and (re)starts it; a kubelet that runs with these files already goes on undisturbed.
 pub(super) async fn start(host: &dyn Host, settings: &Settings<'_>, other_changes: bool) -> Result<Changes> {
     sysctls::note(host)?;
-    let mut changes = write(host, settings).await?;
-    if !changes.is_empty() || other_changes || !systemd::state(host, UNIT).await?.works() {
+    // Asked of both at once; what the kubelet is matters only where none of its files is written.
+    let [resolved, kubelet] = systemd::show_each(host, [RESOLVED, UNIT]).await?;
+    let mut changes = write(host, settings, resolved.active).await?;
+    if !changes.is_empty() || other_changes || !kubelet.works() {
         unit::restart(host, UNIT).await?;
         changes.push("kubelet started".to_owned());
     }
     Ok(changes)
 }
 
-async fn write(host: &dyn Host, settings: &Settings<'_>) -> Result<Changes> {
-    let resolved = systemd::is_active(host, "systemd-resolved").await?;
+/// `resolved` says whether systemd-resolved runs: then the kubelet reads the servers it knows.
+async fn write(host: &dyn Host, settings: &Settings<'_>, resolved: bool) -> Result<Changes> {
     let socket =
         Some(settings.node.cri_socket.as_str()).filter(|_| settings.release.uses_instance_config(settings.cluster));
     let document = kubelet::node_configuration(settings.shared, resolved, socket);
@@ -168,11 +173,9 @@ mod tests {
             joining_worker: true,
             patches: &patches,
         };
-        let host = FakeHost::new().answer(&["systemctl"], 0, "").answer(
-            &["systemctl", "show"],
-            0,
-            "LoadState=loaded\nActiveState=active\nUnitFileState=enabled\n",
-        );
+        let host = FakeHost::new()
+            .answer(&["systemctl"], 0, "")
+            .every_unit("LoadState=loaded\nActiveState=active\nUnitFileState=enabled\n");
         assert_eq!(start(&host, &settings, false).await.unwrap().len(), 4);
         assert!(host.done().contains(&"run systemctl restart kubelet".to_owned()));
         assert!(host.text("/var/lib/kubelet/config.yaml").unwrap().contains("containerRuntimeEndpoint"));

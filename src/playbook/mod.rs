@@ -24,6 +24,7 @@ mod observe;
 mod plan;
 mod render;
 mod run;
+mod units;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

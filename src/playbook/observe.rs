@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 use super::action::Action;
 use super::archive::{self, Packed};
 use super::run::Contents;
+use super::units::Units;
 use crate::failure::{Failure, Kind, Result};
 use crate::host::observe::{Kernel, swap};
-use crate::host::systemd::{self, Unit};
+use crate::host::systemd::Unit;
 use crate::host::{Command, EntryKind, Host, containerd};
 
 /// What was seen; only what the task's kind asks about is filled in.
@@ -60,7 +61,7 @@ pub enum Seen {
 }
 
 /// Looks at what a task is about.
-pub async fn observe(host: &dyn Host, action: &Action, contents: &Contents) -> Result<Observation> {
+pub async fn observe(host: &dyn Host, action: &Action, contents: &Contents, units: &Units) -> Result<Observation> {
     let mut seen = Observation::default();
     let look = |path: &Path, seen: &mut Observation| -> Result<()> {
         if let Some(found) = at(host, path)? {
@@ -95,7 +96,7 @@ pub async fn observe(host: &dyn Host, action: &Action, contents: &Contents) -> R
             if contents.unit.is_some() {
                 look(&unit_path(&unit.name, unit.drop_in.as_deref()), &mut seen)?;
             }
-            seen.units.insert(unit.name.clone(), systemd::state(host, &unit.name).await?);
+            seen.units.insert(unit.name.clone(), units.state(host, &unit.name).await?);
         }
         Action::Image(_) => seen.images = containerd::image_blobs(host).await?.into_keys().collect(),
         Action::Command(command) => {

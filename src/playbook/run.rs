@@ -11,6 +11,7 @@ use super::archive;
 use super::observe::observe;
 use super::plan::{Change, plan};
 use super::render::Renderer;
+use super::units::Units;
 use super::{Play, Task};
 use crate::bundle::digest::sha256;
 use crate::event::Events;
@@ -43,8 +44,8 @@ pub async fn run(
     let Play { tasks, .. } = &order.play;
     let renderer = Renderer::new(facts, &order.variables)?;
     let mut report = PlayReport::default();
-    let mut marks = Marks::read(host, &order.play)?;
-    let mut unread = false;
+    let marks = Marks::read(host, &order.play)?;
+    let mut course = Course { marks, unread: false, units: Units::of(host, &order.play, &renderer).await };
     for task in tasks {
         for item in renderer.items(task)? {
             let with_item;
@@ -59,16 +60,24 @@ pub async fn run(
                 continue;
             }
             let step = Step { host, journal, renderer, files: &order.files, dry_run: order.dry_run, events };
-            step.task(task, &mut marks, &mut unread, &mut report).await?;
+            step.task(task, &mut course, &mut report).await?;
         }
     }
-    if unread {
+    if course.unread {
         systemd::daemon_reload(host).await?;
     }
     if !order.dry_run {
-        marks.remove(host)?;
+        course.marks.remove(host)?;
     }
     Ok(report)
+}
+
+/// What a play's tasks leave to those after them.
+struct Course {
+    marks: Marks,
+    /// Whether there are unit files that systemd has not read.
+    unread: bool,
+    units: Units,
 }
 
 /// Names of tasks that altered something and that a `restart_on` waits for. They are on the disk from before the change
@@ -119,7 +128,7 @@ struct Step<'a> {
 }
 
 impl Step<'_> {
-    async fn task(&self, task: &Task, marks: &mut Marks, unread: &mut bool, report: &mut PlayReport) -> Result<()> {
+    async fn task(&self, task: &Task, course: &mut Course, report: &mut PlayReport) -> Result<()> {
         let arguments = self.renderer.value(&task.arguments, &task.place)?;
         let action = Action::read(&task.kind, arguments).map_err(|reason| {
             Failure::new(Kind::Configuration, format!("{}: `{}`: {reason}", task.place, task.kind))
@@ -129,9 +138,8 @@ impl Step<'_> {
             Failure { sentence: format!("{title}: {}", failure.sentence), ..failure }
         };
         let contents = self.contents(&action, &task.place).map_err(named)?;
-        let seen = observe(self.host, &action, &contents).await.map_err(named)?;
-        let restart =
-            matches!(&action, Action::Unit(unit) if unit.restart_on.iter().any(|name| marks.changed.contains(name)));
+        let seen = observe(self.host, &action, &contents, &course.units).await.map_err(named)?;
+        let restart = matches!(&action, Action::Unit(unit) if unit.restart_on.iter().any(|name| course.marks.changed.contains(name)));
         let changes = plan(&action, &seen, &contents, restart);
         if matches!(&action, Action::Swap(_)) && !seen.swap.is_empty() && !seen.fstab_swap {
             let devices = seen.swap.join(", ");
@@ -140,14 +148,17 @@ impl Step<'_> {
             self.events.warn(sentence);
         }
         if changes.iter().any(Change::counts) {
-            marks.add(self.host, task, self.dry_run)?;
+            course.marks.add(self.host, task, self.dry_run)?;
+        }
+        if !changes.is_empty() {
+            course.units.forget();
         }
         if let (Action::Unpack(unpack), false) = (&action, self.dry_run) {
             archive::install(self.host, self.journal, unpack, &seen.lacking).map_err(named)?;
         }
         for change in &changes {
             if !self.dry_run {
-                self.make(change, unread).await.map_err(named)?;
+                self.make(change, &mut course.unread).await.map_err(named)?;
             }
             report.changes.extend(change.counts().then(|| change.to_string()));
         }

@@ -190,7 +190,7 @@ mod tests {
             .answer(&["kubelet", "--version"], 0, "Kubernetes v1.36.3\n")
             .answer(&["ctr"], 0, "REF TYPE DIGEST SIZE PLATFORMS LABELS\n")
             .answer(&["systemctl"], 0, "")
-            .answer(&["systemctl", "show"], 0, unit)
+            .every_unit(unit)
     }
 
     fn able() -> Facts {

@@ -55,15 +55,19 @@ fn booted() -> FakeHost {
                 "stop" => set("active", false),
                 _ => {}
             }
-            let is = |what: &str| host.text(remembered(&unit, what)).is_some();
-            let loaded = host.text(format!("/etc/systemd/system/{unit}")).is_some();
-            let shown = format!(
-                "LoadState={}\nActiveState={}\nUnitFileState={}\nNeedDaemonReload=no\n",
-                if loaded { "loaded" } else { "not-found" },
-                if is("active") { "active" } else { "inactive" },
-                if is("enabled") { "enabled" } else { "disabled" },
-            );
-            Ok(Output { stdout: shown.into_bytes(), ..Output::default() })
+            let shown = |unit: &String| {
+                let is = |what: &str| host.text(remembered(unit, what)).is_some();
+                let loaded = host.text(format!("/etc/systemd/system/{unit}")).is_some();
+                format!(
+                    "LoadState={}\nActiveState={}\nUnitFileState={}\nNeedDaemonReload=no\n",
+                    if loaded { "loaded" } else { "not-found" },
+                    if is("active") { "active" } else { "inactive" },
+                    if is("enabled") { "enabled" } else { "disabled" },
+                )
+            };
+            let asked = command.arguments.iter().skip_while(|word| *word != "--").skip(1);
+            let blocks: Vec<String> = asked.map(shown).collect();
+            Ok(Output { stdout: blocks.join("\n").into_bytes(), ..Output::default() })
         })
 }
 
@@ -136,6 +140,26 @@ async fn a_restart_that_a_broken_run_owes_is_made_up_for() {
     let mended = failing.answer(&["systemctl", "restart"], 0, "");
     assert_eq!(changes(&mended, &order(WITH_RESTART)).await.unwrap(), ["restart a.service"]);
     assert!(changes(&mended, &order(WITH_RESTART)).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn units_are_asked_for_at_once_until_something_is_altered() {
+    let host = booted();
+    let three = "name: x\ntasks:\n  - loop: [a, b]\n    unit: {name: \"{{ item }}.service\", content: \"{{ item }}\", state: started}\n  \
+                 - {unit: {name: c.service, content: c}, when: facts.hostname == 'nobody'}\n";
+    let asked = || {
+        let ran = host.ran().into_iter().map(|command| command.arguments.join(" "));
+        let shown: Vec<String> = ran.filter(|words| words.starts_with("show ")).collect();
+        host.forget();
+        shown
+    };
+    assert!(!changes(&host, &order(three)).await.unwrap().is_empty());
+    let first = asked();
+    // The first unit is altered: what is known of the second is old.
+    assert!(first[0].ends_with("-- a.service b.service") && first[1].ends_with("-- b.service"), "{first:?}");
+    assert_eq!(changes(&host, &order(three)).await.unwrap(), [""; 0]);
+    let second = asked();
+    assert!(second.len() == 1 && second[0].ends_with("-- a.service b.service"), "{second:?}");
 }
 
 #[tokio::test]
