@@ -187,6 +187,8 @@ least_of_adding() { # INVENTORY LINES-FILE
   local line
   while read -r line; do
     echo "  $line" >>"$1"
+    # What the hosts before it wrote is on the disk, as with a cluster that has been there for a while.
+    sync
     seconds_of up "$1"
   done <"$2" | sort -n | head -1
 }
