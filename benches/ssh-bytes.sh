@@ -76,17 +76,26 @@ forget() {
 }
 
 push() { # prints seconds and peak memory in MiB
-  local from to peak
+  local from to
   from=$(date +%s.%N)
   "$binary" bundle push -i "$scratch/inventory.yaml" --bundle "$scratch/bundle" --output json >"$scratch/events" &
   local pid=$!
-  peak=$(while kill -0 "$pid" 2>/dev/null; do
-    awk '/VmHWM/ {print int($2 / 1024)}' "/proc/$pid/status" 2>/dev/null || true
-    read -r -t 0.3 <> <(:) || true
-  done | sort -n | tail -n 1)
+  # Beside it: to wait for the next look would be counted as time of the program.
+  peak_of "$pid" >"$scratch/peak" &
+  local looking=$!
   wait "$pid" || { tail -n 3 "$scratch/events" >&2 && exit 1; }
   to=$(date +%s.%N)
-  awk -v from="$from" -v to="$to" -v peak="$peak" 'BEGIN {printf "%.2f %d\n", to - from, peak}'
+  wait "$looking"
+  awk -v from="$from" -v to="$to" -v peak="$(cat "$scratch/peak")" 'BEGIN {printf "%.2f %d\n", to - from, peak}'
+}
+
+peak_of() { # PROCESS: prints the most memory it had, in MiB, when it has ended
+  local peak=0 now
+  while now=$(awk '/VmHWM/ {print int($2 / 1024)}' "/proc/$1/status" 2>/dev/null) && [ -n "$now" ]; do
+    peak=$now
+    read -r -t 0.1 <> <(:) || true
+  done
+  echo "$peak"
 }
 
 scp_to() { # COUNT [linked]: prints seconds
