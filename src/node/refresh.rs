@@ -111,13 +111,19 @@ pub(super) async fn rehearse_refresh(
     bring(host, facts, &wanted, events).await
 }
 
+/// The new static pods are there before the kubelet is started anew: one that has just begun with a pod, and loses its file
+/// then, waits two minutes for that pod's volumes before it takes the new one.
 async fn bring(host: &dyn Host, facts: &Facts, wanted: &Wanted, events: &Events) -> Result<u32> {
     let mut changes = 0;
+    let mut written = None;
     if let Some(plan) = &wanted.control_plane {
         changes += credentials(host, plan, events).await?;
+        let before = if wanted.waits { generation(host, plan).await } else { Generation::default() };
+        let components = wanted.static_pods(host, plan, events).await?;
+        changes += components.len() as u32;
+        written = (!components.is_empty()).then_some((plan, components, before));
     }
-    let phases = wanted.phases()?;
-    let kubelet = match phases.wants("kubelet-start") {
+    let kubelet = match wanted.phases()?.wants("kubelet-start") {
         true => wanted.kubelet(host, facts, events).await?,
         false => 0,
     };
@@ -126,13 +132,8 @@ async fn bring(host: &dyn Host, facts: &Facts, wanted: &Wanted, events: &Events)
         let shared = kubelet_files::configuration(wanted.cluster.kubelet.as_ref(), &wanted.cluster.cluster);
         kubelet::wait(host, &shared.document, wanted.node.timeouts.kubelet_health_check.0).await?;
     }
-    if let Some(plan) = &wanted.control_plane {
-        let before = generation(host, plan).await;
-        let components = wanted.static_pods(host, plan, events).await?;
-        changes += components.len() as u32;
-        if !components.is_empty() {
-            settle(host, plan, &components, &before, events).await?;
-        }
+    if let Some((plan, components, before)) = written {
+        settle(host, plan, &components, &before, events).await?;
     }
     Ok(changes)
 }

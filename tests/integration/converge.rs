@@ -33,8 +33,11 @@ fn a_changed_configuration_is_rolled_out_and_a_deleted_line_is_pruned() {
     let (kubelet, proxy) = changed.split_once("kind: KubeProxyConfiguration").unwrap();
     let changed = format!("{kubelet}kind: KubeProxyConfiguration{}", proxy.replace("    maxPods: 77\n", ""));
     let inventory = made.write_inventory(&changed);
-    let rolled_out = succeeds(up(&inventory));
+    let (bundle, log) = (bundle(), made.folder.path().join("log"));
+    let [bundle, log] = [&bundle, &log].map(|path| path.to_str().unwrap());
+    let rolled_out = succeeds(run("up", &inventory, &["--bundle", bundle, "--yes", "--log", log]));
     eprintln!("a changed configuration was rolled out: {:.1} s", rolled_out.elapsed.as_secs_f64());
+    static_pods_come_before_the_kubelet(log, &names[..2]);
     let pods = "jsonpath={range .items[*]}{.status.allocatable.pods} {end}";
     // A kubelet tells of it a moment after it has started.
     wait_for("what the new kubelets allow", Duration::from_secs(60), || {
@@ -52,8 +55,7 @@ fn a_changed_configuration_is_rolled_out_and_a_deleted_line_is_pruned() {
     let without: String =
         changed.lines().filter(|line| !line.contains(pruned)).map(|line| format!("{line}\n")).collect();
     let inventory = made.write_inventory(&without);
-    let bundle = bundle();
-    let arguments = ["--bundle", bundle.to_str().unwrap(), "--yes", "--prune"];
+    let arguments = ["--bundle", bundle, "--yes", "--prune"];
     // Who is not told to prune only names it.
     let plan = run("plan", &inventory, &arguments[..2]);
     let named = format!("the node {pruned} is not in the inventory");
@@ -66,6 +68,21 @@ fn a_changed_configuration_is_rolled_out_and_a_deleted_line_is_pruned() {
     assert_eq!(made.try_sh(pruned, "test -e /etc/kubernetes || test -e /var/lib/clusterctl").code, 1);
     // The others have lost their routes to it.
     nothing_is_to_do(&inventory);
+}
+
+/// A kubelet that was just started and loses the file of a pod it begins with waits two minutes for that pod's volumes.
+fn static_pods_come_before_the_kubelet(log: &str, control_planes: &[&str]) {
+    let log = std::fs::read_to_string(log).unwrap();
+    let events: Vec<serde_json::Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    for host in control_planes {
+        let begins = |step: &str| {
+            let found = events
+                .iter()
+                .position(|event| event["host"] == *host && event["event"] == "step-started" && event["step"] == step);
+            found.unwrap_or_else(|| panic!("{host}: no step {step}: {log}"))
+        };
+        assert!(begins("control-plane") < begins("kubelet-start"), "{host}: {log}");
+    }
 }
 
 /// Who has lost the laptop has lost nothing: the hosts know the cluster.
