@@ -1,6 +1,7 @@
 //! Against a real sshd: what people have. Against false servers: what goes wrong.
 
 mod bastions;
+mod device;
 mod faults;
 mod host_keys;
 mod logins;
