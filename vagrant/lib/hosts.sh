@@ -265,7 +265,7 @@ hosts_destroy() {
 
 host_command() {
   local verb=${1:-} name=${2:-}
-  [ $# -ge 2 ] || die "host VERB NAME; verbs: stop start restart kill pause unpause cut heal fill unfill sh"
+  [ $# -ge 2 ] || die "host VERB NAME; verbs: stop start restart kill pause unpause cut heal fill unfill clock sh"
   shift 2
   engine_command
   local ADDRESS PREFIX
@@ -285,6 +285,7 @@ host_command() {
     heal) host_heal "$name" ;;
     fill) host_fill "$name" "$@" ;;
     unfill) host_inside "$name" umount "${1:?unfill NAME PATH}" ;;
+    clock) host_clock "$name" "$@" ;;
     sh)
       [ "${1:-}" != -- ] || shift
       [ $# -gt 0 ] || set -- bash
