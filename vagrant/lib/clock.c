@@ -32,6 +32,7 @@
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -360,7 +361,10 @@ static void *watch(void *argument) {
   CPU_SET(processor, &one);
   sched_setaffinity(0, sizeof one, &one);
   struct sched_param first = {.sched_priority = 50};
-  sched_setscheduler(0, SCHED_FIFO, &first);
+  if (sched_setscheduler(0, SCHED_FIFO, &first)) {
+    // The best that is to be had then: a program that ends at once may see the true time.
+    setpriority(PRIO_PROCESS, 0, -20);
+  }
   int events = listen_to_events();
   bool is_ready = false;
   struct timeval patience = {.tv_sec = 5};
