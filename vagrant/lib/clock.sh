@@ -24,7 +24,7 @@ clock_move() {
   [ -d "/proc/$init" ] || die "the programs of $name run on another machine than the bed"
   mkdir -p "$CACHE/bed/$PREFIX"
   for tries in {1..20}; do
-    [ "$paused" = true ] || docker pause "$name" >/dev/null
+    [ "$paused" = true ] || host_pause "$name" || die "$name does not stand still"
     code=0
     as_root "$CLOCK" "$init" "$seconds" "$CACHE/bed/$PREFIX/clock-$name" || code=$?
     [ "$paused" = true ] || docker unpause "$name" >/dev/null
