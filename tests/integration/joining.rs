@@ -10,7 +10,7 @@
 //! | wrong hash of the CA | 11 | [`what_goes_wrong_leaves_nothing_half_joined`]; `discovery::tests::one_of_several_pins_is_enough_and_none_if_asked_for` |
 //! | cluster-info tampered with | 11 | [`crate::unsound::a_cluster_out_of_its_time_or_altered_is_not_joined`]; `discovery::tests::an_altered_text_is_not`, `::a_cluster_info_that_was_altered_on_the_way_is_refused`, `::a_server_that_cannot_prove_the_ca_it_told_of_is_refused` |
 //! | certificate key wrong, Secret expired | 3, 11 | [`what_goes_wrong_leaves_nothing_half_joined`]; `node::join::download_certs::tests` |
-//! | clock skewed by hours | 11 | [`crate::unsound::a_cluster_out_of_its_time_or_altered_is_not_joined`] (hosts of one bed share a clock, so it is the certificate that is hours off); `discovery::tests::certificates_out_of_place_or_time_are_told` |
+//! | clock skewed by hours | 11 | [`crate::unsound::a_cluster_out_of_its_time_or_altered_is_not_joined`] (the host's clock, and the API server's certificate alone); `discovery::tests::certificates_out_of_place_or_time_are_told` |
 //! | CA expired, or not valid yet | 3, 11 | [`crate::unsound::an_authority_that_cannot_be_used_is_named_before_anything_is_made`]; `kubernetes::certificates::issue_tests::an_authority_out_of_its_time_is_refused`, `discovery::tests::certificates_out_of_place_or_time_are_told` |
 //! | CA without its key | 3 | [`crate::unsound::an_authority_that_cannot_be_used_is_named_before_anything_is_made`]; `issue_tests::an_authority_without_a_key_wants_all_its_leaves`, `::an_external_authority_is_judged_as_a_whole` |
 //! | key that does not match | 3 | [`crate::unsound::an_authority_that_cannot_be_used_is_named_before_anything_is_made`]; `issue_tests::a_file_that_does_not_fit_is_named` |

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::bed::Bed;
+use crate::bed::{Bed, bed};
 use crate::both_ways::KUBECTL;
 use crate::high_availability::{all_serve, changes_nothing, inventory_text, ready};
 use crate::joining::{Cluster, NODE, TOKEN};
@@ -38,7 +38,13 @@ fn a_cluster_out_of_its_time_or_altered_is_not_joined() {
     let join = format!("{NODE} join --config /root/join.yaml");
     cluster.write("/root/join.yaml", &cluster.configuration(TOKEN, &cluster.pin, ""));
 
-    // To the host that joins, a clock that is hours behind is a certificate of the future, and one ahead an old one.
+    // The host that joins is hours behind.
+    let behind = cluster.bed.hosts[1].name.as_str();
+    bed(&["host", "clock", behind, "-18000"]);
+    cluster.refused(&join, 11, &["not valid before", "clock of this host", "chrony"]);
+    bed(&["host", "clock", behind, "0"]);
+
+    // The same of the API server alone: a certificate of the future, and an old one.
     cluster.first("cp /etc/kubernetes/pki/apiserver.crt /root/kept.crt");
     certify_server(&cluster, "5 hours", "2 days");
     cluster.refused(&join, 11, &["not valid before", "clock of this host", "chrony"]);

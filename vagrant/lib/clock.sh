@@ -5,7 +5,7 @@
 # clock NAME SECONDS: its clock is SECONDS ahead of the true one, or behind it where they are negative; 0 is the true one.
 host_clock() {
   local name=$1 seconds=${2:-}
-  [[ $seconds =~ ^[+-]?[0-9]{1,9}$ ]] || die "clock NAME SECONDS takes whole seconds like 240 or -3600, not '$seconds'"
+  [[ $seconds =~ ^[+-]?[0-9]{1,9}$ ]] || die "clock NAME SECONDS takes whole seconds like 180 or -3600, not '$seconds'"
   [ "$(uname -m)" = x86_64 ] || die "the clock of a host can be moved on x86-64 only, and this machine is $(uname -m)"
   clock_tool
   with_lock "clock-$name" clock_move "$name" "$seconds"

@@ -94,7 +94,7 @@ fn table(seed: u64, entries: &[&Entry]) -> String {
          and at the end of each cluster `down` leaves every host as it was. `judged`\nsays how many injections stood before a \
          verdict; {alone} were judged alone. `c` is the control plane, `w` the worker; `mend` is an\n`up` on a whole cluster, \
          `leave` a `down` that `down` follows.\n\nA clock jumps for all programs \
-         of a host, those in pods too, until the disturbed run has ended: four minutes ahead, or\nan hour back. Then it is \
+         of a host, those in pods too, until the disturbed run has ended: three minutes ahead, or\nan hour back. Then it is \
          right again, and the command goes on from what was made in the wrong time.\n\n| fault | cases | injected | survived | seconds of `up` afterwards |\n\
          |---|---:|---:|---:|---:|\n",
         entries.len(),

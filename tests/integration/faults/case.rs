@@ -63,7 +63,7 @@ pub enum Fault {
     SecondUp,
     /// A `down` is typed meanwhile.
     DownMeanwhile,
-    /// The host's clock jumps four minutes ahead, and back when the run has ended.
+    /// The host's clock jumps three minutes ahead, and back when the run has ended.
     ClockForward,
     /// The host's clock jumps an hour back, and ahead again when the run has ended.
     ClockBack,

@@ -42,8 +42,9 @@ pub fn lasting(fault: Fault) -> Lasting {
 }
 
 /// Less than the five minutes by which certificates begin before they are made: what is made then is valid at once when the
-/// clock is right again.
-const FORWARD: &str = "240";
+/// clock is right again. And less than the time for which `up` waits for pods: an API server that was ahead does not accept
+/// the tokens it gave them before their time has come.
+const FORWARD: &str = "180";
 
 /// Farther back than any certificate of a fresh cluster reaches.
 const BACK: &str = "-3600";
