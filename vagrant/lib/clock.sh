@@ -8,7 +8,13 @@ host_clock() {
   [[ $seconds =~ ^[+-]?[0-9]{1,9}$ ]] || die "clock NAME SECONDS takes whole seconds like 180 or -3600, not '$seconds'"
   [ "$(uname -m)" = x86_64 ] || die "the clock of a host can be moved on x86-64 only, and this machine is $(uname -m)"
   clock_tool
-  with_lock "clock-$name" clock_move "$name" "$seconds"
+  # One at a time for each host. The file goes with the hosts.
+  local turn
+  mkdir -p "$CACHE/bed/$PREFIX"
+  exec {turn}>"$CACHE/bed/$PREFIX/clock-$name.turn"
+  flock "$turn"
+  clock_move "$name" "$seconds"
+  exec {turn}>&-
 }
 
 # Nothing of a host is started while it stands still, so each of its programs is met once: by the tool or by its watcher.
@@ -22,7 +28,6 @@ clock_move() {
     return 0
   fi
   [ -d "/proc/$init" ] || die "the programs of $name run on another machine than the bed"
-  mkdir -p "$CACHE/bed/$PREFIX"
   for tries in {1..20}; do
     [ "$paused" = true ] || host_pause "$name" || die "$name does not stand still"
     code=0
@@ -36,6 +41,7 @@ clock_move() {
 
 # Sets CLOCK to the tool, made where its source or the way it is made is new.
 clock_tool() {
+  need flock util-linux
   CLOCK="$CACHE/bed/clock-$({ declare -f clock_make; cat "$BED_HOME/lib/clock.c"; } | short_hash)"
   if [ ! -x "$CLOCK" ]; then with_lock clock clock_make; fi
 }
