@@ -27,6 +27,17 @@ pub struct Since<T> {
     pub value: T,
 }
 
+/// How a minor names etcd's check at start and its progress notifications (kubeadm.md section 4.5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EtcdFlags {
+    /// Always `--experimental-initial-corrupt-check` and its like, whatever image a person names.
+    Experimental,
+    /// Those for an image older than 3.6.0, else the new ones.
+    ByImage,
+    /// Always `--feature-gates=InitialCorruptCheck=true` and its like.
+    New,
+}
+
 /// One Kubernetes minor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Release {
@@ -57,9 +68,8 @@ pub struct Release {
     pub kubelet_client_without_organization: Since<()>,
     /// Whether the controller manager mounts the flexvolume directory.
     pub flexvolume_mount: bool,
-    /// Whether an etcd image older than 3.6.0 gets the experimental flags in place of `--feature-gates`; if not, the
-    /// new flags are always written.
-    pub etcd_flags_follow_image: bool,
+    /// Which flags turn on etcd's check at start and its progress notifications.
+    pub etcd_flags: EtcdFlags,
     /// Whether kubeconfig files carry `preferences: {}` and pods `creationTimestamp: null`.
     pub empty_fields_written: bool,
     /// Whether the CoreDNS container names its probe ports.
@@ -93,7 +103,7 @@ const V1_36: Release = Release {
     kube_proxy_mode: "",
     kubelet_client_without_organization: Since { patch: 1, value: () },
     flexvolume_mount: false,
-    etcd_flags_follow_image: false,
+    etcd_flags: EtcdFlags::New,
     empty_fields_written: false,
     coredns_named_probe_ports: true,
     kubelet_local_mode_gate: false,
@@ -112,7 +122,7 @@ const V1_35: Release = Release {
     kubelet_client_without_organization: Since { patch: 5, value: () },
     flexvolume_mount: true,
     kubelet_local_mode_gate: true,
-    etcd_flags_follow_image: true,
+    etcd_flags: EtcdFlags::ByImage,
     feature_gates: &["ControlPlaneKubeletLocalMode", "NodeLocalCRISocket", "PublicKeysECDSA", "RootlessControlPlane"],
     ..V1_36
 };
@@ -145,6 +155,7 @@ const V1_33: Release = Release {
     pause_tag: "3.10",
     instance_config: false,
     named_probe_port: false,
+    etcd_flags: EtcdFlags::Experimental,
     empty_fields_written: true,
     coredns_named_probe_ports: false,
     ..V1_34

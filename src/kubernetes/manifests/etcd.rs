@@ -8,6 +8,7 @@ use super::volumes::Volume;
 use super::{Manifest, ManifestOrder};
 use crate::failure::Result;
 use crate::kubernetes::configuration::join_host_port;
+use crate::kubernetes::version::EtcdFlags;
 
 /// A member as `--initial-cluster` names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,7 +97,11 @@ fn arguments(order: &ManifestOrder<'_>, data_directory: &str, image: &str) -> Re
     if !order.etcd_members.is_empty() {
         arguments.push(("initial-cluster-state", "existing".into()));
     }
-    let old = order.release()?.etcd_flags_follow_image && is_before_3_6(image);
+    let old = match order.release()?.etcd_flags {
+        EtcdFlags::Experimental => true,
+        EtcdFlags::ByImage => is_before_3_6(image),
+        EtcdFlags::New => false,
+    };
     arguments.extend(if old {
         [
             ("experimental-initial-corrupt-check", "true".to_owned()),

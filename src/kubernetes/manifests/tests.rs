@@ -1,3 +1,5 @@
+use rstest::rstest;
+
 use super::*;
 use crate::kubernetes::configuration::{Arg, ExternalEtcd, HostPathMount};
 
@@ -49,6 +51,19 @@ fn what_is_older_differs_by_the_table() {
     let etcd = etcd(&order).unwrap();
     assert!(command(&etcd).contains(&"--experimental-initial-corrupt-check=true"));
     assert!(etcd.to_text().contains("registry.k8s.io/etcd:3.5.21-0"));
+}
+
+#[rstest]
+#[case("1.33.13", "3.6.99-0", "--experimental-initial-corrupt-check=true")]
+#[case("1.34.4", "3.6.99-0", "--feature-gates=InitialCorruptCheck=true")]
+#[case("1.35.4", "3.5.24-0", "--experimental-initial-corrupt-check=true")]
+#[case("1.36.3", "3.5.24-0", "--feature-gates=InitialCorruptCheck=true")]
+fn flags_of_etcd_follow_the_minor_and_then_the_image(#[case] version: &str, #[case] tag: &str, #[case] flag: &str) {
+    let (mut cluster, local) = setting(version, "10.0.0.11");
+    let of_etcd = serde_json::json!({"etcd": {"local": {"imageTag": tag}}});
+    cluster.etcd = serde_json::from_value(of_etcd["etcd"].clone()).unwrap();
+    let etcd = etcd(&order(&cluster, &local)).unwrap();
+    assert!(command(&etcd).contains(&flag), "{:?}", command(&etcd));
 }
 
 #[test]
