@@ -366,9 +366,10 @@ impl Lane<'_> {
             address: self.plan.node.address,
             peers,
         };
-        // A node that is a member already has its ways to the others: taking them away for a moment would hurt.
+        // A node that was a member has its ways to the others, also a control plane that does not serve now and is to join
+        // again: taking them away for a moment would hurt.
         let mut changes = 0;
-        if !self.plan.member {
+        if !self.plan.member && !self.session.facts.kubernetes.kubelet_conf {
             changes += self.ask::<u32>(Request::Network(order(Vec::new()))).await?;
         }
         self.board.tell_pod_network(&self.plan.name, Some(own));
