@@ -166,6 +166,8 @@ pub struct KubernetesState {
     pub serves: bool,
     /// SHA-256 of the SubjectPublicKeyInfo of /etc/kubernetes/pki/ca.crt, as `sha256:<hex>`.
     pub ca_hash: Option<String>,
+    /// Whether /etc/kubernetes/pki/ca.key is there: without it somebody else keeps the CA.
+    pub ca_key: bool,
     /// Server of kubelet.conf: `https://10.0.0.11:6443`.
     pub server: Option<String>,
     /// `kubelet --version` without the `v`.

@@ -222,6 +222,13 @@ fn standing(inventory: &Inventory, facts: &Facts, way: Way, source: Option<&Fact
         return Err(foreign(format!("clusterctl's cluster {other}")));
     }
     let has_state = state.kubelet_conf || state.admin_conf || !state.manifests.is_empty();
+    // With an external CA a person brings all kubeconfigs before `init` (kubeadm.md section 2.5). A worker of another
+    // cluster has no admin.conf.
+    let external_ca = state.ca_hash.is_some() && !state.ca_key;
+    let brought = external_ca && state.admin_conf && state.manifests.is_empty() && way == Way::Source;
+    if brought && !ours {
+        return Ok(false);
+    }
     if has_state && !ours {
         let server = state.server.clone().unwrap_or_else(|| "not made by clusterctl".to_owned());
         return Err(foreign(server));

@@ -197,7 +197,8 @@ fn untouched(facts: &Facts, plan: &Plan<'_>, control_plane: bool, found: &mut Fo
             }
         }
     }
-    if plan.purpose != Purpose::Init || (there.kubelet_conf && there.manifests.is_empty()) {
+    // With an external CA a person puts kubelet.conf there before `init` (kubeadm.md section 2.5).
+    if plan.purpose != Purpose::Init {
         if there.kubelet_conf {
             file("/etc/kubernetes/kubelet.conf");
         }

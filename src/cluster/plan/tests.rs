@@ -9,7 +9,7 @@ use super::{Assessment, Borne, Plan, Way, assess, default_address, node_address,
 use crate::bundle::{Blob, FORMAT, Manifest};
 use crate::cluster::documents::Documents;
 use crate::cluster::findings::{divide, turn_down};
-use crate::fact::{EtcdOrigin, Facts, LinkAddress, Route, Runtime};
+use crate::fact::{EtcdOrigin, Facts, KubernetesState, LinkAddress, Route, Runtime};
 use crate::failure::{Failure, Kind};
 use crate::inventory::{self, Inventory, Role};
 use crate::message::Place;
@@ -193,6 +193,28 @@ fn members_of_this_cluster_are_recognised_by_its_ca() {
     assert!(planned.hosts.iter().all(|host| host.member));
     facts.get_mut("w1").unwrap().kubernetes.ca_hash = Some("sha256:2".into());
     assert!(failures(&facts)[0].1.contains("another cluster"));
+}
+
+#[rstest]
+#[case::external_ca(|_: &mut KubernetesState| (), true)]
+#[case::its_key_is_here(|state: &mut KubernetesState| state.ca_key = true, false)]
+#[case::a_worker_of_another_cluster(|state: &mut KubernetesState| state.admin_conf = false, false)]
+#[case::a_control_plane_of_another_cluster(
+    |state: &mut KubernetesState| state.manifests = vec!["kube-apiserver.yaml".into()],
+    false
+)]
+fn kubeconfigs_that_a_person_brought_with_an_external_ca_are_no_other_cluster(
+    #[case] change: fn(&mut KubernetesState),
+    #[case] accepted: bool,
+) {
+    let mut facts = facts();
+    let state = &mut facts.get_mut("cp1").unwrap().kubernetes;
+    (state.kubelet_conf, state.admin_conf, state.ca_hash) = (true, true, Some("sha256:1".into()));
+    change(state);
+    match plan(&inventory(), &Documents::default(), &facts, &manifest()) {
+        Ok(plan) => assert!(accepted && !plan.hosts[0].member),
+        Err(failures) => assert!(!accepted && failures[0].sentence.contains("another cluster"), "{failures:?}"),
+    }
 }
 
 #[test]

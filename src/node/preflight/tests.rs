@@ -122,6 +122,11 @@ type Change = fn(&mut Facts);
     Purpose::JoinWorker,
     &["E FileAvailable--etc-kubernetes-kubelet.conf"]
 )]
+#[case::brought_with_an_external_ca(
+    |facts: &mut Facts| (facts.kubernetes.kubelet_conf, facts.kubernetes.admin_conf) = (true, true),
+    Purpose::Init,
+    &[]
+)]
 #[case(|facts: &mut Facts| facts.kubernetes.etcd_data = true, Purpose::Init, &["E DirAvailable--var-lib-etcd"])]
 #[case(
     |facts: &mut Facts| {
