@@ -68,7 +68,7 @@ pub(in crate::node) fn write(host: &dyn Host, plan: &Plan, part: Part) -> Result
         node_name: plan.node_name(),
         health_check: plan.init.timeouts.control_plane_component_health_check,
         ca_directories: &ca_directories,
-        external_ca: host.entry(&plan.pki("ca.key"))?.is_none(),
+        external_ca: host.entry(&plan.pki("ca.crt"))?.is_some() && host.entry(&plan.pki("ca.key"))?.is_none(),
         proxy_environment: &proxy_environment,
         etcd_members: &etcd_members,
         etcd_tag: None,
@@ -133,6 +133,8 @@ pub(super) fn proxy_environment() -> Vec<(String, String)> {
 
 #[cfg(test)]
 mod tests {
+    use rstest::rstest;
+
     use super::{Part, Plan, write};
     use crate::host::fake::FakeHost;
     use crate::kubernetes::manifests::EtcdMember;
@@ -150,6 +152,21 @@ mod tests {
         for part in PARTS {
             assert!(write(&host, &plan, part).unwrap().is_empty());
         }
+    }
+
+    #[rstest]
+    #[case::key_and_certificate(&["ca.crt", "ca.key"], false)]
+    #[case::certificate_alone(&["ca.crt"], true)]
+    // As in a rehearsal, or where certs is left to a person.
+    #[case::neither(&[], false)]
+    fn a_ca_without_its_key_signs_nothing(#[case] there: &[&str], #[case] external: bool) {
+        let host = FakeHost::new();
+        for name in there {
+            host.put(format!("/etc/kubernetes/pki/{name}").as_ref(), b"", 0o600);
+        }
+        write(&host, &plan(""), Part::ControllerManager).unwrap();
+        let text = host.text("/etc/kubernetes/manifests/kube-controller-manager.yaml").unwrap();
+        assert_eq!(text.contains("- --cluster-signing-key-file=\n"), external, "{text}");
     }
 
     #[test]
