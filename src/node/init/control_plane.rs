@@ -13,7 +13,7 @@ use crate::node::manifest::flag;
 use crate::node::phase::Changes;
 
 /// The kubelet runs what lies here; files under way are made elsewhere and renamed into it.
-const DIRECTORY: &str = "/etc/kubernetes/manifests";
+pub(super) const DIRECTORY: &str = "/etc/kubernetes/manifests";
 
 /// Which static pods are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
