@@ -326,7 +326,7 @@ async fn wait_bootstrap(
         let kubeconfig = kubeconfig(host, timeouts.tls_bootstrap.0).await?;
         registered(configuration, settings, bootstrap, &kubeconfig).await
     };
-    let healthy = kubelet::wait(host, &settings.kubelet, timeouts.kubelet_health_check.0);
+    let healthy = kubelet::wait(host, timeouts.kubelet_health_check.0);
     match tokio::try_join!(bootstrapped, healthy) {
         Ok((changes, ())) => Ok(changes),
         Err(failure) if failure.detail.is_some() => Err(failure),

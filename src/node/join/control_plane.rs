@@ -16,7 +16,7 @@ use crate::host::Host;
 use crate::kubernetes::configuration::{JoinConfiguration, JoinControlPlane};
 use crate::kubernetes::kubeconfig::{ADMIN, Kubeconfig};
 use crate::kubernetes::manifests::EtcdMember;
-use crate::kubernetes::patches::{Patches, Target};
+use crate::kubernetes::patches::Patches;
 use crate::kubernetes::{rbac, version};
 use crate::node::etcd::{self, Entrant, Limits};
 use crate::node::init::control_plane::{Part, write};
@@ -104,7 +104,7 @@ impl Join<'_> {
     }
 
     async fn start(&self, plan: &Plan) -> Result<u32> {
-        let Self { host, settings, configuration, .. } = *self;
+        let Self { host, configuration, .. } = *self;
         // The kubelet starts while etcd makes room for the member.
         let (kubelet, entered) = tokio::join!(
             self.step("kubelet-start", "kubelet-start", "Start the kubelet", self.start_kubelet(plan)),
@@ -118,8 +118,7 @@ impl Join<'_> {
         let (server, ()) = self.step(path, "control-plane", title, manifest).await?;
         let answers = async {
             let limit = configuration.timeouts.kubelet_health_check.0;
-            let own = self.patches.apply(Target::KubeletConfiguration, settings.kubelet.clone())?;
-            let healthy = kubelet::wait(host, &own, limit);
+            let healthy = kubelet::wait(host, limit);
             tokio::try_join!(wait_control_plane::api_server(host, plan), healthy).map(|(answers, ())| answers)
         };
         let answers = async { answers.await.map(|(changes, admin)| (changes, Some(admin))) };
