@@ -10,6 +10,7 @@ mod control_plane;
 mod discovery;
 mod download_certs;
 mod ready;
+mod worker;
 
 use std::path::Path;
 use std::time::Duration;
@@ -129,12 +130,7 @@ async fn run(
         joining_worker: true,
         patches: &patches,
     };
-    let started = async {
-        let mut changes = trust(host, &configuration, &settings.cluster.cluster_name, &found, member)?;
-        let restart = !changes.is_empty();
-        changes.extend(kubelet::start(host, &kubelet_settings, restart).await?);
-        Ok((changes, ()))
-    };
+    let started = worker::start(host, &configuration, &kubelet_settings, &found, member);
     let started = match phases.wants("kubelet-start") {
         true => phase(events, "kubelet-start", "Start the kubelet", started).await?.0,
         false => 0,
@@ -394,7 +390,7 @@ mod tests {
     use crate::node::init::tests::facts;
     use crate::secret::Secret;
 
-    fn order(more: &str) -> JoinOrder {
+    pub(super) fn order(more: &str) -> JoinOrder {
         let text = format!(
             "apiVersion: kubeadm.k8s.io/v1beta4\nkind: JoinConfiguration\ndiscovery:\n  bootstrapToken:\n    \
              token: abcdef.0123456789abcdef\n    apiServerEndpoint: 10.0.0.11:6443\n    \
@@ -408,7 +404,7 @@ mod tests {
         load(&FakeHost::new(), &facts(), &order(""), &Events::nowhere()).unwrap()
     }
 
-    fn found() -> Found {
+    pub(super) fn found() -> Found {
         Found { server: "https://10.0.0.11:6443".into(), ca_pem: "CA\n".into(), credentials: None }
     }
 

@@ -39,13 +39,40 @@ pub(super) struct Settings<'a> {
     pub(super) patches: &'a Patches,
 }
 
+/// The kubelet's files as they are to be, and whether it works: nothing is altered yet.
+#[derive(Debug, Clone)]
+pub(super) struct Prepared {
+    /// Paths and texts, in the order in which they are written.
+    files: Vec<(&'static str, String)>,
+    works: bool,
+}
+
 /// Writes the kubelet's files and (re)starts it; a kubelet that runs with these files already goes on undisturbed.
 pub(super) async fn start(host: &dyn Host, settings: &Settings<'_>, other_changes: bool) -> Result<Changes> {
-    sysctls::note(host)?;
+    begin(host, prepare(host, settings).await?, other_changes).await
+}
+
+/// Makes the texts of the kubelet's files.
+///
+/// # Errors
+/// Kind `Configuration` for patches that do not fit.
+pub(super) async fn prepare(host: &dyn Host, settings: &Settings<'_>) -> Result<Prepared> {
     // Asked of both at once; what the kubelet is matters only where none of its files is written.
     let [resolved, kubelet] = systemd::show_each(host, [RESOLVED, UNIT]).await?;
-    let mut changes = write(host, settings, resolved.active).await?;
-    if !changes.is_empty() || other_changes || !kubelet.works() {
+    Ok(Prepared { files: texts(settings, resolved.active)?, works: kubelet.works() })
+}
+
+/// Writes what [`prepare`] made, and (re)starts the kubelet if anything changed or it does not work.
+pub(super) async fn begin(host: &dyn Host, prepared: Prepared, other_changes: bool) -> Result<Changes> {
+    sysctls::note(host)?;
+    host.create_directory(Path::new(kubelet::DIRECTORY), 0o700)?;
+    let mut changes = Vec::new();
+    for (path, text) in prepared.files {
+        if files::ensure(host, Path::new(path), text.as_bytes(), 0o644)? {
+            changes.push(format!("{path} written"));
+        }
+    }
+    if !changes.is_empty() || other_changes || !prepared.works {
         unit::restart(host, UNIT).await?;
         changes.push("kubelet started".to_owned());
     }
@@ -53,7 +80,7 @@ pub(super) async fn start(host: &dyn Host, settings: &Settings<'_>, other_change
 }
 
 /// `resolved` says whether systemd-resolved runs: then the kubelet reads the servers it knows.
-async fn write(host: &dyn Host, settings: &Settings<'_>, resolved: bool) -> Result<Changes> {
+fn texts(settings: &Settings<'_>, resolved: bool) -> Result<Vec<(&'static str, String)>> {
     let socket =
         Some(settings.node.cri_socket.as_str()).filter(|_| settings.release.uses_instance_config(settings.cluster));
     let document = kubelet::node_configuration(settings.shared, resolved, socket);
@@ -65,14 +92,7 @@ async fn write(host: &dyn Host, settings: &Settings<'_>, resolved: bool) -> Resu
         socket.map(|socket| (kubelet::INSTANCE_CONFIGURATION_PATH, kubelet::instance_configuration_text(socket))),
     );
     wanted.push((kubelet::CONFIGURATION_PATH, kubelet::configuration_text(&document)));
-    host.create_directory(Path::new(kubelet::DIRECTORY), 0o700)?;
-    let mut changes = Vec::new();
-    for (path, text) in wanted {
-        if files::ensure(host, Path::new(path), text.as_bytes(), 0o644)? {
-            changes.push(format!("{path} written"));
-        }
-    }
-    Ok(changes)
+    Ok(wanted)
 }
 
 /// The kubelet's health path by its configuration; `None` where a person turned it off.

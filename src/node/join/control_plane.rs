@@ -182,8 +182,6 @@ impl Join<'_> {
         host.create_directory(Path::new(MANIFESTS), 0o700)?;
         let credentials = self.found.credentials.as_ref().map(|text| pointed_to(text, &server)).transpose()?;
         let own = Found { server, ca_pem: self.found.ca_pem.clone(), credentials };
-        let mut changes = trust(host, configuration, &settings.cluster.cluster_name, &own, self.member)?;
-        let restart = !changes.is_empty();
         let kubelet = kubelet::Settings {
             cluster: &settings.cluster,
             release: settings.release,
@@ -193,7 +191,10 @@ impl Join<'_> {
             joining_worker: false,
             patches: self.patches,
         };
-        changes.extend(kubelet::start(host, &kubelet, restart).await?);
+        let prepared = kubelet::prepare(host, &kubelet).await?;
+        let mut changes = trust(host, configuration, &settings.cluster.cluster_name, &own, self.member)?;
+        let restart = !changes.is_empty();
+        changes.extend(kubelet::begin(host, prepared, restart).await?);
         Ok((changes, ()))
     }
 
