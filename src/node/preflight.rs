@@ -19,6 +19,7 @@ use crate::event::Events;
 use crate::fact::Facts;
 use crate::failure::{Failure, Kind, Result};
 use crate::host::{Command, Host};
+use crate::kubernetes::version::Release;
 
 /// What a host is to become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,7 +141,7 @@ fn system(facts: &Facts, plan: &Plan<'_>, found: &mut Found) {
     }
     // The call RuntimeConfig, which kubelets from 1.35 on ask for their control group driver, came with containerd 2.
     if let Some(runtime) = facts.runtime.as_ref().filter(|runtime| runtime.name == "containerd")
-        && plan.kubernetes.minor >= 35
+        && Release::nearest(plan.kubernetes).runtime_config_check
         && ["0.", "1."].iter().any(|old| runtime.version.starts_with(old))
     {
         let message = format!(

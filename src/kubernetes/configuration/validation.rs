@@ -11,7 +11,6 @@ use super::{
 use crate::failure::{Failure, Kind, Result};
 use crate::kubernetes::certificates::KeyAlgorithm;
 use crate::kubernetes::token::Token;
-use crate::kubernetes::version::{self, Release};
 
 /// One or two networks, the first of which counts where only one can be used.
 pub type Subnets = Vec<IpNet>;
@@ -148,7 +147,7 @@ impl ClusterConfiguration {
         }
         match self.encryption_algorithm.parse::<KeyAlgorithm>() {
             Err(failure) => findings.add("encryptionAlgorithm", failure.sentence),
-            Ok(KeyAlgorithm::EcdsaP384) if version::parse(&self.kubernetes_version).is_ok_and(|it| it.minor < 34) => {
+            Ok(KeyAlgorithm::EcdsaP384) if self.release().is_ok_and(|release| !release.ecdsa_p384) => {
                 findings.add("encryptionAlgorithm", "ECDSA-P384 came with Kubernetes 1.34");
             }
             Ok(_) => {}
@@ -219,7 +218,7 @@ impl ClusterConfiguration {
         let message = "RootlessControlPlane is not supported: the control plane's static pods run as root";
         findings.refuse_unless(!rootless, "featureGates", message);
         // Another version than those we know is a finding of its own.
-        let Ok(release) = version::parse(&self.kubernetes_version).and_then(|version| Release::of(&version)) else {
+        let Ok(release) = self.release() else {
             return;
         };
         for gate in self.feature_gates.keys() {
