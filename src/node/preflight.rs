@@ -78,6 +78,11 @@ const LEAST_CPUS: u32 = 2;
 /// Programs that must be there (kubeadm.md section 1.5).
 const PROGRAMS: &[&str] = &["mount", "losetup", "cp"];
 
+/// By how many minors a kubelet may be older than the control plane.
+const KUBELET_SKEW: u64 = 3;
+
+const KUBELET_VERSION: &str = "KubeletVersion";
+
 const MANIFESTS: &[&str] = &["kube-apiserver", "kube-controller-manager", "kube-scheduler", "etcd"];
 
 /// Judges a host by its facts, before anything is done to it. Pure.
@@ -315,16 +320,23 @@ fn broken_cri(listed: &str) -> Option<&str> {
 async fn kubelet_version(host: &dyn Host, kubernetes: Option<&Version>, found: &mut Found) {
     let printed = match host.run(Command::new("kubelet", &["--version"])).await {
         Ok(output) if output.success() => output.text(),
-        Ok(output) => return found.error("KubeletVersion", format!("`kubelet --version` ends with {}", output.status)),
-        Err(failure) => return found.error("KubeletVersion", failure.to_string()),
+        Ok(output) => return found.error(KUBELET_VERSION, format!("`kubelet --version` ends with {}", output.status)),
+        Err(failure) => return found.error(KUBELET_VERSION, failure.to_string()),
     };
     let version = printed.trim().rsplit(' ').next().and_then(|word| Version::parse(word.strip_prefix('v')?).ok());
     let Some(kubelet) = version else {
-        return found.error("KubeletVersion", format!("`kubelet --version` says {:?}", printed.trim()));
+        return found.error(KUBELET_VERSION, format!("`kubelet --version` says {:?}", printed.trim()));
     };
     let Some(kubernetes) = kubernetes else { return };
-    if (kubelet.major, kubelet.minor) > (kubernetes.major, kubernetes.minor) || kubelet.minor + 3 < kubernetes.minor {
-        found.error("KubeletVersion", format!("the kubelet is of version {kubelet}, which does not suit {kubernetes}"));
+    if (kubelet.major, kubelet.minor) > (kubernetes.major, kubernetes.minor)
+        || kubelet.minor + KUBELET_SKEW < kubernetes.minor
+    {
+        let (major, last) = (kubernetes.major, kubernetes.minor);
+        let message = format!(
+            "the kubelet is of version {kubelet}, and Kubernetes {kubernetes} takes kubelets from {major}.{} to {major}.{last}",
+            last.saturating_sub(KUBELET_SKEW)
+        );
+        found.error(KUBELET_VERSION, message);
     }
 }
 
@@ -347,8 +359,11 @@ pub(super) fn judge(findings: &[Finding], events: &Events) -> Result<()> {
         }
     }
     .map_err(|failure: Failure| {
-        failure
-            .advise("correct it, or name the check in nodeRegistration.ignorePreflightErrors of the kubeadm documents")
+        let of_kubelet = errors.iter().all(|error| error.starts_with(KUBELET_VERSION));
+        failure.advise(match of_kubelet {
+            true => "install a kubelet of the cluster's minor on this host, then run the same command again",
+            false => "correct it, or name the check in nodeRegistration.ignorePreflightErrors of the kubeadm documents",
+        })
     })
 }
 
