@@ -277,6 +277,7 @@ fn checks(inventory: &Inventory, way: Way, documents: &Documents, facts: &Facts)
         cluster: &inventory.cluster.name,
         kubernetes: &inventory.cluster.kubernetes,
         bind_port: documents.bind_port(),
+        listen: node::ListenAddresses::default(),
         etcd_data: documents.etcd_data(),
         ignore: &ignore,
     };

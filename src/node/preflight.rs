@@ -5,6 +5,7 @@
 //! [`surroundings`] what the configuration says of the world around: proxies, names, somebody else's etcd.
 
 mod external_etcd;
+mod listen;
 mod proxies;
 mod surroundings;
 mod system_verification;
@@ -16,7 +17,7 @@ use std::time::Duration;
 use semver::Version;
 
 use crate::event::Events;
-use crate::fact::Facts;
+use crate::fact::{Facts, Listening};
 use crate::failure::{Failure, Kind, Result};
 use crate::host::{Command, Host};
 use crate::kubernetes::version::Release;
@@ -43,6 +44,8 @@ pub struct Plan<'a> {
     pub kubernetes: &'a Version,
     /// The API server's port.
     pub bind_port: u16,
+    /// What the components are told to listen on.
+    pub listen: ListenAddresses,
     /// Where the control plane's own etcd keeps its data; `None` for one that is elsewhere.
     pub etcd_data: Option<&'a str>,
     /// Names of checks whose errors are only warnings; `all`.
@@ -102,30 +105,34 @@ pub fn preflight(facts: &Facts, plan: &Plan<'_>) -> Vec<Finding> {
     }
     let ports = ports(plan, control_plane);
     if facts.services.get("firewalld").is_some_and(|service| service.active) {
-        found.warning("Firewalld", format!("firewalld is active; ports {} must be open", listed(&ports)));
+        let ports: Vec<String> = ports.iter().map(|(port, _)| port.to_string()).collect();
+        found.warning("Firewalld", format!("firewalld is active; ports {} must be open", ports.join(", ")));
     }
     if facts.kubernetes.journal_cluster.as_deref() != Some(plan.cluster) {
-        for port in ports {
-            port_free(facts, port, &mut found);
+        let follows = Release::nearest(plan.kubernetes).port_checks_follow_address;
+        for (port, address) in ports {
+            port_free(facts, port, address.filter(|_| follows), &mut found);
         }
         untouched(facts, plan, control_plane, &mut found);
     }
     found.downgrade(plan.ignore)
 }
 
-fn ports(plan: &Plan<'_>, control_plane: bool) -> Vec<u16> {
-    let mut ports = vec![10250];
+/// The ports that will be used, with the address each will be listened on if it is only one.
+fn ports(plan: &Plan<'_>, control_plane: bool) -> Vec<(u16, Option<IpAddr>)> {
+    let mut ports = vec![(10250, None)];
     if control_plane {
-        ports.extend([plan.bind_port, 10259, 10257]);
+        let listen = &plan.listen;
+        ports.extend([
+            (plan.bind_port, listen.api_server),
+            (10259, listen.scheduler),
+            (10257, listen.controller_manager),
+        ]);
         if plan.etcd_data.is_some() {
-            ports.extend([2379, 2380]);
+            ports.extend([(2379, listen.etcd), (2380, listen.etcd)]);
         }
     }
     ports
-}
-
-fn listed(ports: &[u16]) -> String {
-    ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// Checks of the operating system, for every role.
@@ -178,8 +185,9 @@ fn is_name(name: &str) -> bool {
         })
 }
 
-fn port_free(facts: &Facts, port: u16, found: &mut Found) {
-    if let Some(listening) = facts.listening.iter().find(|listening| listening.port == port) {
+fn port_free(facts: &Facts, port: u16, address: Option<IpAddr>, found: &mut Found) {
+    let in_the_way = |there: &&Listening| there.port == port && listen::meets(there.address, address);
+    if let Some(listening) = facts.listening.iter().find(in_the_way) {
         let who = listening.process.as_deref().unwrap_or("another program");
         found.error(format!("Port-{port}"), format!("{who} listens on {} port {port}", listening.address));
     }
@@ -239,6 +247,8 @@ pub(super) fn chosen_etcd_data(host: &dyn Host, folder: Option<&str>, ignore: &[
     Ok(found.downgrade(ignore))
 }
 
+pub(super) use by_hand::by_hand;
+pub use listen::ListenAddresses;
 pub(super) use surroundings::{Surroundings, surroundings};
 pub(crate) use system_verification::options as kernel_options;
 

@@ -144,6 +144,7 @@ async fn check(host: &dyn Host, facts: &Facts, plan: &Plan, events: &Events) -> 
         cluster: "",
         kubernetes: &plan.version,
         bind_port: plan.init.local_api_endpoint.bind_port,
+        listen: plan.listen(),
         etcd_data: plan.etcd_data(),
         ignore: &node.ignore_preflight_errors,
     };

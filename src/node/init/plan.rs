@@ -20,6 +20,7 @@ use crate::kubernetes::patches::Patches;
 use crate::kubernetes::version::{self, Release};
 use crate::message::InitOrder;
 use crate::node::phases::{self, Selection};
+use crate::node::preflight::ListenAddresses;
 use crate::node::rehearse::Door;
 use crate::node::{defaults, patches, phase};
 
@@ -236,6 +237,11 @@ impl Plan {
     /// Where the etcd on this host keeps its data; `None` where etcd is elsewhere.
     pub(in crate::node) fn etcd_data(&self) -> Option<&str> {
         self.cluster.etcd.local.as_ref().map(|local| local.data_dir.as_str())
+    }
+
+    /// What the components on this host are told to listen on.
+    pub(in crate::node) fn listen(&self) -> ListenAddresses {
+        ListenAddresses::of(&self.cluster, &self.init.local_api_endpoint.advertise_address)
     }
 
     /// A path below certificatesDir.

@@ -10,7 +10,7 @@ use crate::failure::Result;
 use crate::host::Host;
 use crate::host::overlay::Overlay;
 use crate::kubernetes::configuration::JoinConfiguration;
-use crate::kubernetes::version;
+use crate::kubernetes::version::{self, Release};
 use crate::message::{JoinOrder, Joined};
 use crate::node::phases::{self, Selection};
 use crate::node::preflight::{self, Finding, Purpose};
@@ -19,6 +19,9 @@ use crate::node::rehearse::Rehearsed;
 /// Phases that alter the cluster or wait for it, which a dry run does not.
 const WAITS: &[&str] =
     &["check-etcd", "etcd-join", "kubelet-wait-bootstrap", "control-plane-join", "wait-control-plane"];
+
+/// kubeadm's name of the check of the kubelet's port.
+const KUBELET_PORT: &str = "Port-10250";
 
 /// Does the whole workflow, or with `only` one phase of it; the cluster is found and read in any case.
 ///
@@ -83,11 +86,16 @@ fn check(facts: &Facts, configuration: &JoinConfiguration, events: &Events) -> R
         cluster: "",
         kubernetes: &kubernetes,
         bind_port: control_plane.map_or(6443, |control_plane| control_plane.local_api_endpoint.bind_port),
+        listen: preflight::ListenAddresses::default(),
         etcd_data: Some(preflight::ETCD_DATA),
         ignore: &configuration.node_registration.ignore_preflight_errors,
     };
-    let findings: Vec<Finding> =
-        preflight::preflight(facts, &checks).into_iter().filter(|finding| !may_be_ours(finding, facts)).collect();
+    let mut findings = preflight::preflight(facts, &checks);
+    findings.retain(|finding| !may_be_ours(finding, facts));
+    if Release::nearest(&kubernetes).port_checks_follow_address {
+        // What a control plane's components listen on only the cluster tells, too.
+        findings.retain(|finding| !finding.name.starts_with("Port-") || finding.name == KUBELET_PORT);
+    }
     preflight::judge(&findings, events)
 }
 

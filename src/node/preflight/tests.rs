@@ -1,7 +1,7 @@
 use rstest::rstest;
 use semver::Version;
 
-use super::{Finding, Plan, Purpose, Severity, judge, preflight, prepared, runtime_serves};
+use super::{Finding, ListenAddresses, Plan, Purpose, Severity, judge, preflight, prepared, runtime_serves};
 use crate::event::Events;
 use crate::fact::{Facts, Listening, Service};
 use crate::failure::Kind;
@@ -53,6 +53,7 @@ fn findings(facts: &Facts, purpose: Purpose, ignore: &[&str]) -> Vec<String> {
         cluster: "demo",
         kubernetes: &kubernetes,
         bind_port: 6443,
+        listen: ListenAddresses::default(),
         etcd_data: Some("/var/lib/etcd"),
         ignore: &ignore,
     };
@@ -145,6 +146,46 @@ fn checks(#[case] change: Change, #[case] purpose: Purpose, #[case] found: &[&st
 }
 
 #[rstest]
+#[case(36, "127.0.0.1", &["Port-6443"])]
+#[case(37, "127.0.0.1", &[])]
+#[case(37, "10.0.0.11", &["Port-6443"])]
+#[case(37, "0.0.0.0", &["Port-6443"])]
+fn from_1_37_on_a_port_is_free_on_the_address_it_is_listened_on(
+    #[case] minor: u64,
+    #[case] there: &str,
+    #[case] names: &[&str],
+) {
+    let mut facts = good();
+    facts.listening.push(Listening { address: there.parse().unwrap(), port: 6443, process: None });
+    let api_server = Some("10.0.0.11".parse().unwrap());
+    let plan = Plan {
+        purpose: Purpose::Init,
+        cluster: "demo",
+        kubernetes: &Version::new(1, minor, 0),
+        bind_port: 6443,
+        listen: ListenAddresses { api_server, ..ListenAddresses::default() },
+        etcd_data: Some("/var/lib/etcd"),
+        ignore: &[],
+    };
+    let found = preflight(&facts, &plan);
+    assert_eq!(found.iter().map(|finding| finding.name.as_str()).collect::<Vec<_>>(), names);
+}
+
+#[tokio::test]
+async fn a_kubelet_that_does_not_suit_is_told_which_do() {
+    let host = FakeHost::new().file("/run/containerd/containerd.sock", "").answer(
+        &["kubelet", "--version"],
+        0,
+        "Kubernetes v1.32.9\n",
+    );
+    let socket = "unix:///run/containerd/containerd.sock";
+    let found = prepared(&host, Some(&Version::new(1, 36, 3)), socket, &[], &[]).await.unwrap();
+    let failure = judge(&found, &Events::nowhere()).unwrap_err();
+    assert!(failure.sentence.ends_with("Kubernetes 1.36.3 takes kubelets from 1.33 to 1.36"), "{failure}");
+    assert!(failure.advice.unwrap().starts_with("install a kubelet of the cluster's minor"));
+}
+
+#[rstest]
 #[case("systemverification")]
 #[case("ALL")]
 fn an_ignored_error_is_a_warning(#[case] ignored: &str) {
@@ -163,6 +204,7 @@ fn a_node_of_another_cluster_says_of_which() {
         cluster: "demo",
         kubernetes: &kubernetes,
         bind_port: 6443,
+        listen: ListenAddresses::default(),
         etcd_data: Some("/var/lib/etcd"),
         ignore: &[],
     };
