@@ -174,12 +174,11 @@ mod tests {
 
     use super::{ByHand, addon_manifests, init_by_hand, rehearse_init};
     use crate::event::Events;
-    use crate::fact::Facts;
     use crate::failure::Kind;
     use crate::host::Host as _;
     use crate::host::fake::FakeHost;
     use crate::message::InitOrder;
-    use crate::node::init::plan::tests::{facts, order};
+    use crate::node::init::plan::tests::{able, facts, order};
 
     /// A host on which everything is prepared.
     fn prepared() -> FakeHost {
@@ -192,20 +191,6 @@ mod tests {
             .answer(&["ctr"], 0, "REF TYPE DIGEST SIZE PLATFORMS LABELS\n")
             .answer(&["systemctl"], 0, "")
             .every_unit(unit)
-    }
-
-    fn able() -> Facts {
-        let programs = ["mount", "losetup", "cp"].map(str::to_owned).to_vec();
-        Facts {
-            cpus: 2,
-            memory_bytes: 4 << 30,
-            cgroup_version: 2,
-            cgroup_controllers: ["cpu", "cpuset", "hugetlb", "io", "memory", "pids"].map(str::to_owned).to_vec(),
-            kernel: "6.12.0".into(),
-            kernel_options: Some(crate::node::kernel_options().map(str::to_owned).collect()),
-            programs,
-            ..facts()
-        }
     }
 
     fn one(phase: &str) -> ByHand<'_> {

@@ -283,6 +283,21 @@ pub(in crate::node) mod tests {
         }
     }
 
+    /// Those of a host that is fit for a control plane.
+    pub(in crate::node) fn able() -> Facts {
+        let programs = ["mount", "losetup", "cp"].map(str::to_owned).to_vec();
+        Facts {
+            cpus: 2,
+            memory_bytes: 4 << 30,
+            cgroup_version: 2,
+            cgroup_controllers: ["cpu", "cpuset", "hugetlb", "io", "memory", "pids"].map(str::to_owned).to_vec(),
+            kernel: "6.12.0".into(),
+            kernel_options: Some(crate::node::kernel_options().map(str::to_owned).collect()),
+            programs,
+            ..facts()
+        }
+    }
+
     pub(in crate::node) fn order(more: &str) -> InitOrder {
         let configuration = Secret::new(format!(
             "apiVersion: kubeadm.k8s.io/v1beta4\nkind: ClusterConfiguration\nkubernetesVersion: 1.36.3\n\

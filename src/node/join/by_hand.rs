@@ -87,7 +87,8 @@ fn check(facts: &Facts, configuration: &JoinConfiguration, events: &Events) -> R
         kubernetes: &kubernetes,
         bind_port: control_plane.map_or(6443, |control_plane| control_plane.local_api_endpoint.bind_port),
         listen: preflight::ListenAddresses::default(),
-        etcd_data: Some(preflight::ETCD_DATA),
+        // Where etcd is only the cluster tells; its ports and folder are judged with that.
+        etcd_data: None,
         ignore: &configuration.node_registration.ignore_preflight_errors,
     };
     let mut findings = preflight::preflight(facts, &checks);
@@ -111,12 +112,15 @@ fn may_be_ours(finding: &Finding, facts: &Facts) -> bool {
 mod tests {
     use rstest::rstest;
 
-    use super::{join_by_hand, may_be_ours};
+    use super::{check, join_by_hand, may_be_ours};
     use crate::event::Events;
+    use crate::fact::Listening;
     use crate::failure::Kind;
     use crate::host::fake::FakeHost;
     use crate::message::JoinOrder;
-    use crate::node::init::tests::facts;
+    use crate::node::init::tests::{able, facts};
+    use crate::node::join::load;
+    use crate::node::join::tests::order;
     use crate::node::preflight::{Finding, Severity};
     use crate::secret::Secret;
 
@@ -130,6 +134,18 @@ mod tests {
         let order = JoinOrder { configuration: Secret::new(text) };
         let failed = join_by_hand(&FakeHost::new(), &facts(), &order, only, &Events::nowhere()).await.unwrap_err();
         assert_eq!(failed.kind, kind, "{failed}");
+    }
+
+    #[test]
+    fn somebody_elses_etcd_on_the_host_is_not_in_the_way() {
+        let mut facts = able();
+        facts.listening.push(Listening { address: "10.0.0.11".parse().unwrap(), port: 2379, process: None });
+        facts.kubernetes.etcd_data = true;
+        let configuration = load(&FakeHost::new(), &facts, &order("controlPlane: {}\n"), &Events::nowhere()).unwrap();
+        assert_eq!(check(&facts, &configuration, &Events::nowhere()), Ok(()));
+        facts.listening.push(Listening { address: "10.0.0.11".parse().unwrap(), port: 10257, process: None });
+        let failure = check(&facts, &configuration, &Events::nowhere()).unwrap_err();
+        assert!(failure.sentence.starts_with("Port-10257: "), "{failure}");
     }
 
     #[rstest]
