@@ -174,7 +174,7 @@ async fn of_preparation(host: &dyn Host, plan: &Plan) -> Result<Vec<Finding>> {
 async fn prepared(host: &dyn Host, plan: &Plan) -> Result<Vec<Finding>> {
     let around = Surroundings {
         node_name: plan.node_name(),
-        direct_host: Some(&plan.init.local_api_endpoint.advertise_address),
+        direct_hosts: vec![&plan.init.local_api_endpoint.advertise_address],
         direct_networks: vec![&plan.cluster.networking.service_subnet, &plan.cluster.networking.pod_subnet],
         external_etcd: plan.cluster.etcd.external.as_ref().map(|etcd| (etcd, &plan.version)),
     };

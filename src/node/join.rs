@@ -5,6 +5,7 @@
 //! already is left as it is.
 
 mod by_hand;
+mod checks;
 mod cluster;
 mod control_plane;
 mod discovery;
@@ -23,7 +24,7 @@ use self::discovery::{Found, same_authority};
 use super::init::SOCKET_ANNOTATION;
 use super::phase::{Changes, phase};
 use super::phases::{self, Selection};
-use super::{defaults, diagnosis, files, kubelet, patches, preflight};
+use super::{defaults, diagnosis, files, kubelet, patches};
 use crate::api::wait::{Look, Wait};
 use crate::api::{Access, Client, Identity, Trust};
 use crate::event::Events;
@@ -84,31 +85,8 @@ async fn run(
     )?;
 
     let node = &configuration.node_registration;
-    let addresses: Vec<_> =
-        facts.addresses.iter().map(|link| link.address.addr()).filter(std::net::IpAddr::is_ipv4).collect();
     if phases.wants("preflight") {
-        let endpoint = configuration.discovery.bootstrap_token.as_ref().map(|discovery| &discovery.api_server_endpoint);
-        let endpoint = endpoint.and_then(|endpoint| configuration::host_and_port(endpoint).ok());
-        // Only a control plane's components talk to services and pods.
-        let networking = configuration.control_plane.as_ref().map(|_| &settings.cluster.networking);
-        let around = preflight::Surroundings {
-            node_name: &node.name,
-            direct_host: endpoint.as_ref().map(|(host, _)| host.as_str()),
-            direct_networks: networking
-                .map(|of| vec![of.service_subnet.as_str(), of.pod_subnet.as_str()])
-                .unwrap_or_default(),
-            external_etcd: None,
-        };
-        let ignore = &node.ignore_preflight_errors;
-        let (mut findings, around) = tokio::try_join!(
-            preflight::prepared(host, Some(&settings.version), &node.cri_socket, &addresses, ignore),
-            preflight::surroundings(host, &around, ignore)
-        )?;
-        findings.extend(around);
-        if images == Images::Fetched {
-            findings.extend(preflight::runtime_serves(host, &node.cri_socket, ignore).await);
-        }
-        preflight::judge(&findings, events)?;
+        checks::check(host, &configuration, &settings, images, events).await?;
     }
 
     let patches = patches::read(host, configuration.patches.as_ref(), settings.release, events)?;

@@ -4,6 +4,7 @@
 //! runtime, the kubelet, forwarding. [`prepared`] checks those on the host itself, right before `init` and `join`;
 //! [`surroundings`] what the configuration says of the world around: proxies, names, somebody else's etcd.
 
+mod by_hand;
 mod external_etcd;
 mod listen;
 mod proxies;
@@ -291,7 +292,7 @@ const RUNTIME_LIMIT: Duration = Duration::from_secs(20);
 
 /// kubeadm's check CRI beyond the socket, which stays where it was when the runtime behind it has died: whether
 /// containerd answers and serves kubelets. For hosts that somebody else prepared; what `up` prepares has just been used.
-pub(super) async fn runtime_serves(host: &dyn Host, socket: &str, ignore: &[String]) -> Vec<Finding> {
+async fn runtime_serves(host: &dyn Host, socket: &str, ignore: &[String]) -> Vec<Finding> {
     let mut found = Found::default();
     let path = socket.strip_prefix("unix://").unwrap_or(socket);
     // Another runtime has no client that could be asked; nor is a socket asked that is not there.

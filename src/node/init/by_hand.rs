@@ -153,10 +153,10 @@ async fn check(host: &dyn Host, facts: &Facts, plan: &Plan, events: &Events) -> 
         findings.retain(|finding| !left_behind(finding));
     }
     let ignore = &node.ignore_preflight_errors;
-    let (prepared, serves) =
-        tokio::join!(prepared(host, plan), preflight::runtime_serves(host, &node.cri_socket, ignore));
+    let by_hand = preflight::by_hand(host, plan.release, &node.cri_socket, ignore);
+    let (prepared, by_hand) = tokio::join!(prepared(host, plan), by_hand);
     findings.extend(prepared?);
-    findings.extend(serves);
+    findings.extend(by_hand);
     preflight::judge(&findings, events)?;
     let wanted = version::images(&plan.cluster)?;
     images::fetch(host, node, &wanted.wanted(&plan.cluster, true), events).await.map(drop)

@@ -6,6 +6,7 @@ use crate::event::Events;
 use crate::fact::{Facts, Listening, Service};
 use crate::failure::Kind;
 use crate::host::fake::FakeHost;
+use crate::kubernetes::version::Release;
 
 /// Options of a kernel that suits both versions of control groups.
 const OPTIONS: [&str; 19] = [
@@ -258,7 +259,7 @@ const CHECKS: [(&str, &str); 33] = [
     ("SystemVerification", "preflight"),
     ("Hostname", "surroundings"),
     ("KubeletVersion", "prepared"),
-    ("Service-kubelet", "phase kubelet-start: the unit is brought and enabled there"),
+    ("Service-kubelet", "by_hand"),
     ("Port-10250", "preflight"),
     ("FileContent--proc-sys-net-ipv4-ip_forward", "prepared"),
     ("FileContent--proc-sys-net-ipv6-conf-default-forwarding", "prepared"),
@@ -338,8 +339,12 @@ async fn every_check_of_kubeadm_has_its_place() {
     names.extend(
         super::surroundings::tests::of_a_hopeless_host().await.into_iter().map(|name| format!("surroundings {name}")),
     );
+    let host = FakeHost::new().answer(&["systemctl"], 0, "").every_unit("LoadState=not-found\n");
+    let release = Release::of(&Version::new(1, 36, 3)).unwrap();
+    let found = super::by_hand(&host, release, "unix:///run/none.sock", &[]).await;
+    names.extend(found.into_iter().map(|finding| format!("by_hand {}", finding.name)));
     for (check, place) in CHECKS {
-        let known = ["preflight", "prepared", "surroundings"].contains(&place);
+        let known = ["preflight", "prepared", "surroundings", "by_hand"].contains(&place);
         assert!(!known || names.contains(&format!("{place} {check}")), "{check} is not found by {place}");
     }
 }
