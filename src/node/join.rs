@@ -70,13 +70,22 @@ enum Images {
 async fn run(
     host: &dyn Host,
     facts: &Facts,
-    configuration: JoinConfiguration,
+    mut configuration: JoinConfiguration,
     phases: &Selection,
     images: Images,
     events: &Events,
 ) -> Result<Joined> {
-    let discovery = discover(host, &configuration, events);
-    let (_, found) = phase(events, "discovery", "Find the cluster", discovery).await?;
+    // `up` has just made a token, and looks for the cluster where the inventory says.
+    let by_hand = images == Images::Fetched && configuration.control_plane.is_some();
+    let known = if by_hand { discovery::administrator(host, &configuration.discovery)? } else { None };
+    let found = match known {
+        Some(found) => {
+            // The administrator needs no token, and that of an earlier try may have expired.
+            configuration.discovery.tls_bootstrap_token = None;
+            found
+        }
+        None => phase(events, "discovery", "Find the cluster", discover(host, &configuration, events)).await?.1,
+    };
     let bootstrap = bootstrap_client(&configuration, &found).await?;
     let limit = configuration.timeouts.kubernetes_api_call.0;
     let (settings, member) = tokio::try_join!(
