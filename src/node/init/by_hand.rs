@@ -159,6 +159,7 @@ async fn check(host: &dyn Host, facts: &Facts, plan: &Plan, events: &Events) -> 
     findings.extend(by_hand);
     preflight::judge(&findings, events)?;
     let wanted = version::images(&plan.cluster)?;
+    images::judge_sandbox(host, node, &wanted.pause, events).await;
     images::fetch(host, node, &wanted.wanted(&plan.cluster, true), events).await.map(drop)
 }
 

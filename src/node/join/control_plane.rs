@@ -71,7 +71,9 @@ impl Join<'_> {
             ready::check(host, self.facts, &plan, key.is_some(), events)?;
             if self.images == Images::Fetched {
                 let wanted = version::images(&plan.cluster)?;
-                images::fetch(host, &plan.init.node_registration, &wanted.wanted(&plan.cluster, true), events).await?;
+                let node = &plan.init.node_registration;
+                images::judge_sandbox(host, node, &wanted.pause, events).await;
+                images::fetch(host, node, &wanted.wanted(&plan.cluster, true), events).await?;
             }
         }
 
