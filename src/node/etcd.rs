@@ -17,7 +17,7 @@ mod gateway;
 mod leave;
 mod membership;
 
-pub(super) use self::enter::{Entrant, Limits, enter, promote};
+pub(super) use self::enter::{Entrant, Limits, check, enter, promote};
 pub(super) use self::leave::{Left, Trace, expel, leave};
 pub(super) use self::membership::Owner;
 

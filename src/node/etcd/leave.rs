@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::CLIENT_PORT;
-use super::cluster::{Cluster, endpoints};
+use super::cluster::{Cluster, pods};
 use super::gateway::Member;
 use super::membership::{Departure, Owner, Quorum, departure};
 use crate::api::Client;
@@ -164,7 +164,7 @@ pub(in crate::node) async fn expel(host: &dyn Host, certificates: &Path, owner: 
 
 async fn through_api(admin: Option<&Secret>) -> Option<Vec<String>> {
     let client = Client::from_kubeconfig(admin?).await.ok()?.hurried(Duration::from_secs(4));
-    endpoints(&client, API_LIMIT).await.ok()
+    pods(&client, API_LIMIT).await.ok().map(|pods| pods.endpoints)
 }
 
 async fn members(cluster: &Cluster, limit: Duration) -> Result<Vec<Member>> {

@@ -67,6 +67,8 @@ pub(in crate::node) struct Plan {
     /// etcd's members, the host's own included, when it has just been added to them; empty on the first control plane, and
     /// on one whose member has started.
     pub(in crate::node) etcd_members: Vec<EtcdMember>,
+    /// Tag of the etcd that the host joins, where that is not the one of the release.
+    pub(in crate::node) etcd_tag: Option<String>,
     /// Which phases are done.
     pub(in crate::node) phases: Selection,
     /// The host's own name, lower case.
@@ -153,6 +155,7 @@ impl Plan {
             joining: false,
             joined_before: !joined_members(host)?.is_empty(),
             etcd_members: Vec::new(),
+            etcd_tag: None,
             phases,
             hostname: facts.hostname.clone(),
             version,
@@ -189,6 +192,7 @@ impl Plan {
             joining: true,
             joined_before: false,
             etcd_members: Vec::new(),
+            etcd_tag: None,
             patches: Patches::default(),
             door: Door::Real,
             kubeconfigs: PathBuf::from(kubeconfigs::DIRECTORY),
