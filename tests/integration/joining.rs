@@ -158,6 +158,12 @@ fn what_goes_wrong_leaves_nothing_half_joined() {
     cluster.write("/root/bad/patches.yaml", &cluster.configuration(TOKEN, &cluster.pin, more));
     cluster.refused(&join("/root/bad/patches.yaml"), 3, &["/root/patches/kubeletconfiguration+merge.yaml:"]);
     cluster.untouched();
+    // One that parses, and does not fit.
+    cluster.write("/root/unfit/kubeletconfiguration+json.yaml", "[{op: remove, path: /none}]\n");
+    let more = "patches: {directory: /root/unfit}\n";
+    cluster.write("/root/bad/unfit.yaml", &cluster.configuration(TOKEN, &cluster.pin, more));
+    cluster.refused(&join("/root/bad/unfit.yaml"), 3, &["/root/unfit/kubeletconfiguration+json.yaml"]);
+    cluster.untouched();
 
     // A control plane with a key that opens nothing; and without anything to open.
     let other_key = "f".repeat(64);
@@ -263,7 +269,7 @@ fn a_control_plane_joins_by_hand_with_patches_and_without_some_phases() {
     let other = cluster.bed.hosts[1].name.clone();
     cluster.write("/root/patches/kube-apiserver0+merge.yaml", "metadata: {labels: {patched: by-hand}}\n");
     cluster.write("/root/patches/etcd+merge.yaml", "metadata: {annotations: {patched: by-hand}}\n");
-    cluster.write("/root/patches/kubeletconfiguration+merge.yaml", "maxPods: 77\n");
+    cluster.write("/root/patches/kubeletconfiguration+merge.yaml", "maxPods: 77\nhealthzPort: 10348\n");
     let more = format!(
         "controlPlane: {{certificateKey: {KEY}}}\npatches: {{directory: /root/patches}}\nskipPhases: [control-plane-join]\n"
     );
@@ -286,13 +292,13 @@ fn a_control_plane_joins_by_hand_with_patches_and_without_some_phases() {
         ("/etc/kubernetes/manifests/kube-apiserver.yaml", "patched: by-hand"),
         ("/etc/kubernetes/manifests/etcd.yaml", "patched: by-hand"),
         ("/var/lib/kubelet/config.yaml", "maxPods: 77"),
+        ("/var/lib/kubelet/config.yaml", "healthzPort: 10348"),
     ] {
         assert!(cluster.other(&format!("cat {file}")).contains(words), "no «{words}» in {file}");
     }
-    // The phase that was left out, alone.
-    let alone = format!("{NODE} join phase control-plane-join mark-control-plane --config /root/mark.yaml");
-    cluster.write("/root/mark.yaml", &cluster.configuration(TOKEN, &cluster.pin, "controlPlane: {}\n"));
-    cluster.other(&alone);
+    // The phase that was left out, alone, and etcd's health: admin.conf leads to the cluster, without a token.
+    cluster.other(&format!("{NODE} join phase check-etcd --control-plane"));
+    cluster.other(&format!("{NODE} join phase control-plane-join mark-control-plane --control-plane"));
     let node: Value = serde_json::from_str(&cluster.first(&format!("{KUBECTL} get node {other} -o json"))).unwrap();
     assert_eq!(node["metadata"]["labels"]["node-role.kubernetes.io/control-plane"], "");
     // It serves on its own: its API server answers for itself.
