@@ -34,6 +34,8 @@ pub struct Facts {
     pub disks: Vec<Disk>,
     /// Addresses of all links that are up, loopback left out.
     pub addresses: Vec<LinkAddress>,
+    /// Addresses of the loopback link, IPv4 first: one that is no loopback address serves hosts whose links have none.
+    pub loopback_addresses: Vec<std::net::IpAddr>,
     /// Routes of the main table.
     pub routes: Vec<Route>,
     /// The host's own name, lower case.

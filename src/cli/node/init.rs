@@ -290,7 +290,7 @@ fn look(documents: &Documents, only: Option<&str>) -> Look {
     if only.is_none_or(|phase| phase == "preflight") {
         return Look::Everything;
     }
-    let address = documents.init.as_ref().is_none_or(|init| init.local_api_endpoint.advertise_address.is_empty());
+    let address = documents.init.as_ref().is_none_or(|init| init.local_api_endpoint.is_told_by_host());
     let kubelet = documents.cluster.as_ref().is_none_or(|cluster| cluster.kubernetes_version.is_empty());
     Look::NameCard(Unknown { address, kubelet })
 }
