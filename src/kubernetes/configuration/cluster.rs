@@ -9,32 +9,31 @@ use super::{Duration, is_default};
 
 /// An argument of a component; a name may occur more than once.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", default)]
 pub struct Arg {
     /// Name of the flag without dashes.
     pub name: String,
     /// Its value.
-    #[serde(default)]
     pub value: String,
 }
 
 /// An environment variable, as core/v1 EnvVar.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", default)]
 pub struct EnvVar {
     /// The variable's name.
     pub name: String,
     /// Its value.
-    #[serde(default, skip_serializing_if = "is_default")]
+    #[serde(skip_serializing_if = "is_default")]
     pub value: String,
     /// Where the value comes from instead.
-    #[serde(default, skip_serializing_if = "is_default")]
+    #[serde(skip_serializing_if = "is_default")]
     pub value_from: Option<Value>,
 }
 
 /// A directory or file of the host, mounted into a static pod.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", default)]
 pub struct HostPathMount {
     /// Name of the volume; a default volume of the same name is replaced.
     pub name: String,
@@ -43,10 +42,10 @@ pub struct HostPathMount {
     /// Path in the container.
     pub mount_path: String,
     /// Whether the container can only read it.
-    #[serde(default, skip_serializing_if = "is_default")]
+    #[serde(skip_serializing_if = "is_default")]
     pub read_only: bool,
     /// HostPathType: `DirectoryOrCreate`, `File`...; empty checks nothing.
-    #[serde(default, skip_serializing_if = "is_default")]
+    #[serde(skip_serializing_if = "is_default")]
     pub path_type: String,
 }
 

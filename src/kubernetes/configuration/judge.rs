@@ -22,7 +22,7 @@ pub fn judge(text: &str, deprecated: bool) -> Judged {
     let mut documents = match load(text) {
         Ok(documents) => documents,
         Err(failure) => {
-            judged.errors.push(failure.to_string());
+            judged.errors = sentences(&failure);
             return judged;
         }
     };
@@ -147,6 +147,21 @@ mod tests {
     fn what_is_wrong_is_named(#[case] header: &str, #[case] rest: &str, #[case] part: &str) {
         let judged = judge(&format!("{header}{rest}"), false);
         assert!(judged.errors.iter().any(|error| error.contains(part)), "{judged:?}");
+    }
+
+    #[test]
+    fn all_that_cannot_be_read_is_named() {
+        let twice = judge(&format!("{INIT}dryRun: true\ndryRun: false\nskipPhases: []\nskipPhases: []\n"), false);
+        assert_eq!(twice.errors.len(), 2, "{twice:?}");
+        let wrong = judge(&format!("{CLUSTER}clusterName: 1\nscheduler: 2\n"), false);
+        assert_eq!(
+            wrong.errors,
+            [
+                "ClusterConfiguration has a wrong value: clusterName must be a text, and is a number; write it in quotes (line 3, \
+                 column 14)",
+                "ClusterConfiguration has a wrong value: scheduler must be a mapping, and is a number (line 4, column 12)",
+            ]
+        );
     }
 
     #[test]
