@@ -350,6 +350,8 @@ pub struct ResetOrder {
     pub kubeconfig: Option<String>,
     /// The socket of the container runtime, `unix:///run/containerd/containerd.sock`; the usual one when absent.
     pub cri_socket: Option<String>,
+    /// How long taking the member out of etcd is tried, in seconds; a minute when absent.
+    pub etcd_limit_seconds: Option<u64>,
 }
 
 /// The etcd member of a host that cannot be reached any more.

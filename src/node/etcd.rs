@@ -18,7 +18,7 @@ mod leave;
 mod membership;
 
 pub(super) use self::enter::{Entrant, Limits, enter, promote};
-pub(super) use self::leave::{Left, Trace, expel, leave};
+pub(super) use self::leave::{Left, Manner, Trace, expel, leave};
 pub(super) use self::membership::Owner;
 
 use crate::kubernetes::configuration::{ApiEndpoint, join_host_port};
