@@ -89,7 +89,7 @@ pub(super) async fn connect_lasting_with(
 ) -> Result<Connection> {
     let connection = connect_with(target, prompts.as_ref(), sources).await?;
     let Some(life) = connection.life() else { return Ok(connection) };
-    let again = Some(Revival::new(prompts, sources, cancel));
+    let again = Some(Revival::new(target, prompts, sources, cancel));
     let target = Arc::clone(&connection.0.target);
     Ok(Connection::by(target, Way::Ours { life: Mutex::new(life), again }))
 }

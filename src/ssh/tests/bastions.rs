@@ -8,12 +8,13 @@ use bytes::Bytes;
 use rstest::rstest;
 
 use super::{MINUTE, connect};
+use crate::cancel::Cancel;
 use crate::failure::{Failure, Kind};
 use crate::inventory;
 use crate::ssh::config::Source;
 use crate::ssh::configuration::Configuration;
-use crate::ssh::connection::connect_with;
-use crate::ssh::target::Target;
+use crate::ssh::connection::{Connection, connect_lasting_with, connect_with};
+use crate::ssh::target::{Prompt, Target};
 use crate::ssh::testing::{Answers, Sshd, Ways, false_server, free_port, make_key, no_sources, program};
 
 /// A folder with a key, an ssh_config and a known_hosts file.
@@ -191,6 +192,35 @@ async fn forty_hosts_share_one_login_at_a_bastion_with_its_defaults() {
     drop(configuration);
     connect(&targets[0]).await.expect("by itself");
     assert_eq!(logins(&bastion), 2);
+}
+
+/// The configuration is gone when a run is at work: hosts that lose their bastion still share its next connection.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bastion_that_is_lost_is_logged_in_to_once_more_for_all() {
+    const HOSTS: usize = 12;
+    let mut laptop = Laptop::new();
+    let bastion = laptop.sshd("bastion", "", "");
+    let hosts = laptop.sshd("web*", "MaxStartups 100", "ProxyJump bastion");
+    let configuration = laptop.configuration();
+    let targets: Vec<Target> = (0..HOSTS)
+        .map(|index| laptop.target(&configuration, &format!("web{index}"), "").expect("settings"))
+        .collect();
+    let (sources, cancel) = (no_sources(), Cancel::new());
+    let prompts: Arc<dyn Prompt> = Arc::new(Answers::default());
+    let connecting =
+        targets.iter().map(|target| connect_lasting_with(target, Arc::clone(&prompts), &sources, &cancel));
+    let connections = futures::future::try_join_all(connecting).await.expect("logged in");
+    drop((configuration, targets));
+    assert_eq!((logins(&bastion), logins(&hosts)), (1, HOSTS));
+    for round in 2..4 {
+        bastion.signal_connections("KILL");
+        futures::future::join_all(connections.iter().map(Connection::closed)).await;
+        let runs = connections.iter().map(|connection| connection.run("echo here", Bytes::new(), MINUTE));
+        for output in futures::future::join_all(runs).await {
+            assert_eq!(output.expect("made again").stdout.as_ref(), b"here\n");
+        }
+        assert_eq!((logins(&bastion), logins(&hosts)), (round, round * HOSTS));
+    }
 }
 
 /// All hosts behind a bastion that is down learn so from one attempt.
