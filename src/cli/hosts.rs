@@ -61,11 +61,12 @@ struct Seen {
 async fn scan(arguments: &Scan, context: &Context) -> Result<ExitCode> {
     let configuration = Configuration::of_this_machine()?;
     let targets = targets(arguments, context, &configuration)?;
+    let asker = &login::Asker::new(&context.prompts);
     let is_json = context.screen.settings().output == ui::Output::Json;
     let mut all: Vec<Seen> = Vec::new();
     for level in levels(targets) {
         let looks = level.into_iter().map(|target| async move {
-            let result = ssh::scan(&target, &context.prompts).await;
+            let result = ssh::scan(&target, asker).await;
             Seen { target, result }
         });
         let mut seen: Vec<Seen> =

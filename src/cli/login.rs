@@ -36,17 +36,35 @@ fn duration(typed: &str) -> std::result::Result<std::time::Duration, String> {
     typed.parse::<Duration>().map(|duration| duration.0)
 }
 
-impl ssh::Prompt for Prompts {
-    fn passphrase(&self, file: &Path) -> Option<Secret> {
-        Prompts::passphrase(self, file)
+/// Asks a person on the terminal what logins need.
+#[derive(Debug, Clone)]
+pub struct Asker {
+    prompts: Prompts,
+    unlocked: ssh::Unlocked,
+}
+
+impl Asker {
+    /// With the questions of this run.
+    pub fn new(prompts: &Prompts) -> Self {
+        Self { prompts: prompts.clone(), unlocked: ssh::Unlocked::default() }
+    }
+}
+
+impl ssh::Prompt for Asker {
+    fn passphrase(&self, file: &Path, again: bool) -> Option<Secret> {
+        self.prompts.passphrase(file, again)
+    }
+
+    fn unlocked(&self) -> &ssh::Unlocked {
+        &self.unlocked
     }
 
     fn password(&self, user: &str, host: &str) -> Option<Secret> {
-        Prompts::password(self, user, host)
+        self.prompts.password(user, host)
     }
 
     fn answer(&self, user: &str, host: &str, question: &str) -> Option<Secret> {
-        Prompts::ask(self, &format!("{question} (for {user} on {host})"))
+        self.prompts.ask_each_time(&format!("{question} (for {user} on {host})"))
     }
 }
 
@@ -117,7 +135,7 @@ pub fn settings(context: &Context, login: &Login, events: &Events) -> cluster::S
     cluster::Settings {
         transport: login.transport,
         parallel: usize::from(login.parallel),
-        prompts: Arc::new(context.prompts.clone()),
+        prompts: Arc::new(Asker::new(&context.prompts)),
         patience: agent::PATIENCE,
         cancel: context.cancel.clone(),
         events: events.clone(),

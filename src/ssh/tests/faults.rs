@@ -6,6 +6,8 @@
 //! | the host does not know the key | `a_refused_login_says_what_was_tried` |
 //! | the passphrase is wrong, or none is given | `a_passphrase_is_asked_only_for_a_key_that_is_accepted` |
 //! | ssh-agent is gone | `an_agent_signs` |
+//! | ssh-agent accepts and says nothing | `an_agent_that_says_nothing_is_left_out` |
+//! | nobody touches the device, or takes long to | `a_device_that_nobody_touched_is_refused_by_the_host`, `a_person_may_take_time_to_touch_the_device_for_each_host` |
 //! | the agent holds more keys than sshd takes | `an_agent_signs`, `sshd_loses_patience_with_a_login` |
 //! | the password is wrong | `a_password_logs_in` |
 //! | the host key is unknown | `an_unknown_host_is_refused_or_remembered` |
