@@ -14,7 +14,7 @@ use super::identity::Unlocked;
 /// The default port.
 pub(super) const PORT: u16 = 22;
 /// A silent host is asked whether it lives this often...
-const KEEPALIVE: Duration = Duration::from_secs(15);
+pub(super) const KEEPALIVE: Duration = Duration::from_secs(15);
 /// ...and given up after so many questions without an answer.
 const KEEPALIVES: usize = 3;
 
