@@ -176,6 +176,12 @@ impl Target {
         }
     }
 
+    /// How long a host may be silent: the interval after the last question passes, too, as with OpenSSH.
+    pub(super) fn patience(&self) -> Duration {
+        let (interval, count) = self.keepalive;
+        interval.saturating_mul(u32::try_from(count).unwrap_or(u32::MAX).saturating_add(1))
+    }
+
     /// The bastions on the way, the one next to the host first.
     pub fn bastions(&self) -> Vec<Arc<Target>> {
         let (mut all, mut route) = (Vec::new(), &self.route);
