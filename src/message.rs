@@ -47,7 +47,7 @@ pub enum Request {
     /// nothing happens: `bool`, whether it was kept.
     Remember,
     /// After [`Request::Restore`]: what is on the host that was not there before the first change, and what is missing:
-    /// `Option<Vec<String>>`, nothing where no listing was kept.
+    /// `Option<Vec<String>>`, nothing where no listing was kept. One that was not answered may be sent again by another run.
     Residue,
     /// Which of these blobs the host lacks: `Vec<String>` of their sha256.
     Lacking {

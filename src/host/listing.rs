@@ -14,6 +14,9 @@ use crate::failure::{Failure, Kind, Result};
 /// Where the listing of before is kept.
 pub const BEFORE: &str = "/var/lib/clusterctl/before.json";
 
+/// Where it waits on a host that was put back, until the two have been compared.
+pub const AWAITED: &str = "/var/lib/clusterctl/compare.json";
+
 /// Directories that are looked through, and how deep.
 const ROOTS: &[(&str, usize)] = &[
     ("/", 1),
@@ -113,10 +116,22 @@ impl Listing {
     /// # Errors
     /// When it is there and cannot be read.
     pub fn kept(host: &dyn Host) -> Result<Option<Self>> {
-        let Some(content) = host.read(Path::new(BEFORE))? else { return Ok(None) };
+        Self::read(host, BEFORE)
+    }
+
+    /// The listing that waits for the comparison; `None` where there is none.
+    ///
+    /// # Errors
+    /// When it is there and cannot be read.
+    pub fn awaited(host: &dyn Host) -> Result<Option<Self>> {
+        Self::read(host, AWAITED)
+    }
+
+    fn read(host: &dyn Host, path: &str) -> Result<Option<Self>> {
+        let Some(content) = host.read(Path::new(path))? else { return Ok(None) };
         serde_json::from_slice(&content)
             .map(Some)
-            .map_err(|error| Failure::new(Kind::Host, format!("{BEFORE} is damaged")).because(&error))
+            .map_err(|error| Failure::new(Kind::Host, format!("{path} is damaged")).because(&error))
     }
 
     /// Keeps the listing on the host.
