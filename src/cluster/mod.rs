@@ -39,7 +39,7 @@ pub use self::findings::Finding;
 pub use self::kubectl::kubectl;
 pub use self::play::run;
 pub use self::preview::{Wish, preview};
-pub use self::prune::prune;
+pub use self::prune::{Ask, Consent, prune};
 pub use self::push::{Pushed, push};
 pub use self::remove::remove;
 pub use self::report::{Report, report};

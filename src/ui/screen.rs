@@ -102,6 +102,12 @@ impl Screen {
         }
     }
 
+    /// Shows a block of untrusted text on standard error, whoever reads standard output: what a person is about to be asked
+    /// about.
+    pub fn lay_out(&self, text: &str) {
+        self.line(&super::text::clean_lines(text).join("\n"));
+    }
+
     /// How things are shown on standard output, where they are for a person.
     pub fn look_of_data(&self) -> Look {
         Look { color: self.look().color && self.stdout_is_terminal(), live: false, ..self.look() }

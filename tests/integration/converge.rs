@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::bed::{Bed, bed};
-use crate::program::{bundle, call, clusterctl, kubectl, run, succeeds, up, wait_for};
+use crate::program::{bundle, call, clusterctl, kubectl, refused, run, succeeds, up, wait_for};
 
 fn nothing_is_to_do(inventory: &Path) {
     let plan = run("plan", inventory, &["--bundle", bundle().to_str().unwrap()]);
@@ -55,11 +55,17 @@ fn a_changed_configuration_is_rolled_out_and_a_deleted_line_is_pruned() {
     let without: String =
         changed.lines().filter(|line| !line.contains(pruned)).map(|line| format!("{line}\n")).collect();
     let inventory = made.write_inventory(&without);
-    let arguments = ["--bundle", bundle, "--yes", "--prune"];
+    let (arguments, clusterctl) = (["--bundle", bundle, "--yes", "--prune"], clusterctl());
     // Who is not told to prune only names it.
     let plan = run("plan", &inventory, &arguments[..2]);
     let named = format!("the node {pruned} is not in the inventory");
     assert!(plan.code == 0 && plan.stdout.contains(&named), "{}\n{}", plan.stdout, plan.stderr);
+    // Nobody was asked, and nobody can be: then nobody goes.
+    let mut words = vec!["--wait", clusterctl.to_str().unwrap(), "up", "-i", inventory.to_str().unwrap()];
+    words.extend(["--bundle", bundle, "--prune"]);
+    let unasked = call(Path::new("setsid"), &words, &[]);
+    refused(&unasked, 2, &[&format!("no terminal to ask on whether {pruned} shall be taken out"), "--yes"]);
+    assert!(kubectl(&inventory, &["get", "nodes", "-o", "name"]).contains(pruned));
     let left = succeeds(run("up", &inventory, &arguments));
     eprintln!("a node was pruned: {:.1} s", left.elapsed.as_secs_f64());
     assert!(left.stderr.contains(&named), "{}", left.stderr);
