@@ -21,6 +21,7 @@ use crate::api::{self, NodeStatus};
 use crate::bundle::{Blob, Bundle};
 use crate::cancel::Cancel;
 use crate::event::Unit;
+use crate::fact::KubernetesState;
 use crate::failure::{Failure, Kind, Result};
 use crate::inventory::{Inventory, NetworkPlugin};
 use crate::message::{
@@ -58,6 +59,12 @@ fn place(files: &[Blob]) -> Option<Request> {
 /// How many things a play altered.
 fn changes_of(report: &PlayReport) -> u32 {
     u32::try_from(report.changes.len()).unwrap_or(u32::MAX)
+}
+
+/// Whether a host is a machine that no cluster is on, ours or another.
+fn is_of_no_cluster(state: &KubernetesState) -> bool {
+    let has_state = state.kubelet_conf || state.admin_conf || !state.manifests.is_empty();
+    state.journal_cluster.is_none() && !has_state
 }
 
 /// The ways from a node to the pods of every other node the cluster knows, also of those whose lane failed in this run;
@@ -232,8 +239,8 @@ impl Lane<'_> {
     async fn send_first_files(&self, files: &[Blob]) -> Result<u32> {
         let began = Instant::now();
         let remembering = async {
-            // Where there is a journal there was a first change: it is not asked again.
-            if self.session.facts.kubernetes.journal_cluster.is_none() {
+            // Where there is a journal there was a first change, and what kubeadm made is no machine as it was: not asked.
+            if is_of_no_cluster(&self.session.facts.kubernetes) {
                 self.ask::<bool>(Request::Remember).await?;
             }
             Ok(())
@@ -405,8 +412,9 @@ mod tests {
 
     use rstest::rstest;
 
-    use super::{peers, tell_of};
+    use super::{is_of_no_cluster, peers, tell_of};
     use crate::api::NodeStatus;
+    use crate::fact::KubernetesState;
 
     fn node(name: &str, address: &str, network: Option<&str>) -> NodeStatus {
         NodeStatus {
@@ -443,6 +451,17 @@ mod tests {
     #[case::that_had_none("new=10.244.2.0/24", false)]
     fn nodes_of_before_serve_as_long_as_they_are_the_same(#[case] lanes: &str, #[case] serve: bool) {
         assert_eq!(tell_of(&nodes(), &told(lanes)), serve);
+    }
+
+    #[test]
+    fn only_a_machine_without_a_cluster_is_listed_as_what_it_was_before() {
+        let mut state = KubernetesState::default();
+        assert!(is_of_no_cluster(&state));
+        // kubeadm's cluster, which is taken over.
+        state.kubelet_conf = true;
+        assert!(!is_of_no_cluster(&state));
+        let ours = KubernetesState { journal_cluster: Some("demo".into()), ..KubernetesState::default() };
+        assert!(!is_of_no_cluster(&ours));
     }
 
     #[test]

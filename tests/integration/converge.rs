@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use crate::bed::{Bed, bed};
 use crate::program::{bundle, call, clusterctl, kubectl, refused, run, succeeds, up, wait_for};
 
@@ -161,4 +163,10 @@ fn a_cluster_of_kubeadms_is_taken_over() {
     nothing_is_to_do(&inventory);
     let ready = kubectl(&inventory, &["get", "nodes", "--no-headers"]);
     assert!(ready.lines().count() == 2 && !ready.contains("NotReady"), "{ready}");
+
+    // Nobody has seen these hosts without a cluster: that they are as they were is not said.
+    let gone = succeeds(run("down", &inventory, &["--yes", "--output", "json"]));
+    let summary: Value = serde_json::from_str(gone.stdout.lines().next_back().unwrap()).unwrap();
+    assert_eq!(summary["not_compared"], serde_json::json!([control_plane, worker]), "{summary}");
+    assert_eq!(summary["residue"], 0, "{}", gone.stdout);
 }
