@@ -1,5 +1,7 @@
 //! One host's ordered steps during `up`. Lanes run side by side; what they wait for stands on the [`Board`].
 
+mod member;
+mod ready;
 mod source;
 
 use std::collections::BTreeMap;
@@ -14,7 +16,7 @@ use super::board::{Board, Promise};
 use super::connect::Session;
 use super::documents::Documents;
 use super::plan::{HostPlan, Way, is_file};
-use super::rollout::{Rollout, Turn};
+use super::rollout::Rollout;
 use super::spread::Spreading;
 use super::tolerance::Casualties;
 use crate::api::{self, NodeStatus};
@@ -24,9 +26,7 @@ use crate::event::Unit;
 use crate::fact::KubernetesState;
 use crate::failure::{Failure, Kind, Result};
 use crate::inventory::{Inventory, NetworkPlugin};
-use crate::message::{
-    Foreseen, JoinOrder, Joined, NetworkOrder, Peer, PlayOrder, PlayReport, PlayStep, RehearseOrder, Request,
-};
+use crate::message::{JoinOrder, Joined, NetworkOrder, Peer, PlayOrder, PlayReport, PlayStep, Request};
 use crate::playbook;
 use crate::remote::{send, wanted};
 
@@ -172,37 +172,6 @@ impl Lane<'_> {
         }
         changes += self.network().await?;
         Ok(changes)
-    }
-
-    /// A member is brought to the configuration as it is now, where it differs: in its turn, for its runtime and its kubelet may
-    /// start anew, and until it works again. (That the node is Ready may want the pod network, which comes later.)
-    async fn bring_up_to_date(&self, images: &[Blob]) -> Result<u32> {
-        let order = self.documents.for_refresh(self.inventory, &self.session.host, &self.plan.node)?;
-        let mut requests = self.plays()?;
-        requests.push(Request::Refresh(order.clone()));
-        let rehearsal = RehearseOrder { cluster: self.inventory.cluster.name.clone(), requests };
-        let foreseen: Vec<Foreseen> = self.ask(Request::Rehearse(rehearsal)).await?;
-        let differs = foreseen.iter().any(|foreseen| !foreseen.changes.is_empty());
-        let turn = if differs { Some(self.turn().await?) } else { None };
-        let mut changes = if differs { self.prepare(&[]).await? } else { 0 };
-        // A runtime that did not run could not tell which images it has.
-        let images = if differs { split(self.lacking().await?).1 } else { images.to_vec() };
-        let images = self.transfer("images", "import images", &images);
-        let (balancer, images) = futures::try_join!(self.balance(), images)?;
-        changes += balancer + images;
-        if differs {
-            changes += self.ask::<u32>(Request::Refresh(order)).await?;
-        }
-        drop(turn);
-        self.rollout.done(&self.plan.name);
-        Ok(changes)
-    }
-
-    /// Waits for this host's turn to change.
-    async fn turn(&self) -> Result<Turn<'_>> {
-        let step = self.session.events.step("turn", "wait for its turn to change");
-        let turn = self.rollout.turn(self.session.host.role).await;
-        step.end(turn.map_err(|failure| failure.on(&self.plan.name)))
     }
 
     /// A wait that a person sees.
