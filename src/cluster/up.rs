@@ -296,7 +296,9 @@ async fn conclude(
     let api = board.api.wait().await?;
     let server = finish::server_for_laptop(inventory, plan, &joined, port);
     let kubeconfig_changed = finish::write_kubeconfig(inventory, api.kubeconfig(), server.as_deref())?;
-    let (nodes, settled) = finish::settle(&api, inventory, &joined, &settings.events, &settings.cancel).await;
+    let unaltered = hosts.iter().all(|host| host.state == State::Joined && host.changes == 0);
+    let before = board.seen_before().filter(|_| unaltered);
+    let (nodes, settled) = finish::settle(&api, inventory, &joined, before, &settings.events, &settings.cancel).await;
     let labelled = finish::label(&api, inventory, &nodes, &joined, &settings.events).await;
     if let Some(host) = hosts.iter_mut().find(|host| host.name == session.host.name) {
         host.changes += labelled.as_ref().unwrap_or(&0) + u32::from(kubeconfig_changed);
