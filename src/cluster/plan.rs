@@ -86,7 +86,8 @@ pub struct Borne {
     pub unfit: Vec<Failure>,
 }
 
-/// Plans an `up` of the hosts that are fit for it: workers with findings of their own are left out.
+/// Plans an `up` of the hosts that are fit for it: workers with findings of their own are left out. `tried` is what was found
+/// besides what facts tell.
 ///
 /// # Errors
 /// Everything that was found, where any of it concerns a control plane or the cluster.
@@ -95,8 +96,10 @@ pub fn plan_of_the_fit(
     documents: &Documents,
     facts: &BTreeMap<String, Facts>,
     manifest: &Manifest,
+    tried: Vec<Finding>,
 ) -> Result<Borne, Vec<Failure>> {
     let Assessment { mut hosts, mut findings } = assess(inventory, documents, facts, Some(manifest));
+    findings.extend(tried);
     turn_down(&mut findings, &inventory.cluster.ignore_checks);
     let worker = |name: &String| inventory.workers().any(|host| host.name == *name);
     let alone = |finding: &Finding| finding.is_of_one_host() && finding.failure.host.as_ref().is_some_and(worker);
@@ -170,6 +173,7 @@ pub fn assess(
         findings.extend(fleet::overlaps(inventory, host, own));
         if !member {
             findings.extend(checks(inventory, way, documents, own).into_iter().map(|finding| finding.on(&host.name)));
+            findings.extend(fleet::room(host, own));
             findings.extend(endpoint::port_taken(inventory, own).map(|failure| error("Port-6444", failure)));
         }
         match node_address(host, own) {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::access::Api;
 use super::adopt::facts_of;
+use super::check;
 use super::connect::{Access, Session, Settings, connect};
 use super::documents::Documents;
 use super::fetch::{Foresight, foresee};
@@ -86,12 +87,13 @@ async fn look(
     let (sessions, unreachable) = connect(inventory, settings, Access::Look).await.map_err(|failure| vec![failure])?;
     let facts = facts_of(inventory, &sessions);
     let absent = Absent::of(inventory, tolerance, &facts, unreachable);
+    let tried = check::of_newcomers(inventory, &documents, &facts, &sessions).await;
     let Foresight { manifest, downloading } = match bundle {
         Some(bundle) => Foresight { manifest: bundle.manifest().clone(), downloading: BTreeSet::new() },
         None if absent.borne => foresee(inventory, &sessions).await?,
         None => return Err(absent.failures),
     };
-    let muster = Muster::of(inventory, tolerance, &documents, &facts, &manifest, absent)?;
+    let muster = Muster::of(inventory, tolerance, &documents, &facts, &manifest, tried, absent)?;
     let sessions = &muster.take(sessions);
     let (plan, missing) = (&muster.plan, &muster.missing);
     Sight { inventory, documents: &documents, sessions, plan, missing, prune, downloading: &downloading }

@@ -9,6 +9,7 @@ use futures::future::BoxFuture;
 
 use super::adopt::facts_of;
 use super::board::Board;
+use super::check;
 use super::connect::{Access, Session, Settings, connect};
 use super::documents::Documents;
 use super::finish;
@@ -207,12 +208,13 @@ async fn begin(
         connect(inventory, settings, Access::Alter("up")).await.map_err(|failure| vec![failure])?;
     let facts = facts_of(inventory, &sessions);
     let absent = Absent::of(inventory, options.tolerance, &facts, unreachable);
+    let tried = check::of_newcomers(inventory, &documents, &facts, &sessions).await;
     let bundle = match inventory.transfer.fetch {
         Fetch::OnHost if absent.borne => super::fetch::fetch(inventory, &sessions).await?,
         Fetch::OnHost => return Err(absent.failures),
         Fetch::Bundle => bundle,
     };
-    let muster = Muster::of(inventory, options.tolerance, &documents, &facts, bundle.manifest(), absent)?;
+    let muster = Muster::of(inventory, options.tolerance, &documents, &facts, bundle.manifest(), tried, absent)?;
     let sessions = muster.take(sessions);
     let Muster { plan, missing, .. } = muster;
     let sight = Sight {
