@@ -86,9 +86,10 @@ pub(super) async fn ready_again(
 mod tests {
     use std::time::Duration;
 
+    use rstest::rstest;
     use serde_json::{Value, json};
 
-    use super::{Report, ready_again};
+    use super::{READY_LIMIT, Report, ready_again};
     use crate::api::fake::FakeApi;
 
     fn node(ready: &str, when: &str) -> Value {
@@ -96,26 +97,35 @@ mod tests {
         json!({"kind": "Node", "metadata": {"name": "w1"}, "status": {"conditions": [{"type": "Other"}, condition]}})
     }
 
-    /// What a wait for a node says that reported as `now`, after `before` at the time `1`.
-    async fn wait(now: Option<(&str, &str)>, started_anew: bool) -> Result<(), String> {
-        let api = FakeApi::start().await;
-        if let Some((ready, when)) = now {
-            api.put(node(ready, when));
-        }
+    #[rstest]
+    #[case::a_new_kubelet_is_ready(("True", "2"), true, None)]
+    #[case::nothing_was_started(("True", "1"), false, None)]
+    #[case::it_was_so_before(("True", "1"), true, Some("its kubelet has not reported since it was started anew"))]
+    #[case::a_new_kubelet_is_not(("False", "2"), true, Some("no network"))]
+    #[case::it_was_lost(("Unknown", "1"), false, Some("no network"))]
+    fn a_node_is_ready_again_when_its_new_kubelet_says_so(
+        #[case] (ready, when): (&str, &str),
+        #[case] started_anew: bool,
+        #[case] expected: Option<&str>,
+    ) {
         let before = Report::read(&node("True", "1"));
-        let limit = Duration::from_millis(50);
-        let waited = ready_again(&api.client().await, "w1", &before, started_anew, limit).await;
-        waited.map_err(|failure| failure.causes.join(" "))
+        assert_eq!(Report::read(&node(ready, when)).lacks(&before, started_anew).as_deref(), expected);
     }
 
     #[tokio::test]
-    async fn a_node_is_ready_again_when_its_new_kubelet_says_so() {
-        assert_eq!(wait(Some(("True", "2")), true).await, Ok(()));
-        assert_eq!(wait(Some(("True", "1")), false).await, Ok(()));
-        let silent = "its kubelet has not reported since it was started anew";
-        assert_eq!(wait(Some(("True", "1")), true).await, Err(silent.to_owned()));
-        assert_eq!(wait(Some(("False", "2")), true).await, Err("no network".to_owned()));
-        assert_eq!(wait(Some(("Unknown", "1")), false).await, Err("no network".to_owned()));
-        assert_eq!(wait(None, false).await, Err("there is no such node".to_owned()));
+    async fn a_node_is_waited_for_until_it_is_ready_again() {
+        let api = FakeApi::start().await;
+        api.put(node("True", "1"));
+        let client = api.client().await;
+        let before = Report::of(&client, "w1").await;
+        api.put(node("False", "2"));
+        let limit = Duration::from_secs(1);
+        let failure = ready_again(&client, "w1", &before, true, limit).await.unwrap_err();
+        assert_eq!(failure.to_string(), "the node w1 did not get Ready again within 1 second: no network");
+        let (waited, ()) = futures::join!(ready_again(&client, "w1", &before, true, READY_LIMIT), async {
+            tokio::task::yield_now().await;
+            api.put(node("True", "3"));
+        });
+        assert_eq!(waited, Ok(()));
     }
 }
