@@ -2,14 +2,15 @@
 
 use std::net::IpAddr;
 
+use serde_json::{Value, json};
+
 use super::validation::host_and_port;
 use super::{
-    ApiEndpoint, BootstrapToken, ClusterConfiguration, Duration, InitConfiguration, JoinConfiguration, LocalEtcd,
-    NodeRegistrationOptions, ResetConfiguration, Taint, UpgradeConfiguration,
+    ApiEndpoint, BootstrapToken, ClusterConfiguration, Duration, EnvVar, InitConfiguration, JoinConfiguration,
+    LocalEtcd, NodeRegistrationOptions, ResetConfiguration, Taint, UpgradeConfiguration,
 };
 use crate::failure::{Failure, Kind, Result};
 use crate::kubernetes::moment;
-use crate::kubernetes::objects::INIT_TOKEN_DESCRIPTION;
 use crate::kubernetes::rbac::NODE_BOOTSTRAP_GROUP;
 use crate::kubernetes::token::Token;
 use crate::kubernetes::version;
@@ -73,20 +74,36 @@ impl ClusterConfiguration {
         for name in lists.into_iter().chain(etcd_lists).flatten() {
             *name = name.to_lowercase();
         }
+        let components =
+            [&mut self.api_server.extra_envs, &mut self.controller_manager.extra_envs, &mut self.scheduler.extra_envs];
+        let etcd = self.etcd.local.iter_mut().map(|etcd| &mut etcd.extra_envs);
+        components.into_iter().chain(etcd).flatten().for_each(EnvVar::complete);
         Ok(())
     }
 }
 
+impl EnvVar {
+    /// Fills in the version of the API that a field of the pod is named in.
+    pub fn complete(&mut self) {
+        let field = self.value_from.as_mut().and_then(|source| source.get_mut("fieldRef"));
+        if let Some(field) = field.and_then(Value::as_object_mut)
+            && field.get("apiVersion").and_then(Value::as_str).unwrap_or_default().is_empty()
+        {
+            field.insert("apiVersion".to_owned(), json!("v1"));
+        }
+    }
+}
+
 impl InitConfiguration {
-    /// Fills in every default; a missing bootstrap token is made from random bytes.
+    /// Fills in every default; a missing bootstrap token is made from random bytes. It has no description: kubeadm describes
+    /// the one of its flags alone.
     ///
     /// # Errors
     /// [`Kind::Preflight`] if no advertise address is given and the host has no default route;
     /// [`Kind::Internal`] if the system gives no random bytes.
     pub fn complete(&mut self, host: &HostDefaults) -> Result<()> {
         if self.bootstrap_tokens.is_empty() {
-            let description = INIT_TOKEN_DESCRIPTION.to_owned();
-            self.bootstrap_tokens.push(BootstrapToken { description, ..Default::default() });
+            self.bootstrap_tokens.push(BootstrapToken::default());
         }
         for token in &mut self.bootstrap_tokens {
             token.complete()?;
@@ -293,8 +310,43 @@ fn resolved_version(text: &str) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use rstest::rstest;
+    use serde_json::{Value, json};
 
-    use super::{BootstrapToken, Duration};
+    use super::{BootstrapToken, ClusterConfiguration, Duration, EnvVar, HostDefaults, InitConfiguration, LocalEtcd};
+
+    #[rstest]
+    #[case::missing(json!({"fieldRef": {"fieldPath": "status.hostIP"}}), json!({"fieldRef": {"fieldPath": "status.hostIP", "apiVersion": "v1"}}))]
+    #[case::empty(json!({"fieldRef": {"apiVersion": "", "fieldPath": "a"}}), json!({"fieldRef": {"apiVersion": "v1", "fieldPath": "a"}}))]
+    #[case::given(json!({"fieldRef": {"apiVersion": "v2", "fieldPath": "a"}}), json!({"fieldRef": {"apiVersion": "v2", "fieldPath": "a"}}))]
+    #[case::other(json!({"resourceFieldRef": {"resource": "limits.cpu"}}), json!({"resourceFieldRef": {"resource": "limits.cpu"}}))]
+    fn a_field_of_the_pod_is_named_with_its_version(#[case] source: Value, #[case] expected: Value) {
+        let variables = || vec![EnvVar { name: "A".into(), value_from: Some(source.clone()), ..EnvVar::default() }];
+        let mut cluster = ClusterConfiguration::default();
+        cluster.api_server.extra_envs = variables();
+        cluster.controller_manager.extra_envs = variables();
+        cluster.scheduler.extra_envs = variables();
+        cluster.etcd.local = Some(LocalEtcd { extra_envs: variables(), ..LocalEtcd::default() });
+        cluster.complete(6443).unwrap();
+        let etcd = cluster.etcd.local.unwrap().extra_envs;
+        for lists in
+            [cluster.api_server.extra_envs, cluster.controller_manager.extra_envs, cluster.scheduler.extra_envs, etcd]
+        {
+            assert_eq!(lists[0].value_from.as_ref(), Some(&expected));
+        }
+    }
+
+    #[test]
+    fn the_token_of_a_document_without_one_has_no_description() {
+        let host = HostDefaults {
+            hostname: "cp1".into(),
+            default_route_address: Some([10, 0, 0, 11].into()),
+            cri_socket: None,
+        };
+        let mut init = InitConfiguration::default();
+        init.complete(&host).unwrap();
+        assert_eq!(init.bootstrap_tokens.len(), 1);
+        assert_eq!(init.bootstrap_tokens[0].description, "");
+    }
 
     #[rstest]
     #[case(None, Some(3600), Some("1970-01-01T01:00:10Z"))]

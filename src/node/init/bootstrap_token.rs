@@ -50,11 +50,16 @@ async fn tokens(client: &Client, plan: &Plan, now_seconds: u64) -> Result<(Chang
     let mut changes = Vec::new();
     let mut tokens = Vec::new();
     for settings in &plan.init.bootstrap_tokens {
+        let mut settings = settings.clone();
+        if !plan.tokens_given {
+            // By this the next run knows the token as one of ours.
+            objects::INIT_TOKEN_DESCRIPTION.clone_into(&mut settings.description);
+        }
         let text = settings.token.as_ref().map(|token| token.expose()).unwrap_or_default();
         let token = Token::parse(text)?;
         let lives = there.iter().any(|secret| reusable_as(secret, &token, &alive));
         if !lives {
-            let object = objects::bootstrap_token(&token, settings, expiration(settings, now_seconds).as_deref());
+            let object = objects::bootstrap_token(&token, &settings, expiration(&settings, now_seconds).as_deref());
             match create_or_update(client, &object, plan.init.timeouts.kubernetes_api_call.0).await? {
                 Outcome::Unchanged => {}
                 Outcome::Created => changes.push(format!("bootstrap token {} created", token.id)),
