@@ -24,12 +24,20 @@ cat >patches/kubeletconfiguration+json.yaml <<'PATCH'
 - {op: add, path: /maxParallelImagePulls, value: 2}
 PATCH
 
-# Controllers make objects for some seconds more: until nothing is new for as long.
+# What the kubelet keeps of pods and sockets is other for each pod.
+running=()
+for part in pods plugins plugins_registry pod-resources device-plugins allocated_pods_state actuated_pods_state; do
+  running+=("--exclude=var/lib/kubelet/$part")
+done
+
+# Controllers make objects for some seconds more: until nothing is new for as long. Meanwhile the kubelet gets a certificate of
+# its own in place of the one it began with.
 settle() {
-  local before='' now='' same=0 tries
+  local before='' now='' same=0 tries certificates
   for tries in {1..40}; do
     now=$(kubectl get "$kinds" -A -o name 2>/dev/null | sort | sha256sum) || now=$tries
-    if [ "$now" = "$before" ] && kubectl get serviceaccount default >/dev/null 2>&1; then same=$((same + 1)); else same=0; fi
+    certificates=(/var/lib/kubelet/pki/kubelet-client-2*)
+    if [ "$now" = "$before" ] && [ "${#certificates[@]}" -ge 2 ] && kubectl get serviceaccount default >/dev/null 2>&1; then same=$((same + 1)); else same=0; fi
     [ "$same" -lt 5 ] || return 0
     before=$now
     sleep 1
@@ -50,8 +58,7 @@ for name in "$@"; do
     echo "$code" >"results/$name.$side.code"
     if [ "$code" -eq 0 ]; then
       kubectl get "$kinds" -A -o json >"results/$name.$side.json"
-      tar -C / -cf "results/$name.$side.tar" etc/kubernetes \
-        $(cd / && ls -d var/lib/kubelet/{config.yaml,instance-config.yaml,kubeadm-flags.env} 2>/dev/null)
+      tar -C / -cf "results/$name.$side.tar" "${running[@]}" etc/kubernetes var/lib/kubelet
     fi
     kubeadm reset --force >"results/$name.$side.reset" 2>&1 </dev/null
     rm -rf /etc/kubernetes /var/lib/kubelet /var/lib/etcd
