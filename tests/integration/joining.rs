@@ -25,7 +25,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::bed::Bed;
-use crate::both_ways::{KEY, KUBECTL, Side, cluster, is_reset, wait_for};
+use crate::both_ways::{KEY, KUBECTL, Side, cluster, is_as_it_was, is_reset, network_and_mounts, wait_for};
 use crate::program::Finished;
 
 pub const NODE: &str = "/root/clusterctl node";
@@ -41,6 +41,7 @@ pub struct Cluster {
     pub bed: Bed,
     pub endpoint: String,
     pub pin: String,
+    before: String,
 }
 
 impl Cluster {
@@ -49,7 +50,8 @@ impl Cluster {
         let endpoint = format!("{}:6443", bed.hosts[0].address);
         let printed = bed.sh(&bed.hosts[0].name, &format!("{NODE} token create --print-join-command"));
         let pin = printed.split_whitespace().find(|word| word.starts_with("sha256:")).expect("a pin").to_owned();
-        Self { bed, endpoint, pin }
+        let before = network_and_mounts(&bed, &bed.hosts[1].name);
+        Self { bed, endpoint, pin, before }
     }
 
     pub fn first(&self, command: &str) -> String {
@@ -118,6 +120,7 @@ impl Cluster {
         let other = &self.bed.hosts[1].name;
         self.other(&format!("{NODE} reset --force"));
         is_reset(&self.bed, other);
+        is_as_it_was(&self.bed, other, &self.before);
         self.first(&format!("{KUBECTL} delete node {other} --ignore-not-found"));
     }
 }
