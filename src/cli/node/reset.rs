@@ -44,6 +44,9 @@ pub struct Arguments {
     /// Phases to leave out
     #[arg(long, value_name = "PHASES", value_delimiter = ',')]
     skip_phases: Vec<String>,
+    /// Do not ask; unlike with --force, etcd still does not lose its quorum
+    #[arg(long)]
+    yes: bool,
     /// How to print the result
     #[arg(short = 'o', value_name = "FORM", value_enum)]
     form: Option<Form>,
@@ -54,7 +57,7 @@ pub struct Arguments {
 #[group(id = "reset-settings", conflicts_with = "config")]
 #[command(next_help_heading = "Instead of --config")]
 struct Settings {
-    /// Do not ask, and go on although etcd loses its quorum
+    /// Do not ask, as with --yes, and go on although etcd loses its quorum: what kubeadm's scripts say
     #[arg(short, long)]
     force: bool,
     /// Remove this folder of certificates, too [default: the one the control plane uses]
@@ -99,7 +102,7 @@ pub(super) async fn run(arguments: &Arguments, context: &Context) -> Result<Exit
     let reset = arguments.document(context)?;
     let ignore = reset.ignore_preflight_errors.clone();
     here::must_be_root(&ignore)?;
-    if !reset.force && !reset.dry_run {
+    if is_asked(arguments.yes, &reset) {
         confirm(context).await?;
     }
     let form = Form::of(arguments.form, context);
@@ -130,6 +133,11 @@ pub(super) async fn run(arguments: &Arguments, context: &Context) -> Result<Exit
     Ok(ExitCode::SUCCESS)
 }
 
+/// Whether a person has to say yes first.
+fn is_asked(yes: bool, reset: &ResetConfiguration) -> bool {
+    !yes && !reset.force && !reset.dry_run
+}
+
 async fn confirm(context: &Context) -> Result<()> {
     let question = "What `node init` or `node join` did on this host will be undone. Are you sure you want to proceed?";
     match context.prompts.confirm(question).await {
@@ -137,6 +145,24 @@ async fn confirm(context: &Context) -> Result<()> {
         Some(false) if context.cancel.requested() => Err(Cancel::failure()),
         Some(false) => Err(Failure::new(Kind::Interrupted, "the reset was not confirmed; nothing was altered")),
         None => Err(Failure::new(Kind::Usage, "there is no terminal to ask on whether to reset this host")
-            .advise("give --force to reset it without a question")),
+            .advise("give --yes to reset it without a question")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::is_asked;
+    use crate::kubernetes::configuration::ResetConfiguration;
+
+    #[rstest]
+    #[case::nothing(false, false, false, true)]
+    #[case::yes(true, false, false, false)]
+    #[case::force(false, true, false, false)]
+    #[case::dry_run(false, false, true, false)]
+    fn a_person_is_asked(#[case] yes: bool, #[case] force: bool, #[case] dry_run: bool, #[case] expected: bool) {
+        let reset = ResetConfiguration { force, dry_run, ..ResetConfiguration::default() };
+        assert_eq!(is_asked(yes, &reset), expected);
     }
 }
