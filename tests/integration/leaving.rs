@@ -127,7 +127,7 @@ fn a_reset_takes_what_plugins_left_and_names_what_stays() {
     let host = bed.hosts[0].name.as_str();
     bed.send(host, &[&crate::program::clusterctl()], "/root");
     // Of a person: a chain, a link, and a plugin that nobody knows.
-    bed.sh(host, "iptables -N MINE && iptables -A INPUT -j MINE && ip link add mine type bridge");
+    bed.sh(host, "iptables -N MINE && iptables -A FORWARD -j MINE && ip link add mine type bridge");
     bed.sh(host, "mkdir -p /etc/cni/net.d && echo '{}' > /etc/cni/net.d/50-mine.conf");
     let before = bed.listing(host);
     bed.sh(host, OF_PLUGINS);

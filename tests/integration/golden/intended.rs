@@ -20,7 +20,7 @@ use super::snapshot::Difference;
 
 /// A difference that is meant.
 pub struct Intended {
-    /// Which comparison: `files`, `rehearsals` or `objects`.
+    /// Which comparison: `files`, `rehearsals` or `objects`; `any` for what the moment decides, which none has to need.
     part: &'static str,
     /// The file or object; a `*` at the end stands for the rest.
     name: &'static str,
@@ -40,6 +40,13 @@ pub const TABLE: &[Intended] = &[
         name: "/etc/kubernetes/tmp*",
         line: "+(only we have it)",
         reason: "reset puts back the sysctls that the kubelet and kube-proxy set",
+    },
+    Intended {
+        part: "any",
+        name: "/var/lib/kubelet/pki/kubelet-client-*",
+        line: "",
+        reason: "a kubelet that starts with kubeadm's certificate asks for one of its own at once, unless it is started anew before \
+                 an API server answers: ours answers sooner. Hosts that join have one from the cluster alone, which is compared",
     },
     Intended {
         part: "rehearsals",

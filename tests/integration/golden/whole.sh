@@ -30,14 +30,12 @@ for part in pods plugins plugins_registry pod-resources device-plugins allocated
   running+=("--exclude=var/lib/kubelet/$part")
 done
 
-# Controllers make objects for some seconds more: until nothing is new for as long. Meanwhile the kubelet gets a certificate of
-# its own in place of the one it began with.
+# Controllers make objects for some seconds more: until nothing is new for as long.
 settle() {
-  local before='' now='' same=0 tries certificates
+  local before='' now='' same=0 tries
   for tries in {1..40}; do
     now=$(kubectl get "$kinds" -A -o name 2>/dev/null | sort | sha256sum) || now=$tries
-    certificates=(/var/lib/kubelet/pki/kubelet-client-2*)
-    if [ "$now" = "$before" ] && [ "${#certificates[@]}" -ge 2 ] && kubectl get serviceaccount default >/dev/null 2>&1; then same=$((same + 1)); else same=0; fi
+    if [ "$now" = "$before" ] && kubectl get serviceaccount default >/dev/null 2>&1; then same=$((same + 1)); else same=0; fi
     [ "$same" -lt 5 ] || return 0
     before=$now
     sleep 1
