@@ -13,6 +13,7 @@
 //! | the signature of cluster-info (`jws-kubeconfig-*`) | [`super::object`] | over the cluster's own certificate; every join judges it |
 //! | when a token ends, id and secret of the token that keeps the uploaded certificates | [`super::object`] | of the run, random |
 //! | bytes of the uploaded certificates (their length is compared) | [`super::object`] | encrypted; joins on the other side read them |
+//! | the order of members in etcd's `--initial-cluster` | [`super::snapshot`] | etcd lists them by their numbers, which are random |
 //! | pods and sockets below /var/lib/kubelet, and what it notes of running pods | `whole.sh` | the kubelet's own, other for each pod |
 //! | values of Secrets and annotations of a Node in a dry run | [`super::rehearsal`] | one of the sides does not tell them; whole control planes are compared with them |
 

@@ -40,6 +40,8 @@ const OF_PODS: &[&str] = &[
     "device-plugins",
     "allocated_pods_state",
     "actuated_pods_state",
+    // What is being written at the moment.
+    ".[0-9]*",
 ];
 
 /// The first host with a control plane by upstream's kubeadm, the second prepared to join it with `more` in its document.
@@ -80,7 +82,7 @@ fn joined(bed: &Bed, by: Side) -> Snapshot {
         bed.sh(control_plane, &ready).contains(" Ready ")
             && bed.sh(control_plane, &pods_of_node).lines().count() == pods
     });
-    let excluded: Vec<String> = OF_PODS.iter().map(|part| format!("--exclude=var/lib/kubelet/{part}")).collect();
+    let excluded: Vec<String> = OF_PODS.iter().map(|part| format!("--exclude='var/lib/kubelet/{part}'")).collect();
     let pack = format!("tar -C / -c {} etc/kubernetes var/lib/kubelet | base64 --wrap 0", excluded.join(" "));
     let archive = STANDARD.decode(bed.sh(other, &pack).trim()).unwrap();
     let objects = bed.sh(control_plane, &format!("{KUBECTL} get {} -A -o json", object::KINDS));

@@ -115,6 +115,15 @@ fn compare(name: &str, upstream: Option<&String>, ours: Option<&String>) -> Vec<
     }
 }
 
+/// The members of etcd that a joining one is told of come in the order of their numbers, which are random.
+fn members_sorted(line: &str) -> String {
+    const FLAG: &str = "--initial-cluster=";
+    let Some((start, members)) = line.split_once(FLAG) else { return line.to_owned() };
+    let mut members: Vec<&str> = members.split(',').collect();
+    members.sort_unstable();
+    format!("{start}{FLAG}{}", members.join(","))
+}
+
 /// A text, with certificates and keys in it, also inside of kubeconfigs, replaced by what is to be the same of them.
 pub fn lines_of(text: &str) -> String {
     if let Some(blocks) = certificate::blocks(text) {
@@ -122,7 +131,7 @@ pub fn lines_of(text: &str) -> String {
     }
     let mut lines = String::new();
     for line in text.lines() {
-        lines.push_str(line);
+        lines.push_str(&members_sorted(line));
         lines.push('\n');
         let decoded = line.split_once("-data: ").and_then(|(_, value)| STANDARD.decode(value.trim()).ok());
         let blocks = decoded.and_then(|bytes| certificate::blocks(&String::from_utf8_lossy(&bytes)));
@@ -183,6 +192,16 @@ mod tests {
         assert_eq!(one, made("2026-11-30-10-00-00", "2026-11-30-10-00-01"));
         let names = ["/pki/kubelet-client-(1).pem", "/pki/kubelet-client-(2).pem", "/pki/kubelet-client-current.pem"];
         assert_eq!(one.names().collect::<Vec<_>>(), names);
+    }
+
+    #[rstest]
+    #[case(
+        "    - --initial-cluster=b=https://b:2380,a=https://a:2380",
+        "    - --initial-cluster=a=https://a:2380,b=https://b:2380"
+    )]
+    #[case("    - --initial-cluster-state=b,a", "    - --initial-cluster-state=b,a")]
+    fn members_of_etcd_have_no_order(#[case] line: &str, #[case] expected: &str) {
+        assert_eq!(super::lines_of(&format!("{line}\n")), format!("{expected}\n"));
     }
 
     #[test]
