@@ -115,7 +115,12 @@ fn hosts_that_join_are_as_kubeadms(
     for name in wanted {
         assert!(upstream.names().any(|there| there == name), "there is no {name}");
     }
+    let differences = upstream.differences(&ours);
+    // The table excuses these where a kubelet begins with kubeadm's certificate; here it has one of the cluster alone.
+    let of_kubelet = differences.iter().filter(|difference| difference.name.starts_with("/var/lib/kubelet/pki/"));
+    let of_kubelet: Vec<String> = of_kubelet.map(ToString::to_string).collect();
+    assert!(of_kubelet.is_empty(), "{of_kubelet:#?}");
     let mut verdicts = Verdicts::default();
-    verdicts.judge(role, upstream.differences(&ours));
+    verdicts.judge(role, differences);
     verdicts.finish(version, "joins", true);
 }
