@@ -240,8 +240,9 @@ impl Agent {
         if self.lock.lock().await.is_some() {
             store.release();
         }
-        if !store.there().is_empty() {
-            // A transfer that broke off goes on from what is there; what was pushed is for a run to come.
+        if !store.there().is_empty() || fetch::has_begun(&fetch::downloads()) {
+            // A transfer that broke off goes on from what is there, and so do the host's own downloads; what was pushed is
+            // for a run to come.
             return;
         }
         let changed = self.machine.entry(std::path::Path::new(host::journal::JOURNAL));

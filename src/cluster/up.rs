@@ -203,12 +203,24 @@ async fn begin(
     settings: &Settings,
 ) -> Result<Begun, Vec<Failure>> {
     let documents = Documents::read(inventory).map_err(|failure| vec![failure])?;
-    let (sessions, unreachable) =
+    let (mut sessions, unreachable) =
         connect(inventory, settings, Access::Alter("up")).await.map_err(|failure| vec![failure])?;
-    let facts = facts_of(inventory, &sessions);
-    let absent = Absent::of(inventory, options.tolerance, &facts, unreachable);
+    let mut facts = facts_of(inventory, &sessions);
+    let mut absent = Absent::of(inventory, options.tolerance, &facts, unreachable);
     let bundle = match inventory.transfer.fetch {
-        Fetch::OnHost if absent.borne => super::fetch::fetch(inventory, &sessions).await?,
+        Fetch::OnHost if absent.borne => {
+            let (bundle, failures) = super::fetch::fetch(inventory, &sessions, &settings.events).await;
+            // Who has nothing to run is as good as not there.
+            let has_failed = |name: &str| failures.iter().any(|failure| failure.host.as_deref() == Some(name));
+            sessions.retain(|session| !has_failed(&session.host.name));
+            facts.retain(|name, _| !has_failed(name));
+            let failures = absent.failures.into_iter().chain(failures).collect();
+            absent = Absent::of(inventory, options.tolerance, &facts, failures);
+            if !absent.borne {
+                return Err(absent.failures);
+            }
+            bundle
+        }
         Fetch::OnHost => return Err(absent.failures),
         Fetch::Bundle => bundle,
     };
