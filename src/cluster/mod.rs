@@ -12,6 +12,7 @@ pub mod exec;
 mod fetch;
 mod findings;
 mod finish;
+mod headers;
 mod kubectl;
 mod lane;
 mod lost;
