@@ -76,6 +76,11 @@ impl Screen {
         self.shared.surroundings.stdout_terminal
     }
 
+    /// Whether standard error is a terminal.
+    pub fn stderr_is_terminal(&self) -> bool {
+        self.shared.surroundings.stderr_terminal
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
