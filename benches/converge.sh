@@ -10,9 +10,11 @@ here=$(cd "$(dirname "$0")/.." && pwd)
 bed="$here/vagrant/bed"
 scratch=$(mktemp -d)
 sets=(converge converge-more converge-one converge-far)
-processes=()
+processes=() servers=()
+# shellcheck source=benches/servers.sh
+. "$here/benches/servers.sh"
 finish() {
-  [ ${#processes[@]} -eq 0 ] || kill "${processes[@]}" 2>/dev/null || true
+  kill "${processes[@]}" "${servers[@]}" 2>/dev/null || true
   for name in "${sets[@]}"; do "$bed" hosts destroy "$name" >/dev/null 2>&1 || true; done
   rm -rf "$scratch"
 }
@@ -46,8 +48,6 @@ ratio() { awk -v one="$1" -v other="$2" 'BEGIN {printf "%.2f", one / other}'; }
 # One real control plane, one real worker, and for each other host a real sshd of this machine behind whose key for us
 # stands an agent that is played: it knows its facts and finds that nothing is to do. The other key is for commands.
 servers() {
-  local index port
-  mkdir -p /run/sshd
   ssh-keygen -q -t ed25519 -N '' -f "$scratch/server"
   ssh-keygen -q -t ed25519 -N '' -f "$scratch/plain"
   cat >"$scratch/agent.pl" <<PERL
@@ -69,18 +69,7 @@ PERL
     echo "command=\"perl $scratch/agent.pl\" $(cat "$(jq -r .key "$scratch/converge.json").pub")"
     cat "$scratch/plain.pub"
   } >"$scratch/authorized"
-  for index in $(seq 0 $((hosts - 1))); do
-    port=$((first + index))
-    # SHLVL keeps bash from reading the .bashrc of whoever runs this, as it does for sshd: what stands there is not measured.
-    /usr/sbin/sshd -D -e -f /dev/null -h "$scratch/server" -p "$port" -o ListenAddress=127.0.0.1 -o PidFile=none \
-      -o UsePAM=no -o StrictModes=no -o PermitRootLogin=yes -o MaxStartups=100 -o SetEnv=SHLVL=1 \
-      -o AuthorizedKeysFile="$scratch/authorized" 2>"$scratch/sshd.log" &
-    processes+=($!)
-    echo "[127.0.0.1]:$port $(cut -d' ' -f1,2 "$scratch/server.pub")" >>"$scratch/served"
-  done
-  for index in $(seq 0 $((hosts - 1))); do
-    until ssh-keyscan -p $((first + index)) 127.0.0.1 2>/dev/null | grep -q .; do :; done
-  done
+  start_servers "$first" "$hosts" "$scratch/server" "$scratch/authorized" "$scratch/served" "$scratch/sshd.log"
 }
 
 played() { # The lines of the hosts that are played
