@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # converge.sh BINARY BUNDLE [PART...]: what a second `up` costs, one more worker, and latency. Prints seconds, ratios and
 # the goals. Parts, each a few minutes: noop play worker far; all of them without a word.
-# HOSTS=50 hosts of the no-op, NODES=8 nodes of the large cluster, ROUNDS=3; the median counts.
+# HOSTS=50 hosts of the no-op, NODES=8 nodes of the large cluster, ROUNDS=3; the median counts, and what is compared takes turns.
 set -euo pipefail
 binary=$(readlink -f "$1") bundle=$(readlink -f "$2")
 shift 2
@@ -9,10 +9,12 @@ hosts=${HOSTS:-50} nodes=${NODES:-8} rounds=${ROUNDS:-3} first=${PORT:-24400}
 here=$(cd "$(dirname "$0")/.." && pwd)
 bed="$here/vagrant/bed"
 scratch=$(mktemp -d)
-sets=(converge converge-more converge-one converge-far)
-processes=()
+sets=(converge converge-more converge-one converge-near converge-far)
+processes=() servers=()
+# shellcheck source=benches/servers.sh
+. "$here/benches/servers.sh"
 finish() {
-  [ ${#processes[@]} -eq 0 ] || kill "${processes[@]}" 2>/dev/null || true
+  kill "${processes[@]}" "${servers[@]}" 2>/dev/null || true
   for name in "${sets[@]}"; do "$bed" hosts destroy "$name" >/dev/null 2>&1 || true; done
   rm -rf "$scratch"
 }
@@ -46,8 +48,6 @@ ratio() { awk -v one="$1" -v other="$2" 'BEGIN {printf "%.2f", one / other}'; }
 # One real control plane, one real worker, and for each other host a real sshd of this machine behind whose key for us
 # stands an agent that is played: it knows its facts and finds that nothing is to do. The other key is for commands.
 servers() {
-  local index port
-  mkdir -p /run/sshd
   ssh-keygen -q -t ed25519 -N '' -f "$scratch/server"
   ssh-keygen -q -t ed25519 -N '' -f "$scratch/plain"
   cat >"$scratch/agent.pl" <<PERL
@@ -69,18 +69,7 @@ PERL
     echo "command=\"perl $scratch/agent.pl\" $(cat "$(jq -r .key "$scratch/converge.json").pub")"
     cat "$scratch/plain.pub"
   } >"$scratch/authorized"
-  for index in $(seq 0 $((hosts - 1))); do
-    port=$((first + index))
-    # SHLVL keeps bash from reading the .bashrc of whoever runs this, as it does for sshd: what stands there is not measured.
-    /usr/sbin/sshd -D -e -f /dev/null -h "$scratch/server" -p "$port" -o ListenAddress=127.0.0.1 -o PidFile=none \
-      -o UsePAM=no -o StrictModes=no -o PermitRootLogin=yes -o MaxStartups=100 -o SetEnv=SHLVL=1 \
-      -o AuthorizedKeysFile="$scratch/authorized" 2>"$scratch/sshd.log" &
-    processes+=($!)
-    echo "[127.0.0.1]:$port $(cut -d' ' -f1,2 "$scratch/server.pub")" >>"$scratch/served"
-  done
-  for index in $(seq 0 $((hosts - 1))); do
-    until ssh-keyscan -p $((first + index)) 127.0.0.1 2>/dev/null | grep -q .; do :; done
-  done
+  start_servers "$first" "$hosts" "$scratch/server" "$scratch/authorized" "$scratch/served" "$scratch/sshd.log"
 }
 
 played() { # The lines of the hosts that are played
@@ -135,6 +124,19 @@ noop() {
   plain=$(for _ in $(seq "$rounds"); do seconds_of ssh_true; done | median)
   echo "  up $noop s, parallel ssh true $plain s: ratio $(ratio "$noop" "$plain") (goal: 1.5)"
   echo "$noop" >"$scratch/noop"
+  # Hosts that are played cost nothing here; a real one does.
+  local worker before during
+  worker=$(jq -r '.hosts[1].name' "$scratch/converge.json")
+  before=$(processor_time "$worker")
+  up "$scratch/converge.yaml"
+  during=$(processor_time "$worker")
+  read -r -t "$noop" <> <(:) || true
+  awk -v before="$before" -v during="$during" -v after="$(processor_time "$worker")" 'BEGIN {
+    printf "  a real member: %.2f s of its processor, in as long without a run %.2f s\n", (during - before) / 1e6, (after - during) / 1e6}'
+}
+# What the processors have worked for a host so far, in microseconds.
+processor_time() { # HOST
+  "$bed" host sh "$1" -- awk '$1 == "usage_usec" {print $2}' /sys/fs/cgroup/cpu.stat
 }
 
 # A play of as many tasks as our own playbooks have, with nothing to do, on as many hosts: the same sshd, by the key for
@@ -182,31 +184,35 @@ ANSIBLE
   [ ! -e "$scratch/noop" ] || echo "  up takes $(ratio "$(cat "$scratch/noop")" "$played") of it (goal: 0.05)"
 }
 
-# The time to add each of some hosts, one after the other; the least of them.
-least_of_adding() { # INVENTORY LINES-FILE
-  local line
-  while read -r line; do
-    echo "  $line" >>"$1"
-    # What the hosts before it wrote is on the disk, as with a cluster that has been there for a while.
-    sync
-    seconds_of up "$1"
-  done <"$2" | sort -n | head -1
+# Adds one more host to a cluster and prints how long that takes.
+add() { # INVENTORY LINE
+  echo "  $2" >>"$1"
+  # What the hosts before it wrote is on the disk, as with a cluster that has been there for a while.
+  sync
+  seconds_of up "$1"
 }
 
+# A cluster to which hosts are to be added, whose lines go to a file of their own.
+to_grow() { # NAME NODES
+  fresh "$1" $(($2 + rounds))
+  tail -n "$rounds" "$scratch/$1.yaml" >"$scratch/$1.lines"
+  head -n -"$rounds" "$scratch/$1.yaml" >"$scratch/$1.grown"
+  up "$scratch/$1.grown"
+}
+
+# Both clusters are there all the time and grow in turns: what else the machine does is the same to both.
 worker() {
   echo "one more worker"
-  local known large small
-  fresh converge-more $((nodes + 2))
-  tail -n 2 "$scratch/converge-more.yaml" >"$scratch/lines"
-  head -n -2 "$scratch/converge-more.yaml" >"$scratch/large.yaml"
-  up "$scratch/large.yaml"
-  large=$(least_of_adding "$scratch/large.yaml" "$scratch/lines")
+  local large small round name
+  to_grow converge-more "$nodes"
+  to_grow converge-one 1
+  for round in $(seq "$rounds"); do
+    for name in converge-more converge-one; do
+      add "$scratch/$name.grown" "$(sed -n "${round}s/^ *//p" "$scratch/$name.lines")" >>"$scratch/$name.seconds"
+    done
+  done
+  large=$(median <"$scratch/converge-more.seconds") small=$(median <"$scratch/converge-one.seconds")
   "$bed" hosts destroy converge-more >/dev/null
-  fresh converge-one 3
-  tail -n 2 "$scratch/converge-one.yaml" >"$scratch/lines"
-  head -n -2 "$scratch/converge-one.yaml" >"$scratch/small.yaml"
-  up "$scratch/small.yaml"
-  small=$(least_of_adding "$scratch/small.yaml" "$scratch/lines")
   "$bed" hosts destroy converge-one >/dev/null
   echo "  to a cluster of $nodes $large s, to a cluster of one $small s: ratio $(ratio "$large" "$small") (goal: 1.2)"
 }
@@ -250,17 +256,16 @@ asyncio.run(main())
 PYTHON
 }
 
-# Two fresh hosts behind a forwarder; sets `inventory`.
-behind() { # DELAY
-  fresh converge-far 2
-  local known address port addresses
-  known=$(jq -r .known_hosts "$scratch/converge-far.json")
-  mapfile -t addresses < <(jq -r '.hosts[].address' "$scratch/converge-far.json")
+# Two fresh hosts behind a forwarder, in an inventory that bears their name.
+behind() { # NAME DELAY
+  fresh "$1" 2
+  local known address port addresses inventory=$scratch/$1.yaml
+  known=$(jq -r .known_hosts "$scratch/$1.json")
+  mapfile -t addresses < <(jq -r '.hosts[].address' "$scratch/$1.json")
   : >"$scratch/ports"
-  python3 "$scratch/later.py" "$1" "${addresses[@]}" >"$scratch/ports" &
+  python3 "$scratch/later.py" "$2" "${addresses[@]}" >"$scratch/ports" &
   processes+=($!)
   until grep -q listening "$scratch/ports"; do read -r -t 0.05 <> <(:) || true; done
-  inventory=$scratch/converge-far.yaml
   paste -d' ' <(printf '%s\n' "${addresses[@]}") <(grep -v listening "$scratch/ports") >"$scratch/doors"
   while read -r address port; do
     sed -n "s/^$address /[127.0.0.1]:$port /p" "$known" >>"$known.far"
@@ -270,25 +275,29 @@ behind() { # DELAY
   rm "$known.far"
 }
 
-# What latency adds to `up` on bare hosts, to the first `true` on them, and to a second `up`.
+# What latency adds to `up` on bare hosts, to a second `up`, and to `true`. The delay is large, so that what varies otherwise is
+# small beside it; hosts that are near and hosts that are far take turns.
 far() {
   echo "latency, one control plane and one worker"
   forwarder
-  local delay
+  local delay=0.2 side what
   for _ in $(seq "$rounds"); do
-    for delay in 0 0.04; do
-      behind "$delay"
-      seconds_of up "$inventory" >>"$scratch/whole-$delay"
-      up "$inventory"
-      seconds_of up "$inventory" >>"$scratch/second-$delay"
-      seconds_of "$binary" exec -i "$inventory" --no-stdin --quiet -- true >>"$scratch/true-$delay"
+    behind converge-near 0
+    behind converge-far "$delay"
+    for side in near far; do seconds_of up "$scratch/converge-$side.yaml" >>"$scratch/whole-$side"; done
+    for side in near far; do up "$scratch/converge-$side.yaml"; done
+    for _ in $(seq "$rounds"); do
+      for side in near far; do
+        seconds_of up "$scratch/converge-$side.yaml" >>"$scratch/second-$side"
+        nothing_changed
+        seconds_of "$binary" exec -i "$scratch/converge-$side.yaml" --no-stdin --quiet -- true >>"$scratch/true-$side"
+      done
     done
   done
-  local what
   for what in whole second true; do
-    awk -v what="$what" -v near="$(median <"$scratch/$what-0")" -v away="$(median <"$scratch/$what-0.04")" 'BEGIN {
+    awk -v what="$what" -v near="$(median <"$scratch/$what-near")" -v away="$(median <"$scratch/$what-far")" -v trip="$delay" 'BEGIN {
       name["whole"] = "a whole up (goal: 12)"; name["second"] = "a second up"; name["true"] = "exec true"
-      printf "  %s: %s s, with 80 ms more on every host %s s: %.1f round trips\n", name[what], near, away, (away - near) / 0.08}'
+      printf "  %s: %s s, with %d ms more on every host %s s: %.1f round trips\n", name[what], near, 2000 * trip, away, (away - near) / (2 * trip)}'
   done
 }
 

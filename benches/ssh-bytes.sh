@@ -153,6 +153,9 @@ if [[ $only == *" latency "* ]]; then
     rounds "$hosts" linked
     compare "$latency ms away, $hosts host(s)" "$ours" "$peak" "$scp" "$hosts"
   done
+  inventory auto 0 $((count - 1)) linked >"$scratch/inventory.yaml"
+  rounds "$count" linked
+  compare "$latency ms away, relay auto" "$ours" "$peak" "$scp" "$count"
   stop_link
 fi
 if [[ $only == *" relay "* ]]; then

@@ -34,6 +34,8 @@ pub struct Facts {
     pub disks: Vec<Disk>,
     /// Addresses of all links that are up, loopback left out.
     pub addresses: Vec<LinkAddress>,
+    /// Addresses of the loopback link, IPv4 first: one that is no loopback address serves hosts whose links have none.
+    pub loopback_addresses: Vec<std::net::IpAddr>,
     /// Routes of the main table.
     pub routes: Vec<Route>,
     /// The host's own name, lower case.
@@ -166,6 +168,8 @@ pub struct KubernetesState {
     pub serves: bool,
     /// SHA-256 of the SubjectPublicKeyInfo of /etc/kubernetes/pki/ca.crt, as `sha256:<hex>`.
     pub ca_hash: Option<String>,
+    /// Whether /etc/kubernetes/pki/ca.key is there: without it somebody else keeps the CA.
+    pub ca_key: bool,
     /// Server of kubelet.conf: `https://10.0.0.11:6443`.
     pub server: Option<String>,
     /// `kubelet --version` without the `v`.

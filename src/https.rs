@@ -6,6 +6,7 @@
 //! request has a time limit and every answer a size limit.
 
 mod download;
+mod proxies;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
 
-pub use self::download::{Answered, Ask, Downloads, encoded};
+pub use self::download::{Answered, Ask, Downloads, encoded, shown};
+pub use self::proxies::Proxies;
 use crate::failure::{Failure, Kind, Result};
 use crate::secret::Secret;
 

@@ -47,7 +47,7 @@ pub enum Request {
     /// nothing happens: `bool`, whether it was kept.
     Remember,
     /// After [`Request::Restore`]: what is on the host that was not there before the first change, and what is missing:
-    /// `Option<Vec<String>>`, nothing where no listing was kept.
+    /// `Option<Vec<String>>`, nothing where no listing was kept. One that was not answered may be sent again by another run.
     Residue,
     /// Which of these blobs the host lacks: `Vec<String>` of their sha256.
     Lacking {
@@ -350,6 +350,8 @@ pub struct ResetOrder {
     pub kubeconfig: Option<String>,
     /// The socket of the container runtime, `unix:///run/containerd/containerd.sock`; the usual one when absent.
     pub cri_socket: Option<String>,
+    /// How long taking the member out of etcd is tried, in seconds; a minute when absent.
+    pub etcd_limit_seconds: Option<u64>,
 }
 
 /// The etcd member of a host that cannot be reached any more.

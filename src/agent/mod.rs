@@ -7,6 +7,7 @@
 mod evict;
 mod fetch;
 mod lock;
+mod proof;
 mod receive;
 mod rehearse;
 pub mod relay;
@@ -38,7 +39,7 @@ use crate::event::{Events, What};
 use crate::fact::Facts;
 use crate::failure::{Failure, Kind, Result};
 use crate::host::journal::Journal;
-use crate::host::listing::{self, Listing};
+use crate::host::listing;
 use crate::host::machine::Machine;
 use crate::host::reach::Listeners;
 use crate::host::{Command, Host};
@@ -78,8 +79,6 @@ struct Agent {
     giving: Mutex<Option<Giving>>,
     /// Listening for other hosts that try whether they reach this one.
     listeners: Mutex<Listeners>,
-    /// The listing of before, kept in mind when the host's copy goes with everything else.
-    before: Mutex<Option<Listing>>,
     events: Events,
 }
 
@@ -218,7 +217,6 @@ impl Agent {
             journal: Mutex::new(None),
             giving: Mutex::new(None),
             listeners: Mutex::default(),
-            before: Mutex::new(None),
             events,
         }
     }
@@ -240,12 +238,14 @@ impl Agent {
         if self.lock.lock().await.is_some() {
             store.release();
         }
-        if !store.there().is_empty() {
-            // A transfer that broke off goes on from what is there; what was pushed is for a run to come.
+        if !store.there().is_empty() || fetch::has_begun(&fetch::downloads()) {
+            // A transfer that broke off goes on from what is there, and so do the host's own downloads; what was pushed is
+            // for a run to come.
             return;
         }
         let changed = self.machine.entry(std::path::Path::new(host::journal::JOURNAL));
-        if matches!(changed, Ok(None)) && (self.lock.lock().await.is_some() || lock::Lock::is_free()) {
+        let compared = matches!(proof::is_awaited(&self.machine), Ok(false));
+        if matches!(changed, Ok(None)) && compared && (self.lock.lock().await.is_some() || lock::Lock::is_free()) {
             let _ = self.machine.remove_tree(Path::new(DIRECTORY));
         }
     }
@@ -254,6 +254,9 @@ impl Agent {
     async fn remember(&self) -> Result<bool> {
         if self.machine.entry(std::path::Path::new(host::journal::JOURNAL))?.is_some() {
             return Ok(false);
+        }
+        if proof::recall(&self.machine)? {
+            return Ok(true);
         }
         // In a thread of its own: the host is looked through while other requests are worked on.
         let runtime = tokio::runtime::Handle::current();
@@ -303,13 +306,7 @@ impl Agent {
             // Heard by whoever read it; an answer is what another sender may want.
             Request::Alive => document(&()),
             Request::Remember => document(&self.remember().await?),
-            Request::Residue => {
-                let before = self.before.lock().await.take();
-                document(&match before {
-                    Some(before) => Some(listing::residue(&self.machine, &before, RESIDUE_LIMIT).await),
-                    None => None,
-                })
-            }
+            Request::Residue => document(&proof::compare(&self.machine, &self.events, RESIDUE_LIMIT).await?),
             Request::Lacking { blobs } => document(&host::blobs::lacking(&self.machine, &blobs).await?),
             Request::Fetch(order) => {
                 let store = Store::of_this_host();
@@ -373,13 +370,7 @@ impl Agent {
             }
             Request::Restore => {
                 self.journal.lock().await.take();
-                if let Some(before) = Listing::kept(&self.machine).unwrap_or_default() {
-                    *self.before.lock().await = Some(before);
-                }
-                let changes = host::journal::restore(&self.machine, &self.events).await?;
-                self.machine.remove_tree(Path::new(DIRECTORY))?;
-                self.machine.remove(Path::new(host::seen::PATH))?;
-                document(&changes)
+                document(&proof::restore(&self.machine, &self.events).await?)
             }
             Request::Measure(order) => document(&host::measure::measure(&self.machine, &order).await?),
             Request::Listen(order) => {

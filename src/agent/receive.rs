@@ -2,7 +2,9 @@
 //!
 //! `clusterctl agent --receive` is a process of its own on a channel of its own, so that messages never wait behind
 //! bytes. Files are unpacked into the incoming folder and put in place by the agent (which keeps the journal); image
-//! archives are piped into the container runtime while they arrive. The stream itself is kept meanwhile (see `store`), so
+//! archives from the laptop are piped into the container runtime while they arrive, and are labelled, which is what makes
+//! them count, when their hash has been seen to be right. What another host gives, or a former transfer has left, is
+//! checked as a whole before the runtime sees any of it. The stream itself is kept meanwhile (see `store`), so
 //! that a broken transfer goes on where it stopped, and comes from another host where the laptop says so (see `relay`).
 
 use std::collections::BTreeMap;
@@ -73,6 +75,14 @@ impl Purpose {
     }
 }
 
+impl Incoming {
+    /// Whether the stream goes into the container runtime and other bytes may have got into it than the laptop sent on this
+    /// connection.
+    fn is_vouched_for_by_nobody(&self) -> bool {
+        matches!(self.wanted.place, Place::Images { .. }) && (self.giver.is_some() || self.from > 0)
+    }
+}
+
 /// Who gives the rest of a stream that another host gave up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Instead {
@@ -140,7 +150,7 @@ impl<I: Read, O: Write> Laptop<I, O> {
 ///
 /// # Errors
 /// When the input breaks off or is no announcement. A blob that fails is reported and does not stop the next.
-pub fn receive(input: impl Read, output: impl Write, machine: &Machine, store: &Store) -> Result<()> {
+pub fn receive(input: impl Read, output: impl Write, machine: &dyn Host, store: &Store) -> Result<()> {
     let mut laptop = Laptop { input: BufReader::with_capacity(CHUNK_BYTES, input), output };
     // Says that the receiver runs, as the agent's `Ready` does.
     laptop.tell(&Report::Ready { there: store.there() }).map_err(broke)?;
@@ -158,7 +168,7 @@ pub fn receive(input: impl Read, output: impl Write, machine: &Machine, store: &
             Ok(()) => store.finish(&incoming.stored_sha256, incoming.purpose.keep()),
             Err(_) => {
                 store.discard(&incoming.stored_sha256);
-                discard(&incoming, machine, store);
+                discard(&incoming, machine, store, &options);
             }
         }
         laptop.tell(&Report::Received { sha256: incoming.wanted.sha256, result }).map_err(broke)?;
@@ -169,7 +179,7 @@ pub fn receive(input: impl Read, output: impl Write, machine: &Machine, store: &
 fn receive_one<I: Read, O: Write>(
     incoming: &Incoming,
     laptop: &mut Laptop<I, O>,
-    machine: &Machine,
+    machine: &dyn Host,
     store: &Store,
     options: &OnceCell<ImportOptions>,
 ) -> Result<Result<()>> {
@@ -191,6 +201,9 @@ fn receive_one<I: Read, O: Write>(
     let mut stored = Stream::open(incoming, laptop, arriving).map_err(broke)?;
     let result = match incoming.purpose {
         Purpose::Stage => verify(incoming, &mut stored),
+        _ if incoming.is_vouched_for_by_nobody() => verify(incoming, &mut stored)
+            .and_then(|()| stored.kept())
+            .and_then(|mut kept| unpack(incoming, &mut kept, machine, store, options)),
         // The content's hash decides; that of the stream would say the same again.
         Purpose::Unpack | Purpose::HandOn => unpack(incoming, &mut stored, machine, store, options),
     };
@@ -199,7 +212,7 @@ fn receive_one<I: Read, O: Write>(
         io::copy(&mut stored, &mut io::sink()).map_err(broke)?;
     }
     if stored.broken {
-        discard(incoming, machine, store);
+        discard(incoming, machine, store, options);
         return Err(Failure::new(Kind::Connection, "the connection broke while a blob arrived").may_pass());
     }
     Ok(result)
@@ -240,6 +253,15 @@ impl<'a, I: Read, O: Write> Stream<'a, I, O> {
             stream.pull_from(giver.clone(), incoming.from)?;
         }
         Ok(stream)
+    }
+
+    /// The whole stream once more, from the disk.
+    fn kept(&self) -> Result<io::Take<File>> {
+        self.arriving.replay().map_err(|error| {
+            Failure::new(Kind::Host, format!("{} could not be kept while it arrived", self.incoming.name))
+                .because(&error)
+                .advise("free space on the filesystem of /var/lib, then run the same command again")
+        })
     }
 
     fn is_from_laptop(&self) -> bool {
@@ -328,7 +350,7 @@ fn waiting(store: &Store, sha256: &str) -> Result<PathBuf> {
 fn unpack(
     incoming: &Incoming,
     stored: &mut impl Read,
-    machine: &Machine,
+    machine: &dyn Host,
     store: &Store,
     options: &OnceCell<ImportOptions>,
 ) -> Result<()> {
@@ -342,6 +364,10 @@ fn unpack(
     let digest = content.finish();
     if digest.sha256 != incoming.wanted.sha256 || digest.size != incoming.wanted.size {
         return Err(corrupt(incoming));
+    }
+    if let Place::Images { references } = &incoming.wanted.place {
+        let accepting = host::blobs::accept_images(machine, references, &incoming.wanted.sha256);
+        tokio::runtime::Handle::current().block_on(accepting)?;
     }
     Ok(())
 }
@@ -373,7 +399,7 @@ fn import(
     incoming: &Incoming,
     references: &[String],
     content: &mut impl Read,
-    machine: &Machine,
+    machine: &dyn Host,
     options: &OnceCell<ImportOptions>,
 ) -> Result<()> {
     let (sender, chunks) = mpsc::channel::<std::io::Result<Bytes>>(4);
@@ -382,10 +408,8 @@ fn import(
     let archive = tokio_util::io::StreamReader::new(Box::pin(stream));
     let runtime = tokio::runtime::Handle::current();
     std::thread::scope(|scope| {
-        let importing = scope.spawn(|| {
-            let sha256 = &incoming.wanted.sha256;
-            runtime.block_on(host::blobs::import_images(machine, options, archive, references, sha256))
-        });
+        let importing =
+            scope.spawn(|| runtime.block_on(host::blobs::import_images(machine, options, archive, references)));
         let mut damaged = None;
         loop {
             let mut buffer = vec![0_u8; CHUNK_BYTES];
@@ -413,7 +437,7 @@ fn import(
 }
 
 /// Nothing of a blob that failed may stay.
-fn discard(incoming: &Incoming, machine: &Machine, store: &Store) {
+fn discard(incoming: &Incoming, machine: &dyn Host, store: &Store, options: &OnceCell<ImportOptions>) {
     if incoming.purpose == Purpose::Stage {
         return;
     }
@@ -422,7 +446,7 @@ fn discard(incoming: &Incoming, machine: &Machine, store: &Store) {
     }
     if let Place::Images { references } = &incoming.wanted.place {
         let runtime = tokio::runtime::Handle::current();
-        let _ = runtime.block_on(host::blobs::remove_images(machine, references));
+        let _ = runtime.block_on(host::blobs::discard_images(machine, options, references));
     }
 }
 

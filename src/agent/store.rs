@@ -78,8 +78,7 @@ impl Store {
             let path = entry.path();
             let Some(sha256) = name_of_stream(&path) else { continue };
             let Ok(metadata) = entry.metadata() else { continue };
-            let age = metadata.modified().ok().and_then(|time| time.elapsed().ok()).unwrap_or_default();
-            if age > STALE {
+            if is_stale(&metadata) {
                 let _ = fs::remove_file(&path);
             } else if metadata.is_file() {
                 let bytes = found.entry(sha256.to_owned()).or_insert(0);
@@ -167,6 +166,12 @@ impl Store {
         // In the order in which a stream changes its name, so that none is missed.
         [PART, HELD, STAGED].iter().find_map(|end| File::open(self.file(sha256, end)).ok())
     }
+}
+
+/// Whether nobody touched a file for so long that it is of no use to anybody.
+pub fn is_stale(metadata: &fs::Metadata) -> bool {
+    let age = metadata.modified().ok().and_then(|time| time.elapsed().ok()).unwrap_or_default();
+    age > STALE
 }
 
 /// Whether a file that was opened still has a name: one that was discarded has none.

@@ -39,8 +39,9 @@ const ORDER: &[&str] = &[
     "bin/kubectl",
 ];
 
-/// Images that only control planes run, by the last part of their repository.
-const CONTROL_PLANE_IMAGES: &[&str] = &["kube-apiserver", "kube-controller-manager", "kube-scheduler", "etcd"];
+/// Images that only control planes run, by the last part of their repository. Others have an etcd of their own, too: see
+/// [`is_control_plane_image`].
+const CONTROL_PLANE_IMAGES: &[&str] = &["kube-apiserver", "kube-controller-manager", "kube-scheduler"];
 
 /// Programs that only control planes need.
 const CONTROL_PLANE_PROGRAMS: &[&str] = &["bin/kubectl"];
@@ -66,17 +67,34 @@ pub struct Order {
 /// Kind `Bundle`: the folder lacks what a cluster of this version needs, holds binaries of another architecture, or a
 /// file cannot be read or written.
 pub fn create(order: &Order, progress: &(dyn Fn(u64, u64, &str) + Sync)) -> Result<Manifest> {
-    let sources = sources(order)?;
-    let architecture = architecture(order, &sources)?;
-    let parent = order.output.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    create_of_all(std::slice::from_ref(order), progress)
+}
+
+/// As [`create`], of several folders that differ in their architecture, for clusters that do. The bundle is written where
+/// the first order says, of its version.
+///
+/// # Errors
+/// As [`create`], for each of them; two of one architecture.
+pub fn create_of_all(orders: &[Order], progress: &(dyn Fn(u64, u64, &str) + Sync)) -> Result<Manifest> {
+    let first = orders.first().ok_or_else(|| Failure::new(Kind::Internal, "a bundle of nothing is to be made"))?;
+    let parent = first.output.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let scratch = tempfile::Builder::new()
         .prefix(".clusterctl-bundle-")
         .tempdir_in(parent)
         .map_err(|error| broken(parent, "cannot write to", &error))?;
-    let blobs = compress_all(&sources, &architecture, scratch.path(), order.level, progress)?;
-    let manifest = Manifest { format: FORMAT, kubernetes: order.kubernetes.clone(), blobs };
-    manifest.complete()?;
-    write_archive(&manifest, scratch.path(), &order.output)?;
+    let mut manifest = Manifest::empty(&first.kubernetes);
+    for order in orders {
+        let sources = sources(order)?;
+        let architecture = architecture(order, &sources)?;
+        if manifest.has_architecture(&architecture) {
+            return Err(Failure::new(Kind::Bundle, format!("there are two folders for {architecture}")));
+        }
+        let blobs = compress_all(&sources, &architecture, scratch.path(), order.level, progress)?;
+        let of_one = Manifest { format: FORMAT, kubernetes: order.kubernetes.clone(), blobs };
+        of_one.complete()?;
+        manifest.blobs.extend(of_one.blobs);
+    }
+    write_archive(&manifest, scratch.path(), &first.output)?;
     Ok(manifest)
 }
 
@@ -129,9 +147,9 @@ pub(super) fn program(target: &str, key: &str) -> (Place, &'static [Role]) {
     (Place::File { path: format!("{target}/{name}"), mode: 0o755 }, roles)
 }
 
-/// Who needs an archive of these images.
-pub(super) fn roles_of_images(references: &[String]) -> &'static [Role] {
-    match references.iter().all(|reference| is_control_plane_image(reference)) {
+/// Who needs an archive of these images, among all images there are.
+pub(super) fn roles_of_images(references: &[String], all: &[String]) -> &'static [Role] {
+    match references.iter().all(|reference| is_control_plane_image(reference, all)) {
         true => CONTROL_PLANE,
         false => BOTH,
     }
@@ -150,10 +168,14 @@ fn sources(order: &Order) -> Result<Vec<Source>> {
             found.push(Source { name, path, place, roles });
         }
     }
+    let mut archives = Vec::new();
     for (name, path) in files(&order.from.join("images"))? {
         let Some(stem) = name.strip_suffix(".tar") else { continue };
-        let references = references(&path)?;
-        let roles = roles_of_images(&references);
+        archives.push((stem.to_owned(), references(&path)?, path));
+    }
+    let all: Vec<String> = archives.iter().flat_map(|(_, references, _)| references.clone()).collect();
+    for (stem, references, path) in archives {
+        let roles = roles_of_images(&references, &all);
         found.push(Source { name: format!("images/{stem}"), path, place: Place::Images { references }, roles });
     }
     if found.is_empty() {
@@ -164,10 +186,14 @@ fn sources(order: &Order) -> Result<Vec<Source>> {
     Ok(found)
 }
 
-fn is_control_plane_image(reference: &str) -> bool {
-    let repository = reference.rsplit_once(':').map_or(reference, |(repository, _)| repository);
-    let last = repository.rsplit('/').next().unwrap_or(repository);
-    CONTROL_PLANE_IMAGES.contains(&last)
+/// Whether only control planes run an image. An etcd is Kubernetes' own where its API server lies beside it in the
+/// registry; any other one may be a workload's.
+fn is_control_plane_image(reference: &str, all: &[String]) -> bool {
+    let repository = |reference: &'_ str| reference.rsplit_once(':').map_or(reference, |(name, _)| name).to_owned();
+    let own = repository(reference);
+    let (folder, last) = own.rsplit_once('/').unwrap_or(("", own.as_str()));
+    let beside = format!("{folder}/kube-apiserver");
+    CONTROL_PLANE_IMAGES.contains(&last) || (last == "etcd" && all.iter().any(|other| repository(other) == beside))
 }
 
 fn files(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
@@ -320,10 +346,12 @@ mod tests {
 
     #[test]
     fn images_know_their_role() {
-        assert!(is_control_plane_image("registry.k8s.io/kube-apiserver:v1.36.3"));
-        assert!(is_control_plane_image("registry.k8s.io:443/etcd:3.6.8-0"));
-        assert!(!is_control_plane_image("registry.k8s.io/kube-proxy:v1.36.3"));
-        assert!(!is_control_plane_image("registry.k8s.io/coredns/coredns:v1.14.2"));
+        let all = ["registry.k8s.io:443/kube-apiserver:v1.36.3".to_owned(), "quay.io/app/etcd:3.5".to_owned()];
+        assert!(is_control_plane_image("registry.k8s.io/kube-apiserver:v1.36.3", &all));
+        assert!(is_control_plane_image("registry.k8s.io:443/etcd:3.6.8-0", &all));
+        assert!(!is_control_plane_image("quay.io/app/etcd:3.5", &all));
+        assert!(!is_control_plane_image("registry.k8s.io/kube-proxy:v1.36.3", &all));
+        assert!(!is_control_plane_image("registry.k8s.io/coredns/coredns:v1.14.2", &all));
     }
 
     #[test]

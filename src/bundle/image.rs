@@ -40,7 +40,8 @@ pub fn references(path: &Path) -> Result<Vec<String>> {
     let file = File::open(path).map_err(failed)?;
     let mut archive = tar::Archive::new(BufReader::new(file));
     let mut found = BTreeSet::new();
-    for entry in archive.entries_with_seek().map_err(failed)? {
+    // Raw: the two names that are looked for are short, and an extension of a header may be of any length.
+    for entry in archive.entries_with_seek().map_err(failed)?.raw(true) {
         let entry = entry.map_err(failed)?;
         let name = entry.path().map_err(failed)?.to_string_lossy().into_owned();
         if name != "manifest.json" && name != "index.json" {

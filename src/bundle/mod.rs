@@ -10,7 +10,7 @@ mod open;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::create::{Order, create, stage};
+pub use self::create::{Order, create, create_of_all, stage};
 pub use self::open::Bundle;
 use crate::failure::{Failure, Kind, Result};
 use crate::inventory::Role;
@@ -18,6 +18,9 @@ use crate::message::Place;
 
 /// The version of the format that this program writes and reads.
 pub const FORMAT: u32 = 1;
+
+/// No blob is larger, in bytes: what is added to a size must not overflow.
+const MAXIMUM_BLOB_BYTES: u64 = 1 << 40;
 
 /// Name of a blob's member in the archive.
 fn member(sha256: &str) -> String {
@@ -54,6 +57,43 @@ pub struct Blob {
     pub roles: Vec<Role>,
     /// Where it goes.
     pub place: Place,
+}
+
+impl Blob {
+    /// Whether a blob is one that this program would write; a manifest comes from a file or a host that nobody vouches for.
+    ///
+    /// # Errors
+    /// What is wrong with it, to stand after its name.
+    pub fn check(&self) -> std::result::Result<(), String> {
+        for hash in [&self.sha256, &self.stored_sha256] {
+            let digits = hash.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+            if hash.len() != 64 || !digits {
+                return Err("has a sha256 that is none".to_owned());
+            }
+        }
+        if self.size > MAXIMUM_BLOB_BYTES || self.stored_size > MAXIMUM_BLOB_BYTES {
+            return Err(format!("is larger than {MAXIMUM_BLOB_BYTES} bytes"));
+        }
+        match &self.place {
+            Place::File { path, mode } => {
+                let is_plain = path.starts_with('/')
+                    && !path.contains('\0')
+                    && path.split('/').skip(1).all(|part| !matches!(part, "" | "." | ".."));
+                match (is_plain, *mode <= 0o777) {
+                    (false, _) => Err(format!("belongs into {path:?}, which is no whole path")),
+                    (_, false) => Err(format!("has the mode {mode:o}, which is no usual one")),
+                    _ => Ok(()),
+                }
+            }
+            Place::Images { references } => {
+                // They become arguments of a program.
+                let odd = |reference: &&String| {
+                    reference.starts_with('-') || reference.chars().any(|one| one.is_whitespace() || one.is_control())
+                };
+                references.iter().find(odd).map_or(Ok(()), |odd| Err(format!("names the image {odd:?}")))
+            }
+        }
+    }
 }
 
 impl Manifest {

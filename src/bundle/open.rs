@@ -41,7 +41,8 @@ impl Bundle {
         let mut archive = tar::Archive::new(BufReader::new(file));
         let mut manifest = None;
         let mut members = BTreeMap::new();
-        for entry in archive.entries_with_seek().map_err(|error| damaged(path, error))? {
+        // Raw: names here are short, and an extension of a header may not be read into memory, however long it says it is.
+        for entry in archive.entries_with_seek().map_err(|error| damaged(path, error))?.raw(true) {
             let entry = entry.map_err(|error| damaged(path, error))?;
             let name = entry.path().map_err(|error| damaged(path, error))?.to_string_lossy().into_owned();
             if manifest.is_none() {
@@ -61,8 +62,9 @@ impl Bundle {
         }
         let mut offsets = BTreeMap::new();
         for blob in &manifest.blobs {
+            blob.check().map_err(|what| damaged(path, format!("{} {what}", blob.name)))?;
             match members.get(&member(&blob.sha256)) {
-                Some((offset, size)) if *size == blob.stored_size && offset + size <= length => {
+                Some((offset, size)) if *size == blob.stored_size && offset.saturating_add(*size) <= length => {
                     offsets.insert(blob.sha256.clone(), *offset);
                 }
                 Some(_) => return Err(damaged(path, format!("{} is cut off", blob.name))),

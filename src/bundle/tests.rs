@@ -4,7 +4,7 @@ use std::io::Read;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use super::{Bundle, Order, create};
+use super::{Blob, Bundle, Order, create, create_of_all};
 use crate::failure::Kind;
 use crate::inventory::Role;
 use crate::message::Place;
@@ -70,6 +70,69 @@ fn what_goes_in_comes_out() {
     zstd::Decoder::new(bundle.stored(kubelet).unwrap()).unwrap().read_to_end(&mut content).unwrap();
     assert_eq!(content, elf("kubelet"));
     assert_eq!(kubelet.place, Place::File { path: "/usr/local/bin/kubelet".into(), mode: 0o755 });
+}
+
+#[test]
+fn a_bundle_of_two_architectures_has_for_each_what_one_of_its_own_has() {
+    let (one, other) = (folder(), folder());
+    let second = Order { architecture: Some("arm64".into()), ..order(other.path()) };
+    for entry in
+        std::fs::read_dir(other.path().join("bin")).unwrap().chain(std::fs::read_dir(other.path().join("cni")).unwrap())
+    {
+        let path = entry.unwrap().path();
+        let mut program = std::fs::read(&path).unwrap();
+        program[18] = 183;
+        std::fs::write(&path, program).unwrap();
+    }
+    let alone = [create(&order(one.path()), &|_, _, _| {}).unwrap(), create(&second, &|_, _, _| {}).unwrap()];
+    let orders = [order(one.path()), second];
+    create_of_all(&orders, &|_, _, _| {}).unwrap();
+    let bundle = Bundle::open(&orders[0].output).unwrap();
+    assert_eq!(bundle.verify(&|_, _, _| {}).unwrap(), Vec::<String>::new());
+    for (architecture, alone) in ["amd64", "arm64"].iter().zip(&alone) {
+        for role in [Role::ControlPlane, Role::Worker] {
+            let names = |manifest: &crate::bundle::Manifest| {
+                manifest.for_host(role, architecture).map(|blob| blob.sha256.clone()).collect::<Vec<_>>()
+            };
+            assert_eq!(names(bundle.manifest()), names(alone), "{architecture} {role:?}");
+            assert!(!names(alone).is_empty());
+        }
+    }
+    let twice = [order(one.path()), order(one.path())];
+    assert!(create_of_all(&twice, &|_, _, _| {}).unwrap_err().sentence.contains("two folders for amd64"));
+}
+
+#[test]
+fn blobs_of_a_manifest_that_nobody_wrote_are_refused() {
+    let folder = folder();
+    let manifest = create(&order(folder.path()), &|_, _, _| {}).unwrap();
+    let good = &manifest.blobs[0];
+    good.check().unwrap();
+    let file = |path: &str, mode| Blob { place: Place::File { path: path.to_owned(), mode }, ..good.clone() };
+    let image = |name: &str| Blob { place: Place::Images { references: vec![name.to_owned()] }, ..good.clone() };
+    image("registry.k8s.io/pause:3.10").check().unwrap();
+    for (blob, what) in [
+        (Blob { sha256: "ü".repeat(32), ..good.clone() }, "sha256"),
+        (Blob { stored_sha256: "AB".repeat(32), ..good.clone() }, "sha256"),
+        (Blob { size: u64::MAX, ..good.clone() }, "larger"),
+        (Blob { stored_size: u64::MAX, ..good.clone() }, "larger"),
+        (file("usr/bin/x", 0o755), "no whole path"),
+        (file("/usr/../etc/shadow", 0o755), "no whole path"),
+        (file("/usr//x", 0o755), "no whole path"),
+        (file("/usr/bin/x", 0o4755), "mode 4755"),
+        (image("--all"), "names the image"),
+        (image("a b"), "names the image"),
+    ] {
+        assert!(blob.check().unwrap_err().contains(what), "{blob:?}");
+    }
+    // A file that says so is damaged, and says where.
+    let path = folder.path().join("demo.bundle");
+    let mut text = std::fs::read(&path).unwrap();
+    let at = text.windows(8).position(|words| words == b"\"sha256\"").unwrap() + 12;
+    text[at] = b'Z';
+    std::fs::write(&path, text).unwrap();
+    let failure = Bundle::open(&path).unwrap_err();
+    assert!(failure.sentence.contains("has a sha256 that is none"), "{failure}");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::Section;
+use super::{Action, Kind, Section};
 use crate::failure::Failure;
 
 /// What a run would do.
@@ -55,6 +55,13 @@ impl Preview {
     /// Whether something that runs would be interrupted.
     pub fn disrupts(&self) -> bool {
         self.sections().any(|section| section.changes.iter().any(|change| change.disrupts))
+    }
+
+    /// Names of the nodes that would be taken out of the cluster.
+    pub fn leaving(&self) -> BTreeSet<String> {
+        let changes = self.whole.iter().flat_map(|section| &section.changes);
+        let gone = changes.filter(|change| change.kind == Kind::Node && change.action == Action::Remove);
+        gone.map(|change| change.subject.clone()).collect()
     }
 
     fn sections(&self) -> impl Iterator<Item = &Section> {

@@ -66,9 +66,9 @@ pub struct Create {
     /// The Kubernetes version: 1.36.3
     #[arg(long, value_name = "VERSION", value_parser = kubernetes_version)]
     pub kubernetes: semver::Version,
-    /// The architecture of the hosts
-    #[arg(long, value_enum, value_name = "NAME", default_value_t = Architecture::of_this_machine())]
-    pub arch: Architecture,
+    /// The architecture of the hosts; given several times, the bundle is for hosts of each [default: that of this machine]
+    #[arg(long = "arch", value_enum, value_name = "NAME")]
+    pub architectures: Vec<Architecture>,
     /// The bundle to write
     #[arg(short = 'o', long = "file", value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub file: PathBuf,
@@ -103,7 +103,7 @@ pub struct DownloadOptions {
 }
 
 /// An architecture by Go's name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Architecture {
     /// x86_64
     Amd64,
@@ -143,22 +143,41 @@ pub async fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode> {
 }
 
 async fn make(create: &Create, context: &Context) -> Result<ExitCode> {
-    // It goes when the bundle is written; what was downloaded stays in the cache.
-    let downloaded = match &create.from {
-        Some(_) => None,
-        None => Some(fetch(create, context).await?),
-    };
-    let from = downloaded.as_ref().map(tempfile::TempDir::path).or(create.from.as_deref()).unwrap_or(Path::new("."));
-    let order = Order {
+    let mut architectures = create.architectures.clone();
+    if architectures.is_empty() {
+        architectures.push(Architecture::of_this_machine());
+    }
+    architectures.sort();
+    architectures.dedup();
+    let order = |from: &Path, architecture: Architecture| Order {
         from: from.to_owned(),
         kubernetes: create.kubernetes.clone(),
-        architecture: Some(create.arch.name().to_owned()),
+        architecture: Some(architecture.name().to_owned()),
         output: create.file.clone(),
         level: COMPRESSION_LEVEL,
     };
-    let manifest =
-        with_progress(context, "create", "create bundle", move |progress| crate::bundle::create(&order, progress))
-            .await?;
+    // They go when the bundle is written; what was downloaded stays in the cache.
+    let mut downloaded = Vec::new();
+    let mut orders = Vec::new();
+    match (&create.from, architectures.as_slice()) {
+        (Some(from), [one]) => orders.push(order(from, *one)),
+        (Some(_), _) => {
+            return Err(Failure::new(Kind::Usage, "a folder is of one architecture, and --arch names several")
+                .advise("name one, or leave --from out and have the releases downloaded"));
+        }
+        (None, all) => {
+            for architecture in all {
+                let folder = fetch(create, *architecture, context).await?;
+                orders.push(order(folder.path(), *architecture));
+                downloaded.push(folder);
+            }
+        }
+    }
+    let manifest = with_progress(context, "create", "create bundle", move |progress| {
+        crate::bundle::create_of_all(&orders, progress)
+    })
+    .await?;
+    drop(downloaded);
     context.screen.say(&format!(
         "{} holds Kubernetes {}: {}",
         create.file.display(),
@@ -169,16 +188,14 @@ async fn make(create: &Create, context: &Context) -> Result<ExitCode> {
 }
 
 /// Downloads the releases into a folder.
-async fn fetch(create: &Create, context: &Context) -> Result<tempfile::TempDir> {
+async fn fetch(create: &Create, architecture: Architecture, context: &Context) -> Result<tempfile::TempDir> {
     let options = &create.downloads;
     let mut sources = download::Sources::default();
     for text in &options.mirrors {
         sources.mirror(text).map_err(|reason| Failure::new(Kind::Usage, format!("--mirror {text} {reason}")))?;
     }
-    for url in sources.plain() {
-        context
-            .screen
-            .warn(&format!("{url} is not encrypted: whoever sits on the way can replace what comes from there"));
+    for warning in sources.warnings() {
+        context.screen.warn(&warning);
     }
     let cluster = ClusterConfiguration {
         kubernetes_version: format!("v{}", create.kubernetes),
@@ -188,7 +205,7 @@ async fn fetch(create: &Create, context: &Context) -> Result<tempfile::TempDir> 
     let wanted = of_kubernetes.wanted(&cluster, true).into_iter().map(str::to_owned);
     let order = download::Order {
         kubernetes: create.kubernetes.clone(),
-        architecture: create.arch.name().to_owned(),
+        architecture: architecture.name().to_owned(),
         images: wanted.chain(options.images.iter().cloned()).collect(),
         kubectl: true,
         containerd: options.containerd.clone(),
@@ -196,6 +213,7 @@ async fn fetch(create: &Create, context: &Context) -> Result<tempfile::TempDir> 
         cni_plugins: options.cni_plugins.clone(),
         sources,
         credentials: download::Credentials::of_this_user()?,
+        proxies: crate::https::Proxies::default(),
         cache: cache(options.cache.as_deref())?,
     };
     let folder = std::fs::create_dir_all(&order.cache)
@@ -285,7 +303,7 @@ fn inspect(file: &Path, context: &Context) -> Result<ExitCode> {
                 role.to_owned(),
                 ui::text::bytes(blob.size),
                 ui::text::bytes(blob.stored_size),
-                blob.sha256[..12.min(blob.sha256.len())].to_owned(),
+                blob.sha256.chars().take(12).collect(),
                 place,
             ]
         })

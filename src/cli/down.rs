@@ -87,18 +87,75 @@ pub async fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode> {
     let name = &inventory.cluster.name;
     let some = arguments.hosts.join(", ");
     summary.headline = match (down.failures.is_empty(), some.is_empty()) {
-        (true, true) if down.residue > 0 => {
-            format!(
-                "Cluster {name} is gone; different from before on its hosts: {}",
-                count(down.residue as u64, "thing")
-            )
-        }
-        (true, true) => format!("Cluster {name} is gone: its hosts are as they were"),
+        (true, true) => match proof(&down) {
+            Some(proof) => format!("Cluster {name} is gone; {proof}"),
+            None => format!("Cluster {name} is gone: its hosts are as they were"),
+        },
         (false, true) => format!("Cluster {name} is not gone everywhere"),
-        (true, false) => format!("Cluster {name} goes on without {some}"),
+        (true, false) => goes_on(name, &some, &down),
         (false, false) => format!("Cluster {name} still has some of {some}"),
     };
-    summary.failed = down.failures;
+    tell(&mut summary, down);
     context.screen.summary(&summary);
     Ok(summary.exit_code())
+}
+
+/// Of a cluster that goes on without some hosts.
+pub(super) fn goes_on(cluster: &str, without: &str, down: &cluster::Down) -> String {
+    let proof = proof(down).map(|proof| format!("; {proof}")).unwrap_or_default();
+    format!("Cluster {cluster} goes on without {without}{proof}")
+}
+
+/// Why it cannot be said that the hosts are as they were; `None` where it can.
+fn proof(down: &cluster::Down) -> Option<String> {
+    let different = (down.residue > 0)
+        .then(|| format!("different from before on its hosts: {}", count(down.residue as u64, "thing")));
+    let uncompared = (!down.uncompared.is_empty())
+        .then(|| format!("not compared with what was there before: {}", down.uncompared.join(", ")));
+    let doubts: Vec<String> = different.into_iter().chain(uncompared).collect();
+    (!doubts.is_empty()).then(|| doubts.join("; "))
+}
+
+/// Has a summary tell what became of hosts that were given back.
+pub(super) fn tell(summary: &mut Summary, down: cluster::Down) {
+    summary.residue = Some(down.residue as u64);
+    summary.not_compared = down.uncompared;
+    summary.failed = down.failures;
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::{goes_on, proof, tell};
+    use crate::cluster::Down;
+    use crate::ui::Summary;
+
+    fn down(residue: usize, uncompared: &[&str]) -> Down {
+        let uncompared = uncompared.iter().map(|name| (*name).to_owned()).collect();
+        Down { done: Vec::new(), residue, uncompared, failures: Vec::new(), milliseconds: 0 }
+    }
+
+    #[rstest]
+    #[case(0, &[], None)]
+    #[case(2, &[], Some("different from before on its hosts: 2 things"))]
+    #[case(0, &["cp1", "w1"], Some("not compared with what was there before: cp1, w1"))]
+    #[case(1, &["w1"], Some("different from before on its hosts: 1 thing; not compared with what was there before: w1"))]
+    fn only_what_was_compared_is_as_it_was(
+        #[case] residue: usize,
+        #[case] uncompared: &[&str],
+        #[case] expected: Option<&str>,
+    ) {
+        assert_eq!(proof(&down(residue, uncompared)).as_deref(), expected);
+    }
+
+    #[test]
+    fn hosts_that_leave_a_cluster_are_told_of_as_well() {
+        assert_eq!(goes_on("demo", "w1", &down(0, &[])), "Cluster demo goes on without w1");
+        let expected = "Cluster demo goes on without w1; different from before on its hosts: 3 things";
+        assert_eq!(goes_on("demo", "w1", &down(3, &[])), expected);
+        let mut summary = Summary::default();
+        tell(&mut summary, down(3, &["w1"]));
+        assert_eq!((summary.residue, summary.not_compared.join(" ").as_str()), (Some(3), "w1"));
+    }
 }

@@ -70,11 +70,11 @@ pub async fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode> {
     let inventory = login::chosen(context, &arguments.login, &arguments.on.selector(), arguments.sudo).await?;
     let settings = login::settings(context, &arguments.login, &Events::nowhere());
     let order = Order {
-        command: Command { words: arguments.command.clone(), root: arguments.sudo },
+        command: Command { words: arguments.command.clone(), root: arguments.sudo, alone: true },
         limit: arguments.timeout.map(Duration::from_secs),
     };
     let hosts = &inventory.hosts;
-    let input = (!arguments.no_stdin && !std::io::stdin().is_terminal()).then(input);
+    let input = (!arguments.no_stdin && !std::io::stdin().is_terminal()).then(standard_input);
     let mut told = exec::exec(hosts, &order, input, &settings)?;
     let is_json = context.screen.settings().output == Output::Json;
     let arrangement = match hosts.len() {
@@ -130,7 +130,7 @@ fn code(ended: &[Ended], interrupted: bool) -> ExitCode {
 }
 
 /// Reads standard input in a thread of its own; the program does not wait for it.
-fn input() -> mpsc::Receiver<Bytes> {
+pub(super) fn standard_input() -> mpsc::Receiver<Bytes> {
     let (sender, receiver) = mpsc::channel(4);
     tokio::task::spawn_blocking(move || {
         let mut stdin = std::io::stdin().lock();

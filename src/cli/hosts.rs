@@ -1,6 +1,6 @@
 //! `clusterctl hosts`: the host keys that machines show, to compare and to pin.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -61,11 +61,12 @@ struct Seen {
 async fn scan(arguments: &Scan, context: &Context) -> Result<ExitCode> {
     let configuration = Configuration::of_this_machine()?;
     let targets = targets(arguments, context, &configuration)?;
+    let asker = &login::Asker::new(&context.prompts);
     let is_json = context.screen.settings().output == ui::Output::Json;
     let mut all: Vec<Seen> = Vec::new();
     for level in levels(targets) {
         let looks = level.into_iter().map(|target| async move {
-            let result = ssh::scan(&target, &context.prompts).await;
+            let result = ssh::scan(&target, asker).await;
             Seen { target, result }
         });
         let mut seen: Vec<Seen> =
@@ -95,7 +96,16 @@ async fn scan(arguments: &Scan, context: &Context) -> Result<ExitCode> {
 fn targets(arguments: &Scan, context: &Context, configuration: &Configuration) -> Result<Vec<Target>> {
     let inventory = login::load(context)?;
     let hosts = Selector::any_of(&arguments.hosts).select(&inventory)?.into_iter();
-    tokio::task::block_in_place(|| hosts.map(|host| configuration.target(host, None)).collect())
+    let found: Vec<(Target, Vec<String>)> =
+        tokio::task::block_in_place(|| hosts.map(|host| configuration.find_with_remarks(host)).collect::<Result<_>>())?;
+    // What many hosts have in common is said once.
+    let mut said = BTreeSet::new();
+    let mut targets = Vec::new();
+    for (target, remarks) in found {
+        remarks.iter().filter(|sentence| said.insert((*sentence).clone())).for_each(|one| context.screen.warn(one));
+        targets.push(target);
+    }
+    Ok(targets)
 }
 
 /// The bastions by their distance from here, each once; then the hosts.
@@ -155,7 +165,16 @@ fn word(known: Known) -> &'static str {
         Known::Yes => "known",
         Known::New => "new",
         Known::Changed => "CHANGED",
+        Known::Beside => "not pinned",
         Known::Revoked => "REVOKED",
+    }
+}
+
+/// The state for a person: both fingerprints of a key that has changed stand in its row.
+fn state(shown: &ssh::Shown) -> String {
+    match shown.instead.as_slice() {
+        [] => word(shown.known).to_owned(),
+        instead => format!("{} (known: {})", word(shown.known), instead.join(", ")),
     }
 }
 
@@ -172,7 +191,7 @@ fn rows(seen: &[Seen]) -> Vec<Vec<String>> {
         match result {
             Ok(keys) if keys.is_empty() => rows.push(row("-", "-".to_owned(), "no key that we know")),
             Ok(keys) => {
-                rows.extend(keys.iter().map(|shown| row(shown.algorithm(), shown.fingerprint(), word(shown.known))));
+                rows.extend(keys.iter().map(|shown| row(shown.algorithm(), shown.fingerprint(), &state(shown))));
             }
             Err(_) => rows.push(row("-", "-".to_owned(), "not reached")),
         }
@@ -191,11 +210,16 @@ fn failure(seen: &Seen) -> Option<Failure> {
         Known::Revoked => format!("its host key is revoked: {} {}", bad.algorithm(), bad.fingerprint()),
         _ => format!("its host key is not the known one: {} {}", bad.algorithm(), bad.fingerprint()),
     };
-    Some(
-        Failure::new(Kind::HostKey, sentence)
-            .on(&seen.target.name)
-            .advise("find out why before anything else; `ssh-keygen -R` forgets an old key of a machine set up anew"),
-    )
+    let failure = bad
+        .instead
+        .iter()
+        .fold(Failure::new(Kind::HostKey, sentence), |failure, known| failure.caused_by(format!("known is {known}")));
+    Some(failure.on(&seen.target.name).advise(match bad.known {
+        _ if !seen.target.host_key_pins.is_empty() => {
+            "find out why before anything else; correct ssh.host_key of a machine that was set up anew"
+        }
+        _ => "find out why before anything else; `ssh-keygen -R` forgets an old key of a machine set up anew",
+    }))
 }
 
 fn json(seen: &[Seen]) -> String {
@@ -210,6 +234,7 @@ fn json(seen: &[Seen]) -> String {
                         "algorithm": shown.algorithm(),
                         "fingerprint": shown.fingerprint(),
                         "state": word(shown.known).to_lowercase(),
+                        "known": shown.instead,
                     })
                 })
                 .collect();

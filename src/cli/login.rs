@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
+use futures::{StreamExt as _, TryStreamExt as _};
+
 use super::Context;
 use super::up::Login;
 use crate::agent;
@@ -16,6 +18,9 @@ use crate::kubernetes::configuration::Duration;
 use crate::secret::Secret;
 use crate::ssh;
 use crate::ui::Prompts;
+
+/// How many processes of ssh say at once what stands in its configuration.
+const PRINTING: usize = 16;
 
 /// What to do while another run holds the hosts.
 #[derive(Debug, Clone, clap::Args)]
@@ -36,17 +41,35 @@ fn duration(typed: &str) -> std::result::Result<std::time::Duration, String> {
     typed.parse::<Duration>().map(|duration| duration.0)
 }
 
-impl ssh::Prompt for Prompts {
-    fn passphrase(&self, file: &Path) -> Option<Secret> {
-        Prompts::passphrase(self, file)
+/// Asks a person on the terminal what logins need.
+#[derive(Debug, Clone)]
+pub struct Asker {
+    prompts: Prompts,
+    unlocked: ssh::Unlocked,
+}
+
+impl Asker {
+    /// With the questions of this run.
+    pub fn new(prompts: &Prompts) -> Self {
+        Self { prompts: prompts.clone(), unlocked: ssh::Unlocked::default() }
+    }
+}
+
+impl ssh::Prompt for Asker {
+    fn passphrase(&self, file: &Path, again: bool) -> Option<Secret> {
+        self.prompts.passphrase(file, again)
+    }
+
+    fn unlocked(&self) -> &ssh::Unlocked {
+        &self.unlocked
     }
 
     fn password(&self, user: &str, host: &str) -> Option<Secret> {
-        Prompts::password(self, user, host)
+        self.prompts.password(user, host)
     }
 
     fn answer(&self, user: &str, host: &str, question: &str) -> Option<Secret> {
-        Prompts::ask(self, &format!("{question} (for {user} on {host})"))
+        self.prompts.ask_each_time(&format!("{question} (for {user} on {host})"))
     }
 }
 
@@ -69,15 +92,22 @@ pub async fn settle(context: &Context, login: &Login, inventory: Inventory) -> R
 }
 
 async fn settle_for(context: &Context, login: &Login, mut inventory: Inventory, root: bool) -> Result<Inventory> {
-    let configuration = ssh::Configuration::of_this_machine()?;
-    let mut said = BTreeSet::new();
-    for host in &mut inventory.hosts {
-        // What many hosts have in common is said once.
-        for sentence in tokio::task::block_in_place(|| configuration.settle(host))? {
-            if said.insert(sentence.clone()) {
-                context.screen.warn(&sentence);
+    if login.transport == cluster::Transport::Openssh {
+        let settling = inventory.hosts.iter_mut().map(ssh::settle_by_openssh);
+        futures::stream::iter(settling).buffer_unordered(PRINTING).try_collect::<()>().await?;
+    } else {
+        let configuration = ssh::Configuration::of_this_machine()?;
+        let mut said = BTreeSet::new();
+        for host in &mut inventory.hosts {
+            // What many hosts have in common is said once.
+            for sentence in tokio::task::block_in_place(|| configuration.settle(host))? {
+                if said.insert(sentence.clone()) {
+                    context.screen.warn(&sentence);
+                }
             }
         }
+    }
+    for host in &mut inventory.hosts {
         let ssh = &mut host.ssh;
         if login.accept_new_host_keys {
             ssh.host_keys = HostKeys::AcceptNew;
@@ -117,7 +147,7 @@ pub fn settings(context: &Context, login: &Login, events: &Events) -> cluster::S
     cluster::Settings {
         transport: login.transport,
         parallel: usize::from(login.parallel),
-        prompts: Arc::new(context.prompts.clone()),
+        prompts: Arc::new(Asker::new(&context.prompts)),
         patience: agent::PATIENCE,
         cancel: context.cancel.clone(),
         events: events.clone(),

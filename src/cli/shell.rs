@@ -11,7 +11,7 @@ use crate::cluster;
 use crate::event::Events;
 use crate::failure::{Failure, Kind, Result};
 use crate::inventory::Selector;
-use crate::ssh::{Chunk, Exit, Terminal};
+use crate::ssh::{Channel, Chunk, Exit, Terminal};
 use crate::ui::keyboard::Escape;
 
 /// Arguments of `shell`.
@@ -36,10 +36,19 @@ pub async fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode> {
     let inventory = login::chosen(context, &arguments.login, &arguments.host, false).await?;
     let host = arguments.host.one(&inventory)?;
     let settings = login::settings(context, &arguments.login, &Events::nowhere());
+    let channel = cluster::shell(host, &arguments.command, arguments.sudo, &terminal(context), &settings).await?;
+    converse(channel, context).await
+}
+
+/// The terminal of this program, as a host has to know it.
+pub(super) fn terminal(context: &Context) -> Terminal {
     let (columns, rows) = context.screen.terminal_size();
     let kind = std::env::var("TERM").ok().filter(|kind| !kind.is_empty()).unwrap_or_else(|| "dumb".to_owned());
-    let terminal = Terminal { kind, columns, rows };
-    let channel = cluster::shell(host, &arguments.command, arguments.sudo, &terminal, &settings).await?;
+    Terminal { kind, columns, rows }
+}
+
+/// Gives the person's terminal to what runs on a terminal on a host, until that ends or a line that is `~.` ends it.
+pub(super) async fn converse(channel: Channel, context: &Context) -> Result<ExitCode> {
     let mut resized = signal(SignalKind::window_change())
         .map_err(|error| Failure::new(Kind::Internal, "cannot watch the terminal's size").because(&error))?;
     let mut keyboard = context.screen.hand_over().ok_or_else(|| {

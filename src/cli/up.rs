@@ -1,12 +1,14 @@
 //! `clusterctl up`: make the cluster, or bring it to what the inventory says.
 
+use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::future::BoxFuture;
 
+use super::down::{goes_on, tell};
 use super::login::Patience;
 use super::{Context, login, plan};
 use crate::bundle::{Bundle, Manifest};
@@ -87,35 +89,47 @@ pub async fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode> {
     let bundle = Arc::new(bundle(arguments.bundle.as_deref(), &inventory)?.unwrap_or_else(nothing));
     // Scripts, which have no terminal, are not stopped.
     let asks = !arguments.yes && context.prompts.has_terminal();
-    let made = make(arguments, context, &inventory, &bundle, asks).await;
+    let agreed = Mutex::default();
+    let made = make(arguments, context, &inventory, &bundle, asks.then_some(&agreed)).await;
     if !arguments.prune || !made.failed.is_empty() {
         return Ok(made.exit_code());
     }
-    match prune(arguments, context, &inventory).await? {
+    let agreed = agreed.into_inner().unwrap_or_else(PoisonError::into_inner);
+    match prune(arguments, context, &inventory, &agreed).await? {
         // The others forget the ways to those that left; nothing else is to do.
         Some(pruned) if pruned.failed.is_empty() => {
-            Ok(make(arguments, context, &inventory, &bundle, false).await.exit_code())
+            Ok(make(arguments, context, &inventory, &bundle, None).await.exit_code())
         }
         Some(pruned) => Ok(pruned.exit_code()),
         None => Ok(made.exit_code()),
     }
 }
 
-/// Makes the cluster and shows what became of it.
+/// Makes the cluster and shows what became of it. With `agreed` a person is asked where something would be interrupted, and
+/// the nodes are noted in it that may be taken out afterwards.
 async fn make(
     arguments: &Arguments,
     context: &Context,
     inventory: &Inventory,
     bundle: &Arc<Bundle>,
-    asks: bool,
+    agreed: Option<&Mutex<BTreeSet<String>>>,
 ) -> Summary {
     let (events, happened) = Events::channel();
     let display = context.screen.start(happened);
-    let approve = |preview: Preview| -> BoxFuture<'_, bool> { Box::pin(approve(context, preview)) };
+    let approve = |preview: Preview| -> BoxFuture<'_, bool> {
+        Box::pin(async move {
+            let leaving = preview.leaving();
+            let yes = approve(context, preview).await;
+            if let Some(agreed) = agreed.filter(|_| yes) {
+                agreed.lock().unwrap_or_else(PoisonError::into_inner).extend(leaving);
+            }
+            yes
+        })
+    };
     let approve: &cluster::Approve<'_> = &approve;
     let tolerance = cluster::Tolerance { most: arguments.max_failures };
     let batch = arguments.batch.map(NonZeroUsize::get);
-    let options = cluster::Options { tolerance, batch, approve: asks.then_some(approve), prune: arguments.prune };
+    let options = cluster::Options { tolerance, batch, approve: agreed.map(|_| approve), prune: arguments.prune };
     let mut settings = login::settings(context, &arguments.login, &events);
     settings.patience = arguments.patience.duration();
     let result = cluster::up(inventory, Arc::clone(bundle), options, &settings).await;
@@ -142,12 +156,21 @@ async fn make(
 }
 
 /// Takes nodes out that have no line in the inventory, when everything else is as it should be; `None` when there is none.
-async fn prune(arguments: &Arguments, context: &Context, inventory: &Inventory) -> Result<Option<Summary>> {
+/// Those that are not in `agreed` are asked about.
+async fn prune(
+    arguments: &Arguments,
+    context: &Context,
+    inventory: &Inventory,
+    agreed: &BTreeSet<String>,
+) -> Result<Option<Summary>> {
     let (events, happened) = Events::channel();
     let display = context.screen.start(happened);
     let mut settings = login::settings(context, &arguments.login, &events);
     settings.patience = arguments.patience.duration();
-    let result = cluster::prune(inventory, Some(arguments.drain_limit.0), &settings).await;
+    let ask = |names: Vec<String>| -> BoxFuture<'_, Result<()>> { Box::pin(may_go(context, inventory, names)) };
+    let ask: &cluster::Ask<'_> = &ask;
+    let consent = cluster::Consent { given: agreed, ask: (!arguments.yes).then_some(ask) };
+    let result = cluster::prune(inventory, consent, Some(arguments.drain_limit.0), &settings).await;
     drop((events, settings));
     let run = display.finish().await;
     let Some(pruned) = result? else { return Ok(None) };
@@ -155,18 +178,37 @@ async fn prune(arguments: &Arguments, context: &Context, inventory: &Inventory) 
     let names: Vec<&str> = pruned.done.iter().map(|(name, _)| name.as_str()).collect();
     let name = &inventory.cluster.name;
     summary.headline = match pruned.failures.is_empty() {
-        true => format!("Cluster {name} goes on without {}", names.join(", ")),
+        true => goes_on(name, &names.join(", "), &pruned),
         false => format!("Cluster {name} still has nodes that are not in the inventory"),
     };
-    summary.failed = pruned.failures;
+    tell(&mut summary, pruned);
     context.screen.summary(&summary);
     Ok(Some(summary))
+}
+
+/// Asks whether nodes may go that nobody has agreed to.
+async fn may_go(context: &Context, inventory: &Inventory, names: Vec<String>) -> Result<()> {
+    let (cluster, names) = (&inventory.cluster.name, names.join(", "));
+    match context
+        .prompts
+        .confirm(&format!("Take {names} out of cluster {cluster}? The inventory does not name them."))
+        .await
+    {
+        Some(true) => Ok(()),
+        Some(false) => Err(Failure::new(Kind::Interrupted, format!("{names}: left in cluster {cluster}, as you said"))),
+        None => {
+            context.cancel.check()?;
+            let sentence =
+                format!("there is no terminal to ask on whether {names} shall be taken out of cluster {cluster}");
+            Err(Failure::new(Kind::Usage, sentence).advise("add --yes if they shall"))
+        }
+    }
 }
 
 /// Shows what would be done and asks.
 async fn approve(context: &Context, preview: Preview) -> bool {
     let look = Look { color: false, ..context.screen.look() };
-    context.screen.block(&ui::plan(&preview, look, context.screen.settings().verbose));
+    context.screen.lay_out(&ui::plan(&preview, look, context.screen.settings().verbose));
     context.prompts.confirm("Apply?").await.unwrap_or(false)
 }
 

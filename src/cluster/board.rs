@@ -2,13 +2,13 @@
 //! dependency there is between hosts.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use ipnet::IpNet;
 use tokio::sync::{OnceCell, watch};
 
 use super::access::Api;
-use crate::api::{self, NodeStatus};
+use crate::api::{self, NodeStatus, PodStatus};
 use crate::cancel::Cancel;
 use crate::failure::{Failure, Result};
 use crate::message::Ticket;
@@ -65,6 +65,8 @@ pub struct Board {
     /// The nodes of a cluster that was there before this run, as they were at its beginning: what its members need to know,
     /// asked once for all of them.
     pub nodes_before: Promise<Arc<Vec<NodeStatus>>>,
+    /// The pods of kube-system, seen together with them.
+    pub pods_before: OnceLock<Vec<PodStatus>>,
     nodes_after: OnceCell<Arc<Vec<NodeStatus>>>,
     pod_networks: watch::Sender<BTreeMap<String, Option<IpNet>>>,
 }
@@ -76,6 +78,7 @@ impl Board {
             ticket: Promise::new(),
             api: Promise::new(),
             nodes_before: Promise::new(),
+            pods_before: OnceLock::new(),
             nodes_after: OnceCell::new(),
             pod_networks: watch::Sender::new(BTreeMap::new()),
         }
@@ -91,6 +94,12 @@ impl Board {
             api::nodes(&api).await.map(Arc::new)
         });
         asked.await.cloned()
+    }
+
+    /// Nodes and pods as they were at the beginning of this run, where both were looked at.
+    pub fn seen_before(&self) -> Option<(Vec<NodeStatus>, Vec<PodStatus>)> {
+        let nodes = self.nodes_before.kept()?.ok()?;
+        Some((nodes.to_vec(), self.pods_before.get()?.clone()))
     }
 
     /// A lane tells its node's pod network, or `None` when it failed and nobody shall wait for it.

@@ -11,6 +11,7 @@ use futures::StreamExt as _;
 use tokio::sync::mpsc;
 
 use super::connect::{Settings, open, privilege};
+use super::headers::Headers;
 use crate::event::{Step, Unit, What, elapsed_milliseconds};
 use crate::failure::{Failure, Kind, Result};
 use crate::inventory::{Host, Inventory};
@@ -312,7 +313,7 @@ impl Read for Arriving {
 fn write_folder(path: &Path, pieces: mpsc::Receiver<Bytes>) -> Result<()> {
     let failed = |error: &io::Error| unwritable(path, error);
     std::fs::create_dir_all(path).map_err(|error| failed(&error))?;
-    let mut archive = tar::Archive::new(Arriving { pieces, rest: Bytes::new() });
+    let mut archive = tar::Archive::new(Headers::of(Arriving { pieces, rest: Bytes::new() }));
     archive.set_preserve_permissions(false);
     archive.set_unpack_xattrs(false);
     let mut names = 0;
@@ -418,6 +419,14 @@ mod tests {
         add(b"out/through", tar::EntryType::Regular, None, b"x");
         let bytes = archive.into_inner().unwrap();
         write_folder(&path, pieces(&bytes)).expect_err("it leads through a link");
+        // A name as long as a disk would be kept in memory.
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::GNULongName);
+        header.set_size(100 << 30);
+        header.set_cksum();
+        let endless = [header.as_bytes().as_slice(), &[b'x'; 100_000]].concat();
+        let failure = write_folder(&path, pieces(&endless)).expect_err("its name is too long");
+        assert!(failure.causes.iter().any(|cause| cause.contains("longer than")), "{failure:?}");
         assert!(path.join("good").is_file() && !path.join("null").exists());
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     }

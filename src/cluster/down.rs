@@ -1,5 +1,6 @@
 //! `down`: the hosts as they were. Works on half-made clusters, without the dead ones, and twice in a row.
 
+use std::path::Path;
 use std::time::Instant;
 
 use super::connect::{Access, Session, Settings, connect};
@@ -24,6 +25,8 @@ pub struct Down {
     pub done: Vec<(String, u32)>,
     /// How many things differ from what was on these hosts before the first `up`.
     pub residue: usize,
+    /// Those of them of which nobody knows what they were, in inventory order: they were not compared.
+    pub uncompared: Vec<String>,
     /// Hosts that are not, and why.
     pub failures: Vec<Failure>,
     /// How long it took, in milliseconds.
@@ -48,7 +51,7 @@ pub async fn down(inventory: &Inventory, keep_data: bool, settings: &Settings) -
     failures.extend(foreign.into_iter().filter_map(Result::err));
     let sessions: Vec<Session> = sessions.into_iter().filter_map(Result::ok).collect();
     let mut done = Vec::new();
-    let mut residue = 0;
+    let (mut residue, mut uncompared) = (0, Vec::new());
     for turn in [Turn::Workers, Turn::ControlPlanes, Turn::First] {
         let lanes = sessions.iter().filter(|session| Turn::of(inventory, session) == turn).map(|session| async move {
             let result = give_back(session, keep_data, settings).await;
@@ -57,7 +60,10 @@ pub async fn down(inventory: &Inventory, keep_data: bool, settings: &Settings) -
         for result in futures::future::join_all(lanes).await {
             match result {
                 Ok((host, (changes, different))) => {
-                    residue += different;
+                    residue += different.unwrap_or(0);
+                    if different.is_none() {
+                        uncompared.push(host.clone());
+                    }
                     done.push((host, changes));
                 }
                 Err(failure) => failures.push(failure),
@@ -70,10 +76,11 @@ pub async fn down(inventory: &Inventory, keep_data: bool, settings: &Settings) -
     }
     let order = |name: &str| inventory.hosts.iter().position(|host| host.name == name);
     done.sort_by_key(|(name, _)| order(name));
+    uncompared.sort_by_key(|name| order(name));
     let milliseconds = elapsed_milliseconds(started.elapsed());
     let changes = done.iter().map(|(_, changes)| changes).sum();
     settings.events.send(What::RunFinished { milliseconds, changes, failed: failures.clone() });
-    Ok(Down { done, residue, failures, milliseconds })
+    Ok(Down { done, residue, uncompared, failures, milliseconds })
 }
 
 /// When a host has its turn: workers before what serves them, and the first control plane last, so that a run that breaks
@@ -114,7 +121,7 @@ pub(super) fn is_ours(inventory: &Inventory, session: Session) -> Result<Session
     }
 }
 
-async fn give_back(session: &Session, keep_data: bool, settings: &Settings) -> Result<(u32, usize)> {
+async fn give_back(session: &Session, keep_data: bool, settings: &Settings) -> Result<(u32, Option<usize>)> {
     settings.cancel.check()?;
     let order = ResetOrder { whole_cluster: true, keep_data, ..ResetOrder::default() };
     let reset = session.agent.ask::<u32>(Request::Reset(order)).await?;
@@ -125,17 +132,45 @@ async fn give_back(session: &Session, keep_data: bool, settings: &Settings) -> R
 }
 
 /// Compares a host that was given back with what it was before the first `up`, says what is different, and returns how much
-/// that is.
-pub(super) async fn compare(session: &Session, keep_data: bool) -> Result<usize> {
+/// that is; `None` where nobody knows what it was. (A host without a journal was not altered.)
+pub(super) async fn compare(session: &Session, keep_data: bool) -> Result<Option<usize>> {
     let step = session.events.step("compare", "compare with what was there before");
     let residue: Option<Vec<String>> = step.end(session.agent.ask(Request::Residue).await)?;
-    let kept = |line: &String| keep_data && line.contains(ETCD_DATA);
-    let residue: Vec<String> = residue.unwrap_or_default().into_iter().filter(|line| !kept(line)).collect();
+    let Some(residue) = residue else {
+        if session.facts.kubernetes.journal_cluster.is_none() {
+            return Ok(Some(0));
+        }
+        session.events.warn("not compared with what was there before the first up: nobody has looked at it then");
+        return Ok(None);
+    };
+    let residue: Vec<String> = residue.into_iter().filter(|line| !(keep_data && is_etcds(line))).collect();
     for line in residue.iter().take(SHOWN_LINES) {
         session.events.warn(format!("different from before the first up: {line}"));
     }
     if let Some(more @ 1..) = residue.len().checked_sub(SHOWN_LINES) {
         session.events.warn(format!("and {more} more differences"));
     }
-    Ok(residue.len())
+    Ok(Some(residue.len()))
+}
+
+/// Whether a difference is about etcd's data, and not about what only begins like them.
+fn is_etcds(line: &str) -> bool {
+    line.split_whitespace().any(|word| Path::new(word).starts_with(ETCD_DATA))
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::is_etcds;
+
+    #[rstest]
+    #[case("+ directory /var/lib/etcd 0700 0:0", true)]
+    #[case("+ mount /var/lib/etcd ext4", true)]
+    #[case("+ file /var/lib/etcd/member 0600 0:0 12 bytes", true)]
+    #[case("+ directory /var/lib/etcd-backup 0700 0:0", false)]
+    #[case("- file /etc/etcd 0600 0:0 0123456789abcdef", false)]
+    fn data_that_were_to_stay_are_no_difference(#[case] line: &str, #[case] expected: bool) {
+        assert_eq!(is_etcds(line), expected);
+    }
 }

@@ -12,7 +12,7 @@ use crate::cancel::Cancel;
 use crate::event::elapsed_milliseconds;
 use crate::failure::{Failure, Kind, Result};
 use crate::inventory::Host;
-use crate::remote::{self, Begun, Command};
+use crate::remote::{self, Begun, Command, Privilege};
 use crate::ssh::{self, Chunk, Connection, Exit, Writer};
 
 /// Pieces of input that may wait for one host.
@@ -21,6 +21,8 @@ const INPUT_PIECES: usize = 8;
 const OUTPUT_PIECES: usize = 1024;
 /// How long a command that was told to end may take before it is told again, and in the end left alone.
 const MERCY: Duration = Duration::from_secs(3);
+/// How often it is looked whether its processes are still there.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// What is to be run.
 #[derive(Debug, Clone)]
@@ -151,55 +153,108 @@ impl One {
 
     async fn command(self, connection: &Connection) -> Result<Exit> {
         let Self { index, host, order, input, teller, cancel } = self;
-        let privilege = privilege(&host);
-        let Begun { channel, first, process } = order.command.start(connection, &privilege).await?;
+        let output = |chunk| Told::Output(index, chunk);
+        conduct(connection, &privilege(&host), &order, input, &cancel, (&teller, &output)).await
+    }
+}
+
+/// Runs a command to its end over a connection: input goes in, what comes out is told. When the end is asked for, or the
+/// time is over, all that it has started is ended with it.
+///
+/// # Errors
+/// As [`Command::start`]; why the command was ended; what broke the connection.
+pub(super) async fn conduct<T>(
+    connection: &Connection,
+    privilege: &Privilege,
+    order: &Order,
+    input: mpsc::Receiver<Bytes>,
+    cancel: &Cancel,
+    (teller, output): (&mpsc::Sender<T>, &(impl Fn(Chunk) -> T + Sync)),
+) -> Result<Exit> {
+    let root = order.command.root;
+    let stopped = stopped(order.limit, cancel);
+    tokio::pin!(stopped);
+    let begun = tokio::select! {
+        biased;
+        begun = order.command.start(connection, privilege) => begun?,
+        why = &mut stopped => {
+            // Whoever was to make it root is still the login user's. Without a connection the command does not begin.
+            let _ = remote::interrupt(connection, false, &[], privilege, "TERM").await;
+            return Err(why);
+        }
+    };
+    let Begun { channel, first, session } = begun;
+    let (writer, mut reader) = channel.split();
+    let feeding = feed(writer, input);
+    let taking = async {
         for chunk in first {
-            let _ = teller.send(Told::Output(index, chunk)).await;
+            let _ = teller.send(output(chunk)).await;
         }
-        let (writer, mut reader) = channel.split();
-        let feeding = feed(writer, input);
-        let taking = async {
-            let mut ended = None;
-            while let Some(chunk) = reader.recv().await? {
-                match chunk {
-                    Chunk::Exit(exit) => ended = Some(exit),
-                    output => _ = teller.send(Told::Output(index, output)).await,
-                }
-            }
-            ended.ok_or_else(|| Failure::new(Kind::Host, "the command ended without a status"))
-        };
-        tokio::pin!(feeding, taking);
-        let limit = async {
-            match order.limit {
-                Some(limit) => _ = tokio::time::timeout(limit, std::future::pending::<()>()).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::pin!(limit);
-        let mut fed = false;
-        let why = loop {
-            tokio::select! {
-                biased;
-                ended = &mut taking => return ended,
-                sent = &mut feeding, if !fed => {
-                    sent?;
-                    fed = true;
-                }
-                () = cancel.cancelled() => break Cancel::failure(),
-                () = &mut limit => {
-                    let seconds = order.limit.unwrap_or_default().as_secs();
-                    let sentence = format!("the command did not end within {seconds} seconds and was ended");
-                    break Failure::new(Kind::Host, sentence).may_pass();
-                }
-            }
-        };
-        for signal in ["INT", "TERM", "KILL"] {
-            remote::interrupt(connection, &order.command, process, &privilege, signal).await?;
-            if tokio::time::timeout(MERCY, &mut taking).await.is_ok() {
-                return Err(why);
+        let mut ended = None;
+        while let Some(chunk) = reader.recv().await? {
+            match chunk {
+                Chunk::Exit(exit) => ended = Some(exit),
+                chunk => _ = teller.send(output(chunk)).await,
             }
         }
-        Err(why.detailed("its processes do not end"))
+        ended.ok_or_else(|| Failure::new(Kind::Host, "the command ended without a status"))
+    };
+    tokio::pin!(feeding, taking);
+    let mut fed = false;
+    let why = loop {
+        tokio::select! {
+            biased;
+            ended = &mut taking => return ended,
+            sent = &mut feeding, if !fed => {
+                sent?;
+                fed = true;
+            }
+            why = &mut stopped => break why,
+        }
+    };
+    let mut sessions: Vec<u32> = session.into_iter().collect();
+    let mut taken = false;
+    for signal in ["INT", "TERM", "KILL"] {
+        sessions = remote::interrupt(connection, root, &sessions, privilege, signal).await?.sessions;
+        if sessions.is_empty() {
+            // There is nothing any more that could be ended.
+            return Err(why);
+        }
+        let ending = async {
+            if !taken {
+                let _ = (&mut taking).await;
+                taken = true;
+            }
+            let mut looks = tokio::time::interval(LOOK);
+            loop {
+                looks.tick().await;
+                if remote::interrupt(connection, root, &sessions, privilege, "0").await?.processes == 0 {
+                    return Ok::<(), Failure>(());
+                }
+            }
+        };
+        if let Ok(ended) = tokio::time::timeout(MERCY, ending).await {
+            return Err(ended.err().unwrap_or(why));
+        }
+    }
+    Err(why.detailed("its processes do not end"))
+}
+
+/// Waits until the command has to end, and tells why.
+async fn stopped(limit: Option<Duration>, cancel: &Cancel) -> Failure {
+    let late = async {
+        match limit {
+            Some(limit) => _ = tokio::time::timeout(limit, std::future::pending::<()>()).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = cancel.cancelled() => Cancel::failure(),
+        () = late => {
+            let seconds = limit.unwrap_or_default().as_secs();
+            let sentence = format!("the command did not end within {seconds} seconds and was ended");
+            Failure::new(Kind::Host, sentence).may_pass()
+        }
     }
 }
 

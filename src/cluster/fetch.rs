@@ -7,6 +7,7 @@ use super::connect::Session;
 use crate::agent::FetchOrder;
 use crate::bundle::download::{self, Credentials, Sources};
 use crate::bundle::{Blob, Bundle, FORMAT, Manifest};
+use crate::event::Events;
 use crate::failure::{Failure, Kind, Result};
 use crate::inventory::{Inventory, Role};
 use crate::kubernetes::configuration::ClusterConfiguration;
@@ -14,12 +15,18 @@ use crate::kubernetes::version::images;
 use crate::message::Request;
 
 /// Lets every host download what its role needs; the bundle knows what there is on which hosts, and holds nothing itself.
-///
-/// # Errors
-/// All hosts that could not, each with its reason.
-pub async fn fetch(inventory: &Inventory, sessions: &[Session]) -> Result<Arc<Bundle>, Vec<Failure>> {
+/// Beside it all hosts that could not, each with its reason.
+pub async fn fetch(inventory: &Inventory, sessions: &[Session], events: &Events) -> (Arc<Bundle>, Vec<Failure>) {
+    sources(inventory).iter().flat_map(Sources::warnings).for_each(|warning| events.warn(&warning));
     let work = sessions.iter().map(|session| async move {
-        let asked = async { session.agent.ask::<Manifest>(Request::Fetch(order(inventory, session)?)).await };
+        let asked = async {
+            let manifest: Manifest = session.agent.ask(Request::Fetch(order(inventory, session)?)).await?;
+            let wrong = |blob: &Blob| Some(format!("it says that {} {}", blob.name, blob.check().err()?));
+            match manifest.blobs.iter().find_map(wrong) {
+                Some(sentence) => Err(Failure::new(Kind::Host, sentence)),
+                None => Ok(manifest),
+            }
+        };
         asked.await.map_err(|failure: Failure| failure.on(&session.host.name))
     });
     let (mut manifests, mut failures) = (Vec::new(), Vec::new());
@@ -29,10 +36,7 @@ pub async fn fetch(inventory: &Inventory, sessions: &[Session]) -> Result<Arc<Bu
             Err(failure) => failures.push(failure),
         }
     }
-    match failures.is_empty() {
-        true => Ok(Arc::new(Bundle::on_hosts(union(&inventory.cluster.kubernetes, manifests)))),
-        false => Err(failures),
-    }
+    (Arc::new(Bundle::on_hosts(union(&inventory.cluster.kubernetes, manifests))), failures)
 }
 
 /// What hosts would have after [`fetch`], as far as it is known before.
@@ -92,12 +96,7 @@ fn order(inventory: &Inventory, session: &Session) -> Result<FetchOrder> {
         ..ClusterConfiguration::default()
     };
     let images = images(&cluster)?.wanted(&cluster, control_plane).into_iter().map(str::to_owned).collect();
-    let mut sources = Sources::default();
-    for mirror in &inventory.transfer.mirrors {
-        sources
-            .mirror(mirror)
-            .map_err(|reason| Failure::new(Kind::Configuration, format!("`transfer.mirrors`: {mirror} {reason}")))?;
-    }
+    let sources = sources(inventory)?;
     Ok(FetchOrder {
         kubernetes: inventory.cluster.kubernetes.clone(),
         architecture: session.facts.architecture.clone(),
@@ -105,6 +104,16 @@ fn order(inventory: &Inventory, session: &Session) -> Result<FetchOrder> {
         control_plane,
         sources,
     })
+}
+
+fn sources(inventory: &Inventory) -> Result<Sources> {
+    let mut sources = Sources::default();
+    for mirror in &inventory.transfer.mirrors {
+        sources
+            .mirror(mirror)
+            .map_err(|reason| Failure::new(Kind::Configuration, format!("`transfer.mirrors`: {mirror} {reason}")))?;
+    }
+    Ok(sources)
 }
 
 /// All blobs of all hosts.

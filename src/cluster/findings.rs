@@ -34,7 +34,8 @@ impl Finding {
     /// Whether it concerns the host it names and nobody else. What was found between hosts, what the whole cluster must agree
     /// on and what may be the loss of a cluster concerns all of them.
     pub fn is_of_one_host(&self) -> bool {
-        self.failure.host.is_some() && !OF_ALL.contains(&self.check.as_str())
+        let between = self.check.starts_with(WAY);
+        self.failure.host.is_some() && !between && !OF_ALL.contains(&self.check.as_str())
     }
 
     /// A sentence for somebody who is only warned.
@@ -54,6 +55,9 @@ const FIRM: &[&str] = &["Architecture", "Bundle", "Connection", "Endpoint", "Mem
 
 /// Checks whose findings concern all hosts, also where they name one.
 const OF_ALL: &[&str] = &["Bundle", "Endpoint", "HostnameUnique", "MachineID", "Membership", "NetworkOverlap"];
+
+/// How the names of checks begin that are about a way between two hosts; the port follows.
+pub const WAY: &str = "Reachable-";
 
 /// Turns errors of these checks into warnings; `all` is every check that can be turned down.
 pub fn turn_down(findings: &mut [Finding], ignore: &[String]) {
@@ -78,7 +82,18 @@ pub fn divide(findings: Vec<Finding>) -> (Vec<Failure>, Vec<String>) {
 
 #[cfg(test)]
 mod tests {
+    use rstest::rstest;
+
     use super::{Finding, divide, turn_down, unmet};
+
+    #[rstest]
+    #[case("DiskSpace", true)]
+    #[case("ClockSkew", true)]
+    #[case("MachineID", false)]
+    #[case("Reachable-10250", false)]
+    fn what_was_found_between_hosts_concerns_all(#[case] check: &str, #[case] alone: bool) {
+        assert_eq!(Finding::error(check, unmet("no")).on("w1").is_of_one_host(), alone);
+    }
 
     #[test]
     fn a_check_that_is_turned_down_only_warns() {

@@ -82,16 +82,22 @@ async fn probe(board: &Board, probes: &mut api::Probes) -> Infallible {
 }
 
 /// Waits until these nodes are Ready and the pods of kube-system run. Without a pod network of ours a node is not
-/// waited for: it gets Ready when the user brings one. All nodes as they were seen last come back as well.
+/// waited for: it gets Ready when the user brings one. All nodes as they were seen last come back as well. Where nothing was
+/// altered, what was seen `before` is as good as a look now: then it is the first one.
 pub async fn settle(
     api: &api::Client,
     inventory: &Inventory,
     joined: &BTreeSet<String>,
+    before: Option<(Vec<api::NodeStatus>, Vec<api::PodStatus>)>,
     events: &Events,
     cancel: &Cancel,
 ) -> (Vec<api::NodeStatus>, Result<()>) {
     if inventory.cluster.network.plugin == NetworkPlugin::None {
-        return match api::nodes(api).await {
+        let nodes = match before {
+            Some((nodes, _)) => Ok(nodes),
+            None => api::nodes(api).await,
+        };
+        return match nodes {
             Ok(nodes) => (nodes, Ok(())),
             Err(failure) => (Vec::new(), Err(failure)),
         };
@@ -99,14 +105,18 @@ pub async fn settle(
     let step = events.step("ready", "wait until ready");
     let started = std::time::Instant::now();
     let mut interval = tokio::time::interval(POLL);
-    let mut seen = Vec::new();
+    let (mut seen, mut before) = (Vec::new(), before);
     let mut last;
     let result = loop {
         interval.tick().await;
         if let Err(failure) = cancel.check() {
             break Err(failure);
         }
-        match futures::try_join!(api::nodes(api), api::pods(api, "kube-system")) {
+        let looked = match before.take() {
+            Some(before) => Ok(before),
+            None => futures::try_join!(api::nodes(api), api::pods(api, "kube-system")),
+        };
+        match looked {
             Ok((nodes, mut pods)) => {
                 pods.retain(|pod| pod.node.is_empty() || joined.contains(&pod.node));
                 let total = (joined.len() + pods.len()) as u64;
@@ -201,8 +211,11 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
     use std::path::Path;
 
-    use super::{kubeconfig_differs, kubeconfig_path, unready, write_kubeconfig};
+    use super::{kubeconfig_differs, kubeconfig_path, settle, unready, write_kubeconfig};
+    use crate::api::fake::FakeApi;
     use crate::api::{NodeStatus, PodStatus};
+    use crate::cancel::Cancel;
+    use crate::event::Events;
     use crate::inventory::{self, Inventory};
     use crate::secret::Secret;
 
@@ -219,9 +232,8 @@ mod tests {
         ))
     }
 
-    #[test]
-    fn nodes_and_pods_that_are_not_ready_are_named() {
-        let node = |name: &str, ready: bool| NodeStatus {
+    fn node(name: &str, ready: bool) -> NodeStatus {
+        NodeStatus {
             name: name.into(),
             ready,
             reason: String::new(),
@@ -231,7 +243,28 @@ mod tests {
             roles: Vec::new(),
             taints: Vec::new(),
             labels: Default::default(),
+        }
+    }
+
+    #[tokio::test]
+    async fn nodes_that_were_ready_before_are_not_asked_for_again_where_nothing_was_altered() {
+        let (api, folder) = (FakeApi::start().await, tempfile::tempdir().unwrap());
+        let (inventory, joined, events) = (inventory(folder.path()), ["cp1".to_owned()].into(), Events::channel().0);
+        let (client, cancel) = (api.client().await, Cancel::new());
+        let settled = async |ready: bool| {
+            let before = Some((vec![node("cp1", ready)], Vec::new()));
+            settle(&client, &inventory, &joined, before, &events, &cancel).await
         };
+        // The API knows of no node now: it was not asked.
+        assert_eq!(settled(true).await, (vec![node("cp1", true)], Ok(())));
+        api.put(serde_json::json!({"kind": "Node", "metadata": {"name": "cp1"}, "status": {
+            "conditions": [{"type": "Ready", "status": "True"}],
+        }}));
+        assert_eq!(settled(false).await, (vec![node("cp1", true)], Ok(())));
+    }
+
+    #[test]
+    fn nodes_and_pods_that_are_not_ready_are_named() {
         let pod = |name: &str, ready: bool| PodStatus {
             namespace: "kube-system".into(),
             name: name.into(),

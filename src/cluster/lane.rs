@@ -1,5 +1,7 @@
 //! One host's ordered steps during `up`. Lanes run side by side; what they wait for stands on the [`Board`].
 
+mod member;
+mod ready;
 mod source;
 
 use std::collections::BTreeMap;
@@ -14,18 +16,17 @@ use super::board::{Board, Promise};
 use super::connect::Session;
 use super::documents::Documents;
 use super::plan::{HostPlan, Way, is_file};
-use super::rollout::{Rollout, Turn};
+use super::rollout::Rollout;
 use super::spread::Spreading;
 use super::tolerance::Casualties;
 use crate::api::{self, NodeStatus};
 use crate::bundle::{Blob, Bundle};
 use crate::cancel::Cancel;
 use crate::event::Unit;
+use crate::fact::KubernetesState;
 use crate::failure::{Failure, Kind, Result};
 use crate::inventory::{Inventory, NetworkPlugin};
-use crate::message::{
-    Foreseen, JoinOrder, Joined, NetworkOrder, Peer, PlayOrder, PlayReport, PlayStep, RehearseOrder, Request,
-};
+use crate::message::{JoinOrder, Joined, NetworkOrder, Peer, PlayOrder, PlayReport, PlayStep, Request};
 use crate::playbook;
 use crate::remote::{send, wanted};
 
@@ -58,6 +59,12 @@ fn place(files: &[Blob]) -> Option<Request> {
 /// How many things a play altered.
 fn changes_of(report: &PlayReport) -> u32 {
     u32::try_from(report.changes.len()).unwrap_or(u32::MAX)
+}
+
+/// Whether a host is a machine that no cluster is on, ours or another.
+fn is_of_no_cluster(state: &KubernetesState) -> bool {
+    let has_state = state.kubelet_conf || state.admin_conf || !state.manifests.is_empty();
+    state.journal_cluster.is_none() && !has_state
 }
 
 /// The ways from a node to the pods of every other node the cluster knows, also of those whose lane failed in this run;
@@ -167,37 +174,6 @@ impl Lane<'_> {
         Ok(changes)
     }
 
-    /// A member is brought to the configuration as it is now, where it differs: in its turn, for its runtime and its kubelet may
-    /// start anew, and until it works again. (That the node is Ready may want the pod network, which comes later.)
-    async fn bring_up_to_date(&self, images: &[Blob]) -> Result<u32> {
-        let order = self.documents.for_refresh(self.inventory, &self.session.host, &self.plan.node)?;
-        let mut requests = self.plays()?;
-        requests.push(Request::Refresh(order.clone()));
-        let rehearsal = RehearseOrder { cluster: self.inventory.cluster.name.clone(), requests };
-        let foreseen: Vec<Foreseen> = self.ask(Request::Rehearse(rehearsal)).await?;
-        let differs = foreseen.iter().any(|foreseen| !foreseen.changes.is_empty());
-        let turn = if differs { Some(self.turn().await?) } else { None };
-        let mut changes = if differs { self.prepare(&[]).await? } else { 0 };
-        // A runtime that did not run could not tell which images it has.
-        let images = if differs { split(self.lacking().await?).1 } else { images.to_vec() };
-        let images = self.transfer("images", "import images", &images);
-        let (balancer, images) = futures::try_join!(self.balance(), images)?;
-        changes += balancer + images;
-        if differs {
-            changes += self.ask::<u32>(Request::Refresh(order)).await?;
-        }
-        drop(turn);
-        self.rollout.done(&self.plan.name);
-        Ok(changes)
-    }
-
-    /// Waits for this host's turn to change.
-    async fn turn(&self) -> Result<Turn<'_>> {
-        let step = self.session.events.step("turn", "wait for its turn to change");
-        let turn = self.rollout.turn(self.session.host.role).await;
-        step.end(turn.map_err(|failure| failure.on(&self.plan.name)))
-    }
-
     /// A wait that a person sees.
     async fn waiting<T: Clone>(&self, promise: &Promise<T>) -> Result<T> {
         if promise.is_kept() {
@@ -232,8 +208,8 @@ impl Lane<'_> {
     async fn send_first_files(&self, files: &[Blob]) -> Result<u32> {
         let began = Instant::now();
         let remembering = async {
-            // Where there is a journal there was a first change: it is not asked again.
-            if self.session.facts.kubernetes.journal_cluster.is_none() {
+            // Where there is a journal there was a first change, and what kubeadm made is no machine as it was: not asked.
+            if is_of_no_cluster(&self.session.facts.kubernetes) {
                 self.ask::<bool>(Request::Remember).await?;
             }
             Ok(())
@@ -405,8 +381,9 @@ mod tests {
 
     use rstest::rstest;
 
-    use super::{peers, tell_of};
+    use super::{is_of_no_cluster, peers, tell_of};
     use crate::api::NodeStatus;
+    use crate::fact::KubernetesState;
 
     fn node(name: &str, address: &str, network: Option<&str>) -> NodeStatus {
         NodeStatus {
@@ -443,6 +420,17 @@ mod tests {
     #[case::that_had_none("new=10.244.2.0/24", false)]
     fn nodes_of_before_serve_as_long_as_they_are_the_same(#[case] lanes: &str, #[case] serve: bool) {
         assert_eq!(tell_of(&nodes(), &told(lanes)), serve);
+    }
+
+    #[test]
+    fn only_a_machine_without_a_cluster_is_listed_as_what_it_was_before() {
+        let mut state = KubernetesState::default();
+        assert!(is_of_no_cluster(&state));
+        // kubeadm's cluster, which is taken over.
+        state.kubelet_conf = true;
+        assert!(!is_of_no_cluster(&state));
+        let ours = KubernetesState { journal_cluster: Some("demo".into()), ..KubernetesState::default() };
+        assert!(!is_of_no_cluster(&ours));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::connect::Session;
 use super::documents::Documents;
+use super::findings::Finding;
 use super::plan::{Borne, Plan, plan_of_the_fit};
 use super::tolerance::{Tolerance, may_begin};
 use crate::bundle::Manifest;
@@ -50,7 +51,8 @@ pub struct Muster {
 }
 
 impl Muster {
-    /// Judges the hosts that were reached. A worker that is not fit is borne like one that is not there.
+    /// Judges the hosts that were reached, by their facts and by what was `tried` on them. A worker that is not fit is borne
+    /// like one that is not there.
     ///
     /// # Errors
     /// Everything that was found, on hosts and in reaching them, where the run cannot begin.
@@ -60,10 +62,11 @@ impl Muster {
         documents: &Documents,
         facts: &BTreeMap<String, Facts>,
         manifest: &Manifest,
+        tried: Vec<Finding>,
         absent: Absent,
     ) -> Result<Self, Vec<Failure>> {
         let Absent { failures: mut missing, borne } = absent;
-        let Borne { plan, unfit } = match plan_of_the_fit(inventory, documents, facts, manifest) {
+        let Borne { plan, unfit } = match plan_of_the_fit(inventory, documents, facts, manifest, tried) {
             Ok(borne) => borne,
             Err(findings) => return Err(missing.into_iter().chain(findings).collect()),
         };
@@ -93,8 +96,9 @@ impl Muster {
 mod tests {
     use rstest::rstest;
 
-    use super::{Absent, Muster};
+    use super::{Absent, Finding, Muster};
     use crate::cluster::documents::Documents;
+    use crate::cluster::findings::unmet;
     use crate::cluster::plan::tests::{facts, inventory, manifest};
     use crate::cluster::tolerance::Tolerance;
     use crate::failure::{Failure, Kind};
@@ -102,6 +106,16 @@ mod tests {
     /// What becomes of a run whose hosts `gone` were not reached and whose hosts `unfit` have no systemd: who takes part and
     /// who is missing, or of whom all it is said that nothing is begun.
     fn muster(gone: &str, unfit: &str, most: Option<usize>) -> Result<(String, String), String> {
+        muster_when(gone, unfit, most, Vec::new())
+    }
+
+    /// The same, when something was found besides.
+    fn muster_when(
+        gone: &str,
+        unfit: &str,
+        most: Option<usize>,
+        tried: Vec<Finding>,
+    ) -> Result<(String, String), String> {
         let (inventory, mut facts) = (inventory(), facts());
         let names = |failures: Vec<Failure>| {
             failures.into_iter().filter_map(|failure| failure.host).collect::<Vec<_>>().join(" ")
@@ -112,10 +126,24 @@ mod tests {
         let failures = gone.iter().map(|name| Failure::new(Kind::Connection, "no").on(*name)).collect();
         let tolerance = Tolerance { most };
         let absent = Absent::of(&inventory, tolerance, &facts, failures);
-        let muster = Muster::of(&inventory, tolerance, &Documents::default(), &facts, &manifest(), absent);
+        let muster = Muster::of(&inventory, tolerance, &Documents::default(), &facts, &manifest(), tried, absent);
         let muster = muster.map_err(names)?;
         let there: Vec<String> = muster.plan.hosts.iter().map(|host| host.name.clone()).collect();
         Ok((there.join(" "), names(muster.missing)))
+    }
+
+    #[rstest]
+    #[case::a_worker_with_a_wrong_clock("w1", "ClockSkew", Ok(("cp1", "w1")))]
+    #[case::a_control_plane_with_one("cp1", "ClockSkew", Err("cp1"))]
+    #[case::a_way_that_is_closed("w1", "Reachable-6443", Err("w1"))]
+    fn what_was_tried_counts_as_what_facts_tell(
+        #[case] host: &str,
+        #[case] check: &str,
+        #[case] expected: Result<(&str, &str), &str>,
+    ) {
+        let found = muster_when("", "", None, vec![Finding::error(check, unmet("no")).on(host)]);
+        let found = found.as_ref().map(|(there, missing)| (there.as_str(), missing.as_str())).map_err(String::as_str);
+        assert_eq!(found, expected);
     }
 
     #[rstest]

@@ -86,7 +86,8 @@ pub struct Borne {
     pub unfit: Vec<Failure>,
 }
 
-/// Plans an `up` of the hosts that are fit for it: workers with findings of their own are left out.
+/// Plans an `up` of the hosts that are fit for it: workers with findings of their own are left out. `tried` is what was found
+/// besides what facts tell.
 ///
 /// # Errors
 /// Everything that was found, where any of it concerns a control plane or the cluster.
@@ -95,8 +96,10 @@ pub fn plan_of_the_fit(
     documents: &Documents,
     facts: &BTreeMap<String, Facts>,
     manifest: &Manifest,
+    tried: Vec<Finding>,
 ) -> Result<Borne, Vec<Failure>> {
     let Assessment { mut hosts, mut findings } = assess(inventory, documents, facts, Some(manifest));
+    findings.extend(tried);
     turn_down(&mut findings, &inventory.cluster.ignore_checks);
     let worker = |name: &String| inventory.workers().any(|host| host.name == *name);
     let alone = |finding: &Finding| finding.is_of_one_host() && finding.failure.host.as_ref().is_some_and(worker);
@@ -170,6 +173,7 @@ pub fn assess(
         findings.extend(fleet::overlaps(inventory, host, own));
         if !member {
             findings.extend(checks(inventory, way, documents, own).into_iter().map(|finding| finding.on(&host.name)));
+            findings.extend(fleet::room(host, own));
             findings.extend(endpoint::port_taken(inventory, own).map(|failure| error("Port-6444", failure)));
         }
         match node_address(host, own) {
@@ -222,6 +226,13 @@ fn standing(inventory: &Inventory, facts: &Facts, way: Way, source: Option<&Fact
         return Err(foreign(format!("clusterctl's cluster {other}")));
     }
     let has_state = state.kubelet_conf || state.admin_conf || !state.manifests.is_empty();
+    // With an external CA a person brings all kubeconfigs before `init` (kubeadm.md section 2.5). A worker of another
+    // cluster has no admin.conf.
+    let external_ca = state.ca_hash.is_some() && !state.ca_key;
+    let brought = external_ca && state.admin_conf && state.manifests.is_empty() && way == Way::Source;
+    if brought && !ours {
+        return Ok(false);
+    }
     if has_state && !ours {
         let server = state.server.clone().unwrap_or_else(|| "not made by clusterctl".to_owned());
         return Err(foreign(server));
@@ -270,6 +281,7 @@ fn checks(inventory: &Inventory, way: Way, documents: &Documents, facts: &Facts)
         cluster: &inventory.cluster.name,
         kubernetes: &inventory.cluster.kubernetes,
         bind_port: documents.bind_port(),
+        listen: node::ListenAddresses::default(),
         etcd_data: documents.etcd_data(),
         ignore: &ignore,
     };

@@ -36,7 +36,7 @@ pub async fn run(inventory: &Inventory, file: &Path, dry_run: bool, settings: &S
     let milliseconds = elapsed_milliseconds(started.elapsed());
     let changes = done.iter().map(|(_, changes)| changes).sum();
     settings.events.send(What::RunFinished { milliseconds, changes, failed: failures.clone() });
-    Ok(Down { done, residue: 0, failures, milliseconds })
+    Ok(Down { done, residue: 0, uncompared: Vec::new(), failures, milliseconds })
 }
 
 async fn play(session: &Session, loaded: &Loaded, dry_run: bool, settings: &Settings) -> Result<u32, Failure> {

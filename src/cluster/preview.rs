@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::access::Api;
 use super::adopt::facts_of;
+use super::check;
 use super::connect::{Access, Session, Settings, connect};
 use super::documents::Documents;
 use super::fetch::{Foresight, foresee};
@@ -86,12 +87,13 @@ async fn look(
     let (sessions, unreachable) = connect(inventory, settings, Access::Look).await.map_err(|failure| vec![failure])?;
     let facts = facts_of(inventory, &sessions);
     let absent = Absent::of(inventory, tolerance, &facts, unreachable);
+    let tried = check::of_newcomers(inventory, &documents, &facts, &sessions).await;
     let Foresight { manifest, downloading } = match bundle {
         Some(bundle) => Foresight { manifest: bundle.manifest().clone(), downloading: BTreeSet::new() },
         None if absent.borne => foresee(inventory, &sessions).await?,
         None => return Err(absent.failures),
     };
-    let muster = Muster::of(inventory, tolerance, &documents, &facts, &manifest, absent)?;
+    let muster = Muster::of(inventory, tolerance, &documents, &facts, &manifest, tried, absent)?;
     let sessions = &muster.take(sessions);
     let (plan, missing) = (&muster.plan, &muster.missing);
     Sight { inventory, documents: &documents, sessions, plan, missing, prune, downloading: &downloading }
@@ -102,11 +104,12 @@ async fn look(
 impl Sight<'_> {
     /// All hosts at once.
     pub(super) async fn preview(&self) -> Result<Preview, Vec<Failure>> {
-        let api = self.api().await;
-        let nodes = match &api {
-            Some(Ok(api)) => api::nodes(api).await.unwrap_or_default(),
-            _ => Vec::new(),
+        let asked = match self.api().await {
+            Some(Ok(api)) => api::nodes(&api).await,
+            Some(Err(failure)) => Err(failure),
+            None => Ok(Vec::new()),
         };
+        let (nodes, untold) = told(asked, self.prune);
         let lanes = self.sessions.iter().zip(&self.plan.hosts).map(|(session, plan)| {
             let nodes = &nodes;
             async move {
@@ -131,9 +134,7 @@ impl Sight<'_> {
             return Err(failures);
         }
         let mut warnings = self.plan.warnings.clone();
-        if let Some(Err(failure)) = &api {
-            warnings.push(format!("the cluster cannot be asked: {failure}"));
-        }
+        warnings.extend(untold);
         let whole = self.whole(&nodes).await.map_err(|failure| vec![failure])?;
         let (cluster, missing) = (self.inventory.cluster.name.clone(), self.missing.to_vec());
         Ok(Preview { cluster, hosts, whole, missing, warnings })
@@ -243,6 +244,16 @@ impl Sight<'_> {
         sections.retain(|section| !section.is_empty());
         Ok(sections)
     }
+}
+
+/// The nodes, as far as the cluster tells of them; where it does not, the sentence that says so.
+fn told(asked: Result<Vec<NodeStatus>>, prune: bool) -> (Vec<NodeStatus>, Option<String>) {
+    let failure = match asked {
+        Ok(nodes) => return (nodes, None),
+        Err(failure) => failure,
+    };
+    let unnamed = if prune { "; nodes that are not in the inventory are named when it can be" } else { "" };
+    (Vec::new(), Some(format!("the cluster cannot be asked{unnamed}: {failure}")))
 }
 
 fn role(role: Role) -> &'static str {

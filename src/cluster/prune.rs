@@ -1,6 +1,9 @@
 //! `up --prune`: nodes whose line was deleted from the inventory leave the cluster.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
+
+use futures::future::BoxFuture;
 
 use super::access::Api;
 use super::connect::{Settings, connect_to_control_plane};
@@ -10,13 +13,42 @@ use crate::api::{self, NodeStatus};
 use crate::failure::Result;
 use crate::inventory::{Host, Inventory, Role};
 
+/// Asked whether these nodes may go.
+pub type Ask<'a> = dyn Fn(Vec<String>) -> BoxFuture<'a, Result<()>> + Send + Sync + 'a;
+
+/// Which nodes a person lets go.
+#[derive(Clone, Copy)]
+pub struct Consent<'a> {
+    /// Names that were shown and agreed to.
+    pub given: &'a BTreeSet<String>,
+    /// Asks for others, and says why not; without it all may go.
+    pub ask: Option<&'a Ask<'a>>,
+}
+
+impl Consent<'_> {
+    /// Sees that nobody goes whom a person was not told of: what the cluster says of its nodes may be more than it said, or
+    /// could say, when the run began.
+    async fn to(self, names: &[String]) -> Result<()> {
+        let unnamed: Vec<String> = names.iter().filter(|name| !self.given.contains(*name)).cloned().collect();
+        match self.ask {
+            Some(ask) if !unnamed.is_empty() => ask(unnamed).await,
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Takes nodes that the inventory does not name out of the cluster, as `down --host` does it with those it names: emptied,
 /// within `drain`, reset, forgotten. They are reached at their node's address as the inventory's first host is. `None`
 /// when there is none.
 ///
 /// # Errors
-/// As [`remove`].
-pub async fn prune(inventory: &Inventory, drain: Option<Duration>, settings: &Settings) -> Result<Option<Down>> {
+/// As [`remove`], and why a node that nobody agreed to may not go: then none does.
+pub async fn prune(
+    inventory: &Inventory,
+    consent: Consent<'_>,
+    drain: Option<Duration>,
+    settings: &Settings,
+) -> Result<Option<Down>> {
     let nodes = {
         let session = connect_to_control_plane(inventory, settings).await?;
         let api = Api::open(&session).await?;
@@ -27,6 +59,7 @@ pub async fn prune(inventory: &Inventory, drain: Option<Duration>, settings: &Se
         return Ok(None);
     }
     let names: Vec<String> = leaving.iter().map(|host| host.name.clone()).collect();
+    consent.to(&names).await?;
     let mut whole = inventory.clone();
     whole.hosts.extend(leaving);
     remove(&whole, &names, drain, settings).await.map(Some)
@@ -62,9 +95,32 @@ fn host(inventory: &Inventory, node: &NodeStatus) -> Option<Host> {
 mod tests {
     use std::path::Path;
 
-    use super::{host, strangers};
+    use rstest::rstest;
+
+    use super::{Ask, Consent, host, strangers};
     use crate::api::NodeStatus;
+    use crate::failure::{Failure, Kind, Result};
     use crate::inventory::{self, Role};
+
+    #[rstest]
+    #[case::all_were_named("a b", "a b", None)]
+    #[case::fewer_are_there("a b", "a", None)]
+    #[case::nobody_could_be_named("", "a b", Some("a b"))]
+    #[case::one_came_since("a", "a b", Some("b"))]
+    #[tokio::test]
+    async fn nobody_goes_who_was_not_named(#[case] given: &str, #[case] names: &str, #[case] asked: Option<&str>) {
+        let given = given.split_whitespace().map(str::to_owned).collect();
+        let refuse = |names: Vec<String>| -> futures::future::BoxFuture<'_, Result<()>> {
+            Box::pin(async move { Err(Failure::new(Kind::Interrupted, names.join(" "))) })
+        };
+        let ask: &Ask<'_> = &refuse;
+        let names: Vec<String> = names.split_whitespace().map(str::to_owned).collect();
+        let consent = Consent { given: &given, ask: Some(ask) };
+        let refused = consent.to(&names).await.err().map(|failure| failure.sentence);
+        assert_eq!(refused.as_deref(), asked);
+        // Who is not to be asked has said yes to all of them.
+        assert_eq!(Consent { ask: None, ..consent }.to(&names).await, Ok(()));
+    }
 
     fn node(name: &str, roles: &[&str]) -> NodeStatus {
         NodeStatus {

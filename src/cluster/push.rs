@@ -9,13 +9,16 @@ use super::spread::Spreading;
 use crate::agent::Purpose;
 use crate::bundle::{Blob, Bundle};
 use crate::event::{Unit, What, elapsed_milliseconds};
-use crate::failure::{Failure, Result};
+use crate::failure::{Failure, Kind, Result};
 use crate::inventory::Inventory;
 use crate::message::Request;
 use crate::remote::{Delivery, send, wanted};
 
 /// The verb, for messages and locks.
 const VERB: &str = "bundle push";
+
+/// So often a transfer is gone on with after a lost link.
+const REPEATS: u32 = 3;
 
 /// What a push came to.
 #[derive(Debug, Clone, PartialEq)]
@@ -100,8 +103,22 @@ async fn lane(
         };
         let sending = async {
             let address = plan::node_address(&session.host, &session.facts)?.address;
-            let delivery = Delivery { purpose: Purpose::Stage, ..spreading.delivery(session, bundle, first) };
-            spreading.open_beside(session, address, bundle, send(delivery, &lacking, &report)).await
+            let lasting = async {
+                let delivery = || Delivery { purpose: Purpose::Stage, ..spreading.delivery(session, bundle, first) };
+                let mut result = send(delivery(), &lacking, &report).await;
+                // A lost link: it is made again, with the agent and its lock, and the transfer goes on at the byte.
+                for _ in 0..REPEATS {
+                    let Err(failure) = &result else { break };
+                    if failure.kind != Kind::Connection || settings.cancel.requested() {
+                        break;
+                    }
+                    let wanted = lacking.iter().map(wanted).collect();
+                    session.agent.ask::<Vec<String>>(Request::Lacking { blobs: wanted }).await?;
+                    result = send(delivery(), &lacking, &report).await;
+                }
+                result
+            };
+            spreading.open_beside(session, address, bundle, lasting).await
         };
         let result = sending.await;
         for blob in lacking.iter().filter(|_| result.is_ok()) {

@@ -41,6 +41,7 @@ pub async fn remove(
     let api = Api::open(&staying).await?;
     let (sessions, unreachable) = connect_to(inventory, leaving.clone(), settings, Access::Alter("down")).await?;
     let (mut failures, mut done) = (Vec::new(), Vec::new());
+    let (mut residue, mut uncompared) = (0, Vec::new());
     for failure in unreachable {
         settings.cancel.check()?;
         let Some(host) = leaving.iter().find(|host| failure.host.as_ref() == Some(&host.name)) else {
@@ -68,14 +69,20 @@ pub async fn remove(
     }
     for result in results {
         match result {
-            Ok(host) => done.push(host),
+            Ok(Left { host, changes, different }) => {
+                residue += different.unwrap_or(0);
+                if different.is_none() {
+                    uncompared.push(host.clone());
+                }
+                done.push((host, changes));
+            }
             Err(failure) => failures.push(failure),
         }
     }
     let milliseconds = elapsed_milliseconds(started.elapsed());
     let changes = done.iter().map(|(_, changes)| changes).sum();
     settings.events.send(What::RunFinished { milliseconds, changes, failed: failures.clone() });
-    Ok(Down { done, residue: 0, failures, milliseconds })
+    Ok(Down { done, residue, uncompared, failures, milliseconds })
 }
 
 /// The inventory of what stays.
@@ -97,7 +104,15 @@ fn without(inventory: &Inventory, names: &[String]) -> Result<Inventory> {
     Ok(rest)
 }
 
-async fn leave(session: &Session, api: &Api, drain: Option<Duration>, settings: &Settings) -> Result<(String, u32)> {
+/// A host that has left the cluster.
+struct Left {
+    host: String,
+    changes: u32,
+    /// How much differs from what it was; `None` where that is not known.
+    different: Option<usize>,
+}
+
+async fn leave(session: &Session, api: &Api, drain: Option<Duration>, settings: &Settings) -> Result<Left> {
     let name = &session.host.name;
     let work = async {
         settings.cancel.check()?;
@@ -109,9 +124,9 @@ async fn leave(session: &Session, api: &Api, drain: Option<Duration>, settings: 
         let reset = session.agent.ask::<u32>(Request::Reset(ResetOrder::default())).await?;
         let deleted = api::delete_node(api, name).await?;
         let restored = session.agent.ask::<u32>(Request::Restore).await?;
-        compare(session, false).await?;
+        let different = compare(session, false).await?;
         session.events.send(What::HostFinished { state: "given back".to_owned() });
-        Ok((name.clone(), drained + reset + u32::from(deleted) + restored))
+        Ok(Left { host: name.clone(), changes: drained + reset + u32::from(deleted) + restored, different })
     };
     work.await.map_err(|failure: Failure| failure.on(name))
 }

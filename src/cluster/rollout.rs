@@ -67,6 +67,19 @@ impl Rollout {
         self.done(host);
     }
 
+    /// Does a member's work in its turn. That it failed is known before the turn ends: whoever waits for it does not begin.
+    ///
+    /// # Errors
+    /// As the work.
+    pub async fn in_turn<T>(&self, host: &str, turn: Turn<'_>, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let result = work.await;
+        if result.is_err() {
+            self.failed(host);
+        }
+        drop(turn);
+        result
+    }
+
     /// Waits for the turn of a member.
     ///
     /// # Errors
@@ -111,6 +124,7 @@ mod tests {
     use super::{Rollout, batch};
     use crate::cluster::documents::NodeAddress;
     use crate::cluster::plan::{HostPlan, Plan, Way};
+    use crate::failure::{Failure, Kind};
     use crate::inventory::Role;
 
     fn rollout(at_once: Option<usize>) -> Rollout {
@@ -173,6 +187,21 @@ mod tests {
         ["cp1", "cp2", "cp3"].iter().for_each(|host| rollout.done(host));
         let turns = [0, 1].map(|_| rollout.turn(Role::Worker).now_or_never());
         assert_eq!(turns.iter().flatten().count(), expected);
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_the_turn_of_one_that_fails_does_not_begin() {
+        let rollout = rollout(Some(1));
+        ["cp1", "cp2", "cp3"].iter().for_each(|host| rollout.done(host));
+        let turn = rollout.turn(Role::Worker).await.unwrap();
+        let waiting = rollout.turn(Role::Worker);
+        let failing = async {
+            tokio::task::yield_now().await;
+            Err::<(), _>(Failure::new(Kind::Host, "no"))
+        };
+        let (failed, refused) = futures::join!(rollout.in_turn("w1", turn, failing), waiting);
+        assert_eq!(failed.unwrap_err().sentence, "no");
+        assert!(refused.map(drop).unwrap_err().sentence.ends_with("because w1 did not get through"));
     }
 
     #[test]

@@ -24,7 +24,7 @@ pub async fn shell(
 }
 
 /// What is typed for the host's login shell; `None` for that shell itself.
-fn line(command: &[String], way: Become) -> Option<String> {
+pub(super) fn line(command: &[String], way: Become) -> Option<String> {
     let words = match command {
         [] => String::new(),
         [line] => line.clone(),

@@ -24,10 +24,10 @@ impl Tolerance {
     }
 }
 
-/// Whether a failure to reach a host concerns that host alone. What a preflight check, a lock or a person says concerns
-/// the run: then nothing is begun.
+/// Whether a failure to reach a host, or its own to download what it needs, concerns that host alone. What a preflight
+/// check, a lock or a person says concerns the run: then nothing is begun.
 fn concerns_one_host(failure: &Failure) -> bool {
-    let alone = [Kind::Connection, Kind::Authentication, Kind::HostKey, Kind::Privilege, Kind::Host];
+    let alone = [Kind::Connection, Kind::Authentication, Kind::HostKey, Kind::Privilege, Kind::Host, Kind::Bundle];
     failure.host.is_some() && alone.contains(&failure.kind)
 }
 
@@ -146,6 +146,7 @@ mod tests {
     #[case(Kind::HostKey, true)]
     #[case(Kind::Privilege, true)]
     #[case(Kind::Host, true)]
+    #[case(Kind::Bundle, true)]
     #[case(Kind::Preflight, false)]
     #[case(Kind::Busy, false)]
     #[case(Kind::Interrupted, false)]

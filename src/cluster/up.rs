@@ -9,6 +9,7 @@ use futures::future::BoxFuture;
 
 use super::adopt::facts_of;
 use super::board::Board;
+use super::check;
 use super::connect::{Access, Session, Settings, connect};
 use super::documents::Documents;
 use super::finish;
@@ -203,16 +204,29 @@ async fn begin(
     settings: &Settings,
 ) -> Result<Begun, Vec<Failure>> {
     let documents = Documents::read(inventory).map_err(|failure| vec![failure])?;
-    let (sessions, unreachable) =
+    let (mut sessions, unreachable) =
         connect(inventory, settings, Access::Alter("up")).await.map_err(|failure| vec![failure])?;
-    let facts = facts_of(inventory, &sessions);
-    let absent = Absent::of(inventory, options.tolerance, &facts, unreachable);
+    let mut facts = facts_of(inventory, &sessions);
+    let mut absent = Absent::of(inventory, options.tolerance, &facts, unreachable);
     let bundle = match inventory.transfer.fetch {
-        Fetch::OnHost if absent.borne => super::fetch::fetch(inventory, &sessions).await?,
+        Fetch::OnHost if absent.borne => {
+            let (bundle, failures) = super::fetch::fetch(inventory, &sessions, &settings.events).await;
+            // Who has nothing to run is as good as not there.
+            let has_failed = |name: &str| failures.iter().any(|failure| failure.host.as_deref() == Some(name));
+            sessions.retain(|session| !has_failed(&session.host.name));
+            facts.retain(|name, _| !has_failed(name));
+            let failures = absent.failures.into_iter().chain(failures).collect();
+            absent = Absent::of(inventory, options.tolerance, &facts, failures);
+            if !absent.borne {
+                return Err(absent.failures);
+            }
+            bundle
+        }
         Fetch::OnHost => return Err(absent.failures),
         Fetch::Bundle => bundle,
     };
-    let muster = Muster::of(inventory, options.tolerance, &documents, &facts, bundle.manifest(), absent)?;
+    let tried = check::of_newcomers(inventory, &documents, &facts, &sessions).await;
+    let muster = Muster::of(inventory, options.tolerance, &documents, &facts, bundle.manifest(), tried, absent)?;
     let sessions = muster.take(sessions);
     let Muster { plan, missing, .. } = muster;
     let sight = Sight {
@@ -296,7 +310,9 @@ async fn conclude(
     let api = board.api.wait().await?;
     let server = finish::server_for_laptop(inventory, plan, &joined, port);
     let kubeconfig_changed = finish::write_kubeconfig(inventory, api.kubeconfig(), server.as_deref())?;
-    let (nodes, settled) = finish::settle(&api, inventory, &joined, &settings.events, &settings.cancel).await;
+    let unaltered = hosts.iter().all(|host| host.state == State::Joined && host.changes == 0);
+    let before = board.seen_before().filter(|_| unaltered);
+    let (nodes, settled) = finish::settle(&api, inventory, &joined, before, &settings.events, &settings.cancel).await;
     let labelled = finish::label(&api, inventory, &nodes, &joined, &settings.events).await;
     if let Some(host) = hosts.iter_mut().find(|host| host.name == session.host.name) {
         host.changes += labelled.as_ref().unwrap_or(&0) + u32::from(kubeconfig_changed);

@@ -69,9 +69,9 @@ pub fn install_file(host: &dyn Host, journal: &Journal, received: &Path, wanted:
     Err(Failure::new(Kind::Host, sentence).advise("run the same command again").may_pass())
 }
 
-/// Imports an archive of images while it arrives, and labels them with the blob they came from. In a containerd that is the
-/// host's own it is recorded first which of them are new, and the pause image gets the name that containerd's own
-/// configuration has for it. `options` is filled by the first archive and serves for the next.
+/// Imports an archive of images while it arrives; in a containerd that is the host's own it is recorded first which of them
+/// are new. Whoever has seen that the archive was what it should be accepts them ([`accept_images`]), or discards them
+/// ([`discard_images`]). `options` is filled by the first archive and serves for the next.
 ///
 /// # Errors
 /// When the runtime refuses the archive, or the stream breaks.
@@ -80,15 +80,22 @@ pub async fn import_images(
     options: &OnceCell<ImportOptions>,
     archive: impl AsyncRead + Send + Unpin,
     references: &[String],
-    sha256: &str,
 ) -> Result<()> {
-    let journal = journal_of_foreign_runtime(host)?;
-    if let Some(journal) = &journal {
+    if let Some(journal) = &journal_of_foreign_runtime(host)? {
         record_images(host, journal, references).await?;
     }
-    let options = *options.get_or_try_init(|| ImportOptions::of(host)).await?;
-    containerd::import(host, options, Box::new(archive), references, sha256).await?;
-    if let Some(journal) = &journal {
+    let options = options.get_or_try_init(|| ImportOptions::of(host)).await?;
+    containerd::import(host, options, Box::new(archive)).await
+}
+
+/// Labels images that were imported with the blob they came from. In a containerd that is the host's own the pause image
+/// gets the name that containerd's own configuration has for it.
+///
+/// # Errors
+/// When the runtime refuses.
+pub async fn accept_images(host: &dyn Host, references: &[String], sha256: &str) -> Result<()> {
+    containerd::label(host, references, sha256).await?;
+    if let Some(journal) = &journal_of_foreign_runtime(host)? {
         let pause = references
             .iter()
             .find(|reference| reference.rsplit('/').next().is_some_and(|name| name.starts_with("pause:")));
@@ -109,15 +116,16 @@ fn journal_of_foreign_runtime(host: &dyn Host) -> Result<Option<Journal>> {
     journal::cluster_of(host)?.map(|cluster| Journal::open(host, &cluster)).transpose()
 }
 
-/// Removes images that were imported from a damaged archive; those that are not there are fine.
+/// Removes images that were imported from a damaged archive; those that are not there are fine, and those that were there
+/// before stay. Where nothing was imported there is nothing to remove.
 ///
 /// # Errors
 /// When the runtime refuses.
-pub async fn remove_images(host: &dyn Host, references: &[String]) -> Result<()> {
-    for reference in references {
-        containerd::remove_image(host, reference).await?;
+pub async fn discard_images(host: &dyn Host, options: &OnceCell<ImportOptions>, references: &[String]) -> Result<()> {
+    match options.get() {
+        Some(options) => containerd::remove_imported(host, options, references).await,
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// Records images that are about to be imported into a runtime that is the host's own, so that `down` takes only those
@@ -140,7 +148,7 @@ mod tests {
 
     use tokio::sync::OnceCell;
 
-    use super::{import_images, install_file, lacking};
+    use super::{accept_images, import_images, install_file, lacking};
     use crate::host::fake::FakeHost;
     use crate::host::journal::{JOURNAL, Journal};
     use crate::host::{Host, sha256_hex};
@@ -213,13 +221,14 @@ mod tests {
         let (host, journal) = begun();
         journal.write_file(&host, Path::new("/etc/any"), b"", 0o644).unwrap();
         let archive: &[u8] = b"";
-        import_images(&host, &OnceCell::new(), archive, &references, "f00").await.unwrap();
+        import_images(&host, &OnceCell::new(), archive, &references).await.unwrap();
         let text = host.text(JOURNAL).unwrap();
         assert!(text.contains("new:1") && !text.contains("a:1"), "{text}");
 
         let (host, journal) = begun();
         journal.write_file(&host, Path::new("/usr/local/bin/containerd"), b"", 0o755).unwrap();
-        import_images(&host, &OnceCell::new(), archive, &references, "f00").await.unwrap();
+        import_images(&host, &OnceCell::new(), archive, &references).await.unwrap();
+        accept_images(&host, &references, "f00").await.unwrap();
         assert!(!host.text(JOURNAL).unwrap().contains("new:1"));
         assert!(host.ran().last().unwrap().arguments.contains(&"clusterctl.io/blob=f00".to_owned()));
     }

@@ -97,60 +97,74 @@ async fn answers(host: &dyn Host) -> bool {
     host.run(version).await.is_ok_and(|output| output.success())
 }
 
-/// What this host's `ctr images import` can be told; asked once for all archives of a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What has to be known of a host before images are imported; asked once for all archives of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImportOptions {
+    /// Whether `ctr images import` can be told `--local`.
     local: bool,
-    label: bool,
+    /// Digests of the images that were there, by reference.
+    there: BTreeMap<String, String>,
 }
 
 impl ImportOptions {
     /// Asks `ctr`.
     ///
     /// # Errors
-    /// When there is no `ctr`.
+    /// When there is no `ctr`, or containerd does not list its images.
     pub async fn of(host: &dyn Host) -> Result<Self> {
         let help = host.run(Command::new("ctr", &["images", "import", "--help"])).await?.text();
-        let knows = |option: &str| help.lines().any(|line| line.trim_start().starts_with(option));
-        Ok(Self { local: knows("--local"), label: knows("--label") })
+        let local = help.lines().any(|line| line.trim_start().starts_with("--local"));
+        let there = images(host).await?.into_iter().map(|(reference, listed)| (reference, listed.digest)).collect();
+        Ok(Self { local, there })
     }
 }
 
-/// Imports an archive of images while it arrives, unpacks them, so that pods start from them at once, and labels them with
-/// the blob they came from.
+/// Imports an archive of images while it arrives, and unpacks them, so that pods start from them at once. They carry no
+/// label yet: that says that the archive was what it should be (see [`label`]).
 ///
 /// `--local` has `ctr` itself read the archive into containerd's store, instead of sending it through the transfer service
-/// first. Where `ctr` cannot label while it imports, as before containerd 2, that is done afterwards.
+/// first.
 ///
 /// # Errors
 /// When containerd refuses the archive, or the stream breaks; then references of the archive may or may not be there.
-pub async fn import(
-    host: &dyn Host,
-    options: ImportOptions,
-    archive: Input<'_>,
-    references: &[String],
-    sha256: &str,
-) -> Result<()> {
-    let label = format!("{BLOB_LABEL}={sha256}");
+pub async fn import(host: &dyn Host, options: &ImportOptions, archive: Input<'_>) -> Result<()> {
     let mut arguments = vec!["images", "import"];
     if options.local {
         arguments.push("--local");
     }
-    if options.label {
-        arguments.extend(["--label", &label]);
-    }
     arguments.push("-");
     let output = host.run_fed(ctr(&arguments).limit(IMPORT_LIMIT), archive).await?;
-    if !output.success() {
-        return Err(refused("containerd does not import the images".to_owned(), &output).may_pass());
-    }
-    if options.label {
+    if output.success() {
         return Ok(());
     }
+    Err(refused("containerd does not import the images".to_owned(), &output).may_pass())
+}
+
+/// Labels images with the blob they came from.
+///
+/// # Errors
+/// When containerd refuses: an image is not there.
+pub async fn label(host: &dyn Host, references: &[String], sha256: &str) -> Result<()> {
+    let label = format!("{BLOB_LABEL}={sha256}");
     for reference in references {
         let output = host.run(ctr(&["images", "label", reference, &label])).await?;
         if !output.success() {
             return Err(refused(format!("image {reference} cannot be labelled"), &output));
+        }
+    }
+    Ok(())
+}
+
+/// Removes those of some images that an import has brought or replaced; those that are as they were before stay.
+///
+/// # Errors
+/// When containerd refuses.
+pub async fn remove_imported(host: &dyn Host, options: &ImportOptions, references: &[String]) -> Result<()> {
+    let there = images(host).await?;
+    for reference in references {
+        let before = options.there.get(reference);
+        if there.get(reference).is_some_and(|listed| Some(&listed.digest) != before) {
+            remove_image(host, reference).await?;
         }
     }
     Ok(())
@@ -271,8 +285,8 @@ mod tests {
     use rstest::rstest;
 
     use super::{
-        ImportOptions, cri_is_disabled, image_blobs, import, name_sandbox_image, names_to_remove, parse_images,
-        sandbox_image,
+        ImportOptions, cri_is_disabled, image_blobs, import, label, name_sandbox_image, names_to_remove, parse_images,
+        remove_imported, sandbox_image,
     };
     use crate::host::fake::FakeHost;
     use crate::host::journal::{JOURNAL, Journal};
@@ -327,19 +341,35 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_older_ctr_labels_after_the_import() {
-        let host = FakeHost::new().answer(&["ctr"], 0, "").answer(
+    async fn an_import_tells_nothing_of_the_blob_until_that_is_known_to_be_whole() {
+        let host = FakeHost::new().answer(&["ctr"], 0, LISTED).answer(
             &["ctr", "images", "import", "--help"],
             0,
             "   --local  Run import locally\n",
         );
         let archive: &[u8] = b"archive";
         let options = ImportOptions::of(&host).await.unwrap();
-        import(&host, options, Box::new(archive), &["a/b:1".to_owned()], "f00").await.unwrap();
+        host.forget();
+        import(&host, &options, Box::new(archive)).await.unwrap();
+        label(&host, &["a/b:1".to_owned()], "f00").await.unwrap();
         let ran: Vec<String> = host.ran().iter().map(|command| command.arguments.join(" ")).collect();
-        assert!(ran[1].ends_with("images import --local -"), "{ran:?}");
-        assert!(ran[2].ends_with("images label a/b:1 clusterctl.io/blob=f00"), "{ran:?}");
-        assert_eq!(host.ran()[1].input, b"archive");
+        assert!(ran[0].ends_with("images import --local -"), "{ran:?}");
+        assert!(ran[1].ends_with("images label a/b:1 clusterctl.io/blob=f00"), "{ran:?}");
+        assert_eq!(host.ran()[0].input, b"archive");
+    }
+
+    #[tokio::test]
+    async fn only_what_an_import_brought_is_removed_again() {
+        let after = LISTED.replace("sha256:bbb", "sha256:ccc");
+        let host = FakeHost::new().answer(&["ctr"], 0, LISTED).answer(&["ctr", "images", "import", "--help"], 0, "");
+        let options = ImportOptions::of(&host).await.unwrap();
+        let host = host.answer(&["ctr"], 0, after);
+        host.forget();
+        let references = ["registry.k8s.io/pause:3.10", "registry.k8s.io/etcd:3.6.8", "never:1"].map(str::to_owned);
+        remove_imported(&host, &options, &references).await.unwrap();
+        let done = host.done();
+        let removed: Vec<_> = done.iter().filter(|line| line.contains("images rm")).collect();
+        assert!(removed.len() == 1 && removed[0].ends_with("rm --sync registry.k8s.io/etcd:3.6.8"), "{removed:?}");
     }
 
     #[tokio::test]

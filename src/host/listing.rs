@@ -1,6 +1,8 @@
 //! What a host is, as a set of lines: taken before the first change, kept beside the journal, and compared when the cluster
 //! has gone. Looks where a cluster leaves something, and is done in the time the first files take to arrive.
 
+mod filters;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
@@ -8,11 +10,14 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::journal::STATE_DIRECTORY;
-use super::{Command, EntryKind, Host, sysctl_path};
+use super::{Command, EntryKind, Host};
 use crate::failure::{Failure, Kind, Result};
 
 /// Where the listing of before is kept.
 pub const BEFORE: &str = "/var/lib/clusterctl/before.json";
+
+/// Where it waits on a host that was put back, until the two have been compared.
+pub const AWAITED: &str = "/var/lib/clusterctl/compare.json";
 
 /// Directories that are looked through, and how deep.
 const ROOTS: &[(&str, usize)] = &[
@@ -59,23 +64,36 @@ const MOST_ENTRIES: usize = 50_000;
 /// Files of /etc up to this size, in bytes, are known by their content, others by their size.
 const HASHED_BYTES: u64 = 256 << 10;
 
-/// Parameters of the kernel that Kubernetes sets, or has us set.
-const SYSCTLS: &[&str] = &[
-    "kernel.panic",
-    "kernel.panic_on_oops",
-    "net.bridge.bridge-nf-call-ip6tables",
-    "net.bridge.bridge-nf-call-iptables",
-    "net.ipv4.conf.all.rp_filter",
-    "net.ipv4.conf.all.route_localnet",
-    "net.ipv4.ip_forward",
-    "net.ipv6.conf.all.forwarding",
-    "net.ipv6.conf.default.forwarding",
-    "vm.overcommit_memory",
-    "vm.panic_on_oom",
+/// Parameters of the kernel, by their place below /proc/sys, that kubelet and kube-proxy change by themselves: the kubelet's
+/// protection of the kernel, kube-proxy's local node ports and connection tracking.
+pub const CHANGED_BY_KUBERNETES: &[&str] = &[
+    "kernel/keys/root_maxbytes",
+    "kernel/keys/root_maxkeys",
+    "kernel/panic",
+    "kernel/panic_on_oops",
+    "net/ipv4/conf/all/route_localnet",
+    "net/netfilter/nf_conntrack_max",
+    "net/netfilter/nf_conntrack_tcp_timeout_close_wait",
+    "net/netfilter/nf_conntrack_tcp_timeout_established",
+    "vm/overcommit_memory",
+    "vm/panic_on_oom",
+];
+
+/// And those that Kubernetes has us change.
+const CHANGED_BY_US: &[&str] = &[
+    "net/bridge/bridge-nf-call-ip6tables",
+    "net/bridge/bridge-nf-call-iptables",
+    "net/ipv4/conf/all/rp_filter",
+    "net/ipv4/ip_forward",
+    "net/ipv6/conf/all/forwarding",
+    "net/ipv6/conf/default/forwarding",
 ];
 
 /// Modules that we may load. What the kernel loads by itself for a rule or a mount stays until the next boot.
 const MODULES: &[&str] = &["br_netfilter", "overlay", "vxlan"];
+
+/// How lines about kernel parameters begin.
+const SYSCTL: &str = "sysctl ";
 
 /// Processes of a cluster, by the names the kernel keeps of them (15 characters).
 const PROCESSES: &[&str] = &[
@@ -101,9 +119,13 @@ const LIMIT: Duration = Duration::from_secs(10);
 pub struct Listing(pub BTreeSet<String>);
 
 impl Listing {
-    /// What is there now and was not, and what was there and is not, in words: `+ file /etc/x ...`.
+    /// What is there now and was not, and what was there and is not, in words: `+ file /etc/x ...`. A kernel parameter that was
+    /// not there came with a module, and means nothing by itself.
     pub fn difference(&self, after: &Self) -> Vec<String> {
-        let new = after.0.difference(&self.0).map(|line| format!("+ {line}"));
+        let key = |line: &str| line.strip_prefix(SYSCTL).and_then(|rest| rest.split(' ').next()).map(str::to_owned);
+        let known: BTreeSet<String> = self.0.iter().filter_map(|line| key(line)).collect();
+        let counts = |line: &&String| key(line).is_none_or(|key| known.contains(&key));
+        let new = after.0.difference(&self.0).filter(counts).map(|line| format!("+ {line}"));
         let gone = self.0.difference(&after.0).map(|line| format!("- {line}"));
         new.chain(gone).collect()
     }
@@ -113,10 +135,22 @@ impl Listing {
     /// # Errors
     /// When it is there and cannot be read.
     pub fn kept(host: &dyn Host) -> Result<Option<Self>> {
-        let Some(content) = host.read(Path::new(BEFORE))? else { return Ok(None) };
+        Self::read(host, BEFORE)
+    }
+
+    /// The listing that waits for the comparison; `None` where there is none.
+    ///
+    /// # Errors
+    /// When it is there and cannot be read.
+    pub fn awaited(host: &dyn Host) -> Result<Option<Self>> {
+        Self::read(host, AWAITED)
+    }
+
+    fn read(host: &dyn Host, path: &str) -> Result<Option<Self>> {
+        let Some(content) = host.read(Path::new(path))? else { return Ok(None) };
         serde_json::from_slice(&content)
             .map(Some)
-            .map_err(|error| Failure::new(Kind::Host, format!("{BEFORE} is damaged")).because(&error))
+            .map_err(|error| Failure::new(Kind::Host, format!("{path} is damaged")).because(&error))
     }
 
     /// Keeps the listing on the host.
@@ -218,9 +252,9 @@ fn mounts(host: &dyn Host, lines: &mut BTreeSet<String>) {
 fn kernel(host: &dyn Host, lines: &mut BTreeSet<String>) {
     let links = host.list(Path::new("/sys/class/net")).unwrap_or_default();
     lines.extend(links.iter().map(|link| format!("network link {link}")));
-    for key in SYSCTLS {
-        if let Ok(Some(value)) = host.read(&sysctl_path(key)) {
-            lines.insert(format!("sysctl {key} {}", String::from_utf8_lossy(&value).trim()));
+    for place in CHANGED_BY_KUBERNETES.iter().chain(CHANGED_BY_US) {
+        if let Ok(Some(value)) = host.read(&Path::new("/proc/sys").join(place)) {
+            lines.insert(format!("{SYSCTL}{} {}", place.replace('/', "."), String::from_utf8_lossy(&value).trim()));
         }
     }
     let modules = text(host, "/proc/modules");
@@ -244,31 +278,29 @@ fn is_agent(host: &dyn Host, number: &str) -> bool {
     text(host, &format!("/proc/{number}/cmdline")).split('\0').any(|word| word == "agent")
 }
 
+/// What a program says; one that is not there has nothing to tell.
+async fn said(host: &dyn Host, program: &str, arguments: &[&str]) -> String {
+    let output = host.run(Command::new(program, arguments).limit(LIMIT)).await;
+    output.ok().filter(super::Output::success).map(|output| output.text()).unwrap_or_default()
+}
+
 /// What programs tell: routes, rules, packet filters, units.
 async fn programs(host: &dyn Host) -> Vec<String> {
-    let ask = async |program: &str, arguments: &[&str]| -> String {
-        // A program that is not there has nothing to tell.
-        let output = host.run(Command::new(program, arguments).limit(LIMIT)).await;
-        output.ok().filter(super::Output::success).map(|output| output.text()).unwrap_or_default()
-    };
+    let ask = async |program: &str, arguments: &[&str]| said(host, program, arguments).await;
     let units = ["list-units", "--all", "--plain", "--no-legend", "--no-pager"];
     let kinds = ["--type=service,socket,mount,swap,timer,path"];
     let units: Vec<&str> = units.into_iter().chain(kinds).collect();
-    let (routes, routes6, rules, filters, filters6, tables, units) = futures::join!(
+    let (routes, routes6, rules, filters, units) = futures::join!(
         ask("ip", &["-4", "route", "show"]),
         ask("ip", &["-6", "route", "show"]),
         ask("ip", &["rule", "show"]),
-        ask("iptables-save", &[]),
-        ask("ip6tables-save", &[]),
-        ask("nft", &["list", "tables"]),
+        filters::lines(host),
         ask("systemctl", &units),
     );
     let routes = routes.lines().chain(routes6.lines()).filter_map(route).map(|line| format!("route {line}"));
     let rules = rules.lines().map(|line| format!("rule {}", words(line)));
-    let filters = filter_lines(&filters, "iptables").into_iter().chain(filter_lines(&filters6, "ip6tables"));
-    let tables = tables.lines().filter(|line| is_own_table(line)).map(|line| format!("nft {}", words(line)));
     let units = units.lines().filter_map(unit);
-    routes.chain(rules).chain(filters).chain(tables).chain(units).collect()
+    routes.chain(rules).chain(filters).chain(units).collect()
 }
 
 fn words(line: &str) -> String {
@@ -282,28 +314,6 @@ fn route(line: &str) -> Option<String> {
         shown.drain(at..shown.len().min(at + 2));
     }
     (!shown.is_empty() && !line.starts_with("fe80")).then(|| shown.join(" "))
-}
-
-/// Rules, and chains that somebody made; the kernel's own chains are there or not without meaning anything.
-fn filter_lines(saved: &str, kind: &str) -> Vec<String> {
-    let mut table = "";
-    let mut lines = Vec::new();
-    for line in saved.lines() {
-        if let Some(name) = line.strip_prefix('*') {
-            table = name;
-        } else if let Some(chain) = line.strip_prefix(':').filter(|chain| chain.contains(" - ")) {
-            lines.push(format!("{kind} {table} chain {}", chain.split(' ').next().unwrap_or_default()));
-        } else if line.starts_with("-A") {
-            lines.push(format!("{kind} {table} {line}"));
-        }
-    }
-    lines
-}
-
-/// Whether a table of nftables is more than what any use of iptables leaves.
-fn is_own_table(line: &str) -> bool {
-    let name = line.split_whitespace().last().unwrap_or_default();
-    !name.is_empty() && !["filter", "nat", "mangle", "raw", "security"].contains(&name)
 }
 
 /// A unit that runs or failed; sessions and one-off helpers come and go.
@@ -338,7 +348,7 @@ mod tests {
 
     use rstest::rstest;
 
-    use super::{BEFORE, Listing, filter_lines, is_own_table, residue, route, take, unit};
+    use super::{BEFORE, Listing, residue, route, take, unit};
     use crate::host::Host as _;
     use crate::host::fake::FakeHost;
 
@@ -351,6 +361,7 @@ mod tests {
                 "/proc/self/mountinfo",
                 "1 0 8:1 / / rw - ext4 /dev/sda1 rw\n2 1 0:5 / /run/user/0 rw - tmpfs tmpfs rw\n",
             )
+            .file("/proc/sys/kernel/keys/root_maxkeys", "1000000\n")
             .file("/proc/7/comm", "kubelet\n")
             .file("/proc/8/comm", "clusterctl\n")
             .file("/proc/8/cmdline", "/var/lib/clusterctl/bin/clusterctl-0\0agent\0")
@@ -363,7 +374,7 @@ mod tests {
                 "*nat\n:PREROUTING ACCEPT [0:0]\n:KUBE-SERVICES - [0:0]\n-A OUTPUT -j KUBE-SERVICES\nCOMMIT\n",
             )
             .answer(&["ip6tables-save"], 1, "")
-            .answer(&["nft"], 0, "table ip nat\ntable inet mine\n")
+            .answer(&["nft", "list"], 0, "table ip nat\ntable inet mine\n")
             .answer(&["systemctl"], 0, "kubelet.service loaded active running The kubelet\n")
             .answer(
                 &["ctr"],
@@ -382,6 +393,7 @@ mod tests {
             "user root",
             "mount / ext4",
             "process kubelet",
+            "sysctl kernel.keys.root_maxkeys 1000000",
             "route default via 10.0.0.1 dev eth0",
             "rule 0: from all lookup local",
             "iptables nat chain KUBE-SERVICES",
@@ -416,6 +428,17 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_parameter_that_came_with_a_module_is_no_difference_and_one_that_has_another_value_is() {
+        let host = host();
+        let before = take(&host).await;
+        host.put(Path::new("/proc/sys/net/netfilter/nf_conntrack_max"), b"262144\n", 0o644);
+        assert_eq!(residue(&host, &before, Duration::ZERO).await, Vec::<String>::new());
+        host.put(Path::new("/proc/sys/kernel/keys/root_maxkeys"), b"200\n", 0o644);
+        let left = residue(&host, &before, Duration::ZERO).await;
+        assert_eq!(left, ["+ sysctl kernel.keys.root_maxkeys 200", "- sysctl kernel.keys.root_maxkeys 1000000"]);
+    }
+
+    #[tokio::test]
     async fn it_is_kept_beside_the_journal() {
         let host = host();
         assert_eq!(Listing::kept(&host), Ok(None));
@@ -444,12 +467,5 @@ mod tests {
     #[case("user@0.service loaded active running u", None)]
     fn units_that_run_or_failed_count(#[case] line: &str, #[case] expected: Option<&str>) {
         assert_eq!(unit(line).as_deref(), expected);
-    }
-
-    #[test]
-    fn tables_that_any_use_of_iptables_makes_are_nobodys() {
-        assert!(is_own_table("table inet firewalld"));
-        assert!(!is_own_table("table ip filter"));
-        assert_eq!(filter_lines("*filter\n:INPUT ACCEPT [0:0]\nCOMMIT\n", "iptables"), Vec::<String>::new());
     }
 }

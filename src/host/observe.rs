@@ -134,6 +134,7 @@ pub async fn facts(host: &dyn Host) -> Result<Facts> {
         cpus: kernel::allowed_cpus(&text("/proc/self/status")?),
         disks: disks(host)?,
         addresses: addresses.as_deref().map(network::addresses).unwrap_or_default(),
+        loopback_addresses: addresses.as_deref().map(network::loopback_addresses).unwrap_or_default(),
         routes: routes(host)?,
         hostname: hostname(host)?,
         machine_id: text("/etc/machine-id")?.trim().to_owned(),
@@ -172,6 +173,7 @@ pub async fn name_card(host: &dyn Host, unknown: Unknown) -> Result<Facts> {
     let mut facts = Facts { hostname: hostname(host)?, ..Facts::default() };
     if unknown.address {
         facts.addresses = addresses.as_deref().map(network::addresses).unwrap_or_default();
+        facts.loopback_addresses = addresses.as_deref().map(network::loopback_addresses).unwrap_or_default();
         facts.routes = routes(host)?;
     }
     facts.kubernetes.kubelet_version = kubelet.as_deref().and_then(kubernetes::kubelet_version);

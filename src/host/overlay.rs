@@ -25,6 +25,7 @@ const LOOKS: &[(&str, &[&str])] = &[
     ("ip6tables-legacy-save", &[]),
     ("ip6tables-nft-save", &[]),
     ("ip6tables-save", &[]),
+    ("ipset", &["list"]),
     ("iptables", &["-C", "-L"]),
     ("iptables-legacy-save", &[]),
     ("iptables-nft-save", &[]),

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, RANGE, WWW_AUTHENTICATE};
 use reqwest::redirect::{Attempt, Policy};
 
+use super::Proxies;
 use crate::failure::{Failure, Kind, Result};
 use crate::secret::Secret;
 
@@ -59,11 +60,23 @@ impl Downloads {
     ///
     /// # Errors
     /// Kind `Host` when this machine trusts no authority.
-    #[expect(clippy::disallowed_methods, reason = "this is the door")]
     pub fn new() -> Result<Self> {
+        Self::through(&Proxies::default())
+    }
+
+    /// As [`Downloads::new`], through these proxies instead of those of the environment, where there are some.
+    ///
+    /// # Errors
+    /// Kind `Host` when this machine trusts no authority, or a proxy is no URL.
+    #[expect(clippy::disallowed_methods, reason = "this is the door")]
+    pub fn through(proxies: &Proxies) -> Result<Self> {
         // An error only means that a provider is there already.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let client = reqwest::Client::builder()
+        let mut builder = reqwest::Client::builder();
+        for proxy in proxies.all()? {
+            builder = builder.proxy(proxy);
+        }
+        let client = builder
             .redirect(Policy::custom(redirect))
             .connect_timeout(CONNECT_LIMIT)
             .read_timeout(SILENCE)
@@ -167,6 +180,16 @@ pub fn encoded(text: &str) -> String {
     })
 }
 
+/// A URL for people: without the name and password that may stand in it.
+pub fn shown(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let (place, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    match place.rsplit_once('@') {
+        Some((_, server)) => format!("{scheme}://***@{server}{path}"),
+        None => url.to_owned(),
+    }
+}
+
 fn redirect(attempt: Attempt<'_>) -> reqwest::redirect::Action {
     let secure = attempt.previous().last().is_some_and(|url| url.scheme() == "https");
     if attempt.previous().len() > MAXIMUM_REDIRECTS {
@@ -195,7 +218,15 @@ fn reason(error: &reqwest::Error) -> String {
 mod tests {
     use rstest::rstest;
 
-    use super::{encoded, first_byte};
+    use super::{encoded, first_byte, shown};
+
+    #[rstest]
+    #[case("https://mirror.lan/k8s@1", "https://mirror.lan/k8s@1")]
+    #[case("https://ann:hunter2@mirror.lan:8443/k8s", "https://***@mirror.lan:8443/k8s")]
+    #[case("http://ann:p@ss@mirror.lan", "http://***@mirror.lan")]
+    fn passwords_in_urls_are_not_shown(#[case] url: &str, #[case] expected: &str) {
+        assert_eq!(shown(url), expected);
+    }
 
     #[rstest]
     #[case("bytes 100-199/200", Some(100))]

@@ -27,6 +27,7 @@ pub use schema::schema;
 pub use selector::Selector;
 
 use crate::failure::{Failure, Kind, Result};
+use crate::kubernetes::version::RELEASES;
 use crate::yaml::{self, Content, Finding, Node, Severity, Span};
 use surroundings::Surroundings;
 use walk::Walk;
@@ -35,7 +36,7 @@ use walk::Walk;
 pub const EXAMPLE: &str = include_str!("../../inventory.example.yaml");
 
 /// The minor releases of Kubernetes 1 that are supported.
-pub const SUPPORTED_MINORS: RangeInclusive<u64> = 33..=37;
+pub const SUPPORTED_MINORS: RangeInclusive<u64> = RELEASES[0].minor..=RELEASES[RELEASES.len() - 1].minor;
 
 /// The version taken when `cluster.kubernetes` is not written.
 pub const DEFAULT_KUBERNETES: semver::Version = semver::Version::new(1, 36, 3);

@@ -1,12 +1,12 @@
 //! `ssh:`, at the top for all hosts and at a host for that one.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 
-use super::surroundings::{Surroundings, not_private};
+use super::surroundings::{Surroundings, missing, not_private};
 use super::walk::{Fields, Walk};
 use super::{Become, Hop, HostKeys, SecretSource, Ssh, grammar};
 use crate::yaml::{Content, Entry, Finding, Node};
@@ -217,12 +217,16 @@ fn identities(walk: &mut Walk, fields: Fields<'_>, what: &str, surroundings: &Su
     };
     let found = paths(walk, &key.value, &format!("`{what}.{}`", key.key.text), surroundings)?;
     for (node, path) in &found {
-        if path.extension().is_some_and(|extension| extension == "pub") {
-            let finding = Finding::error(node.span, format!("{} is a public key", path.display()));
-            walk.find(finding.help("name the private key, without `.pub`"));
-        } else if let Some(finding) = not_private(node, &format!("`{what}.{}`", key.key.text), path) {
-            walk.find(finding);
-        }
+        let what = format!("`{what}.{}`", key.key.text);
+        // A public key names one that an agent or a device holds, with or without its `.pub`.
+        let mut public = path.clone().into_os_string();
+        public.push(".pub");
+        let wrong = match path.extension().is_some_and(|extension| extension == "pub") {
+            true => missing(node, &what, path),
+            false if !path.exists() && Path::new(&public).is_file() => None,
+            false => not_private(node, &what, path),
+        };
+        wrong.into_iter().for_each(|finding| walk.find(finding));
     }
     Some(found.into_iter().map(|(_, path)| path).collect())
 }
@@ -318,6 +322,16 @@ mod tests {
     #[case("bastion:x")]
     fn bad_hops_are_refused(#[case] text: &str) {
         assert!(hop(text).is_err());
+    }
+
+    #[test]
+    fn a_public_key_names_one_that_an_agent_holds() {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("work.pub"), "ssh-ed25519 AAAA work\n").expect("written");
+        let text = "ssh: {identities: [work, work.pub]}\nhosts: [a]";
+        let inventory = crate::inventory::parse(text, &folder.path().join("i.yaml"), folder.path()).expect("good");
+        let expected = ["work", "work.pub"].map(|name| folder.path().join(name));
+        assert_eq!(inventory.hosts[0].ssh.identities, expected);
     }
 
     #[test]

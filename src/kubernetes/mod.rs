@@ -15,6 +15,7 @@
 //! objects, rbac  what init writes into the cluster
 //! addons         CoreDNS and kube-proxy
 //! token, jws     bootstrap tokens, signatures of cluster-info
+//! tag            tags of images, and which of two etcds is newer
 //! patches        what a person lays over manifests, the kubelet's configuration and add-ons
 //! uploaded_certificates  the Secret kubeadm-certs: what control planes share, encrypted
 //! podnetwork     CNI configuration and the routes between hosts
@@ -35,6 +36,7 @@ pub mod patches;
 pub mod podnetwork;
 pub mod rbac;
 pub mod renewal;
+pub mod tag;
 pub mod text;
 pub mod token;
 pub mod uploaded_certificates;

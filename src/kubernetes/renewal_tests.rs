@@ -21,14 +21,7 @@ fn pool() -> KeyPool {
 
 fn present(cluster: &ClusterConfiguration) -> Present {
     let local = ApiEndpoint { advertise_address: "10.0.0.11".into(), bind_port: 6443 };
-    let order = CertificateOrder {
-        cluster,
-        node_name: "cp1",
-        local: &local,
-        now_seconds: NOW,
-        joining: false,
-        kubelet_client_in_admins: false,
-    };
+    let order = CertificateOrder { cluster, node_name: "cp1", local: &local, now_seconds: NOW, joining: false };
     let issued = issue(&order, &BTreeMap::new(), &mut pool()).unwrap();
     let order =
         KubeconfigOrder { cluster, node_name: "cp1", local: &local, authority: &issued.authority, now_seconds: NOW };

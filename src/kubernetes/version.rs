@@ -38,6 +38,15 @@ pub enum EtcdFlags {
     New,
 }
 
+/// Which kernels kubeadm's check SystemVerification takes (kubeadm.md section 1.6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KernelRule {
+    /// 4.19 and all after it; another is an error.
+    AtLeast,
+    /// 5.4, 5.10, 5.15, and all from 6 on; another is a warning.
+    LongTerm,
+}
+
 /// One Kubernetes minor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Release {
@@ -45,6 +54,8 @@ pub struct Release {
     pub minor: u64,
     /// Tags of the etcd image, oldest first.
     pub etcd_tags: &'static [Since<&'static str>],
+    /// The oldest etcd that may be somebody else's, as major, minor and patch; oldest rule first.
+    pub least_external_etcd: &'static [Since<(u64, u64, u64)>],
     /// Tag of the CoreDNS image.
     pub coredns_tag: &'static str,
     /// Tag of the pause image.
@@ -83,6 +94,19 @@ pub struct Release {
     pub kubelet_fails_on_cgroup_v1: bool,
     /// The feature gates that kubeadm knows (section 0.2).
     pub feature_gates: &'static [&'static str],
+    /// Which kernels the check SystemVerification takes.
+    pub kernel_rule: KernelRule,
+    /// Whether SystemVerification wants options of control groups besides CGROUPS.
+    pub control_group_options: bool,
+    /// Whether runtimes are checked for the call RuntimeConfig, which came with containerd 2 (check
+    /// ContainerRuntimeVersion).
+    pub runtime_config_check: bool,
+    /// Whether the checks Port-* look at the address that a component is told to listen on, instead of at all.
+    pub port_checks_follow_address: bool,
+    /// Whether keys can be ECDSA-P384.
+    pub ecdsa_p384: bool,
+    /// kubeadm's name of the check of the kubelet's unit.
+    pub kubelet_unit_check: &'static str,
     /// Whether `etcd.external.httpEndpoints` exists; an older kubeadm reading it would only warn, but never wrote it.
     pub etcd_http_endpoints: bool,
 }
@@ -111,6 +135,13 @@ const V1_36: Release = Release {
     feature_gates: &["NodeLocalCRISocket", "PublicKeysECDSA", "RootlessControlPlane"],
     etcd_http_endpoints: true,
     kube_proxy_patches: false,
+    kubelet_unit_check: "Service-kubelet",
+    least_external_etcd: &[Since { patch: 0, value: (3, 5, 24) }],
+    kernel_rule: KernelRule::LongTerm,
+    control_group_options: true,
+    runtime_config_check: true,
+    port_checks_follow_address: false,
+    ecdsa_p384: true,
 };
 
 const V1_35: Release = Release {
@@ -143,6 +174,11 @@ const V1_34: Release = Release {
         "WaitForAllControlPlaneComponents",
     ],
     etcd_http_endpoints: false,
+    kubelet_unit_check: "Service-Kubelet",
+    // The patch releases that take etcd 3.5.24 for the minor before, too.
+    least_external_etcd: &[Since { patch: 0, value: (3, 5, 21) }, Since { patch: 2, value: (3, 5, 24) }],
+    control_group_options: false,
+    runtime_config_check: false,
     ..V1_35
 };
 
@@ -158,6 +194,9 @@ const V1_33: Release = Release {
     etcd_flags: EtcdFlags::Experimental,
     empty_fields_written: true,
     coredns_named_probe_ports: false,
+    least_external_etcd: &[Since { patch: 0, value: (3, 5, 11) }],
+    kernel_rule: KernelRule::AtLeast,
+    ecdsa_p384: false,
     ..V1_34
 };
 
@@ -170,6 +209,7 @@ const V1_37: Release = Release {
     kube_proxy_patches: true,
     kubelet_client_without_organization: ALWAYS,
     feature_gates: &["RootlessControlPlane"],
+    port_checks_follow_address: true,
     ..V1_36
 };
 
@@ -194,6 +234,17 @@ pub fn parse(text: &str) -> Result<Version> {
     })
 }
 
+/// The minors we deploy, in words: `1.33 to 1.37`.
+pub fn supported() -> String {
+    format!("1.{} to 1.{}", RELEASES[0].minor, RELEASES[RELEASES.len() - 1].minor)
+}
+
+/// What holds in `version`, of values in the order of their patch releases.
+fn since<T: Copy>(values: &[Since<T>], version: &Version) -> T {
+    let newest = values.iter().rev().find(|since| since.patch <= version.patch);
+    newest.unwrap_or(&values[0]).value
+}
+
 impl Release {
     /// The row of `version`'s minor.
     ///
@@ -201,16 +252,26 @@ impl Release {
     /// [`Kind::Configuration`] for a minor outside of [`RELEASES`].
     pub fn of(version: &Version) -> Result<&'static Release> {
         RELEASES.iter().find(|release| version.major == 1 && release.minor == version.minor).ok_or_else(|| {
-            let (first, last) = (RELEASES[0].minor, RELEASES[RELEASES.len() - 1].minor);
-            Failure::new(Kind::Configuration, format!("Kubernetes {version} is not supported"))
-                .advise(format!("choose a version from 1.{first} to 1.{last}"))
+            let range = supported();
+            Failure::new(Kind::Configuration, format!("Kubernetes {version} is not supported, only {range}"))
+                .advise(format!("choose a version from {range}"))
         })
+    }
+
+    /// The row of `version`'s minor, or the nearest: for judging a host whose cluster is not known yet.
+    pub fn nearest(version: &Version) -> &'static Release {
+        RELEASES.iter().find(|release| release.minor >= version.minor).or(RELEASES.last()).unwrap_or(&V1_36)
     }
 
     /// Tag of the etcd image for `version`, which must be of this minor.
     pub fn etcd_tag(&self, version: &Version) -> &'static str {
-        let newest = self.etcd_tags.iter().rev().find(|since| since.patch <= version.patch);
-        newest.unwrap_or(&self.etcd_tags[0]).value
+        since(self.etcd_tags, version)
+    }
+
+    /// The oldest etcd of somebody else's that will do for `version`, which must be of this minor (kubeadm.md section 0.1).
+    pub fn least_external_etcd(&self, version: &Version) -> Version {
+        let (major, minor, patch) = since(self.least_external_etcd, version);
+        Version::new(major, minor, patch)
     }
 
     /// How extraArgs join the defaults in `version`, which must be of this minor.
@@ -376,11 +437,30 @@ mod tests {
     }
 
     #[rstest]
+    #[case("1.33.12", "3.5.11")]
+    #[case("1.34.0", "3.5.21")]
+    #[case("1.34.4", "3.5.24")]
+    #[case("1.36.3", "3.5.24")]
+    fn somebody_elses_etcd_must_not_be_too_old(#[case] version: &str, #[case] least: &str) {
+        let version = parse(version).unwrap();
+        assert_eq!(Release::of(&version).unwrap().least_external_etcd(&version).to_string(), least);
+    }
+
+    #[rstest]
+    #[case("1.32.9", 33)]
+    #[case("1.35.0", 35)]
+    #[case("1.38.0", 37)]
+    fn a_host_is_judged_by_the_nearest_release(#[case] version: &str, #[case] minor: u64) {
+        assert_eq!(Release::nearest(&parse(version).unwrap()).minor, minor);
+    }
+
+    #[rstest]
     #[case("1.32.9")]
     #[case("1.38.0")]
     #[case("2.36.0")]
     fn other_minors_are_refused(#[case] version: &str) {
-        assert!(Release::of(&parse(version).unwrap()).unwrap_err().sentence.contains("not supported"));
+        let failure = Release::of(&parse(version).unwrap()).unwrap_err();
+        assert_eq!(failure.sentence, format!("Kubernetes {version} is not supported, only 1.33 to 1.37"));
     }
 
     #[test]

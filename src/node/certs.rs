@@ -69,7 +69,7 @@ fn documents(host: &dyn Host, path: &Path, events: &Events) -> Result<configurat
     let documents = configuration::load(&text).map_err(|failure| {
         let advice = failure.advice.clone();
         let named = Failure::new(failure.kind, format!("{} cannot be used", path.display())).because(&failure);
-        Failure { advice, ..named }
+        Failure { advice, detail: failure.detail, ..named }
     })?;
     documents.warnings.iter().for_each(|warning| events.warn(warning));
     Ok(documents)
@@ -214,7 +214,7 @@ impl Requested {
         if let Some(directory) = certificates_directory {
             directory.clone_into(&mut cluster.certificates_dir);
         }
-        init.complete(&defaults::of(host, facts)?)?;
+        init.complete(&defaults::without_runtime(facts))?;
         cluster.complete(init.local_api_endpoint.bind_port)?;
         init.validate()?;
         cluster.validate()?;

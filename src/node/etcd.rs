@@ -17,8 +17,8 @@ mod gateway;
 mod leave;
 mod membership;
 
-pub(super) use self::enter::{Entrant, Limits, enter, promote};
-pub(super) use self::leave::{Left, Trace, expel, leave};
+pub(super) use self::enter::{Entrant, Limits, check, enter, promote};
+pub(super) use self::leave::{Left, Manner, Trace, expel, leave};
 pub(super) use self::membership::Owner;
 
 use crate::kubernetes::configuration::{ApiEndpoint, join_host_port};

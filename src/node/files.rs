@@ -39,21 +39,38 @@ pub(super) fn ensure_together(host: &dyn Host, files: &[NewFile<'_>]) -> Result<
     host.write_together(&different)
 }
 
+/// What is written in PEM, which is a text, and sometimes brought in DER, which is none.
+const PEM: &[&str] = &["crt", "key", "pub", "pem", "csr"];
+
 /// Text of a file; `None` where there is none.
+///
+/// # Errors
+/// Kind `Configuration` when it is no text: somebody put it there. Else what reading meets.
 pub(super) fn text(host: &dyn Host, path: &Path) -> Result<Option<String>> {
     let Some(content) = host.read(path)? else { return Ok(None) };
-    String::from_utf8(content)
-        .map(Some)
-        .map_err(|_| Failure::new(Kind::Host, format!("{} is not text", path.display())))
+    String::from_utf8(content).map(Some).map_err(|_| {
+        let failure = Failure::new(Kind::Configuration, format!("{} is not text", path.display()));
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        failure.advise(match extension.is_some_and(|extension| PEM.contains(&extension)) {
+            true => {
+                "put it there in PEM, whose first line is -----BEGIN ...-----: `openssl x509 -inform DER` turns a certificate \
+                 into that, `openssl pkey -inform DER` a private key"
+            }
+            false => "put a text there, or remove the file",
+        })
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use std::path::Path;
 
-    use super::{ensure, ensure_together};
-    use crate::host::NewFile;
+    use rstest::rstest;
+
+    use super::{ensure, ensure_together, text};
+    use crate::failure::Kind;
     use crate::host::fake::FakeHost;
+    use crate::host::{Host as _, NewFile};
 
     #[test]
     fn of_several_files_those_that_differ_are_written() {
@@ -65,6 +82,20 @@ mod tests {
         assert_eq!(host.text("/etc/pki/etcd/ca.crt").as_deref(), Some("a"));
         assert!(!host.done().contains(&"write /etc/pki/ca.crt 0644".to_owned()), "{:?}", host.done());
         assert_eq!(ensure(&host, one, b"a", 0o644), Ok(false));
+    }
+
+    #[rstest]
+    #[case("/etc/kubernetes/pki/ca.crt", "PEM")]
+    #[case("/etc/kubernetes/pki/ca.key", "PEM")]
+    #[case("/etc/kubernetes/admin.conf", "put a text there")]
+    fn what_is_no_text_is_named_with_what_to_do(#[case] path: &str, #[case] advice: &str) {
+        let host = FakeHost::new();
+        host.create_directory(Path::new("/etc/kubernetes/pki"), 0o755).unwrap();
+        // How a certificate in DER begins.
+        host.write(Path::new(path), &[0x30, 0x82, 0x03, 0xff], 0o644).unwrap();
+        let failure = text(&host, Path::new(path)).unwrap_err();
+        assert_eq!((failure.kind, failure.sentence), (Kind::Configuration, format!("{path} is not text")));
+        assert!(failure.advice.unwrap().contains(advice));
     }
 
     #[test]

@@ -1,16 +1,20 @@
 //! The images a node needs, fetched before anything waits for them (kubeadm's check ImagePull, kubeadm.md section 1.2).
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::phase::phase;
 use super::preflight::{self, Finding, Severity};
 use crate::event::Events;
 use crate::failure::{Failure, Result};
-use crate::host::{Host, containerd};
+use crate::host::{Command, Host, containerd};
 use crate::kubernetes::configuration::NodeRegistrationOptions;
 
 /// How often one image is tried.
 const TRIES: u32 = 5;
+
+/// How long containerd may take to print its configuration.
+const DUMP_LIMIT: Duration = Duration::from_secs(20);
 
 /// Fetches what `node`'s imagePullPolicy wants of `wanted`; answers with the references that were fetched. A runtime other
 /// than containerd is left to its kubelet.
@@ -23,7 +27,13 @@ pub async fn fetch(
     wanted: &[&str],
     events: &Events,
 ) -> Result<Vec<String>> {
-    if node.image_pull_policy == "Never" || !node.cri_socket.ends_with("/containerd.sock") {
+    if node.image_pull_policy == "Never" {
+        return Ok(Vec::new());
+    }
+    if !is_containerd(node) {
+        let socket = &node.cri_socket;
+        events
+            .warn(format!("ImagePull: the images of the runtime at {socket} are not looked at; kubelets fetch theirs"));
         return Ok(Vec::new());
     }
     let there = containerd::image_blobs(host).await?;
@@ -48,6 +58,34 @@ pub async fn fetch(
         Ok((fetched.iter().map(|reference| format!("image {reference} fetched")).collect(), fetched))
     };
     Ok(phase(events, "images", "Fetch images", fetching).await?.1)
+}
+
+fn is_containerd(node: &NodeRegistrationOptions) -> bool {
+    node.cri_socket.ends_with("/containerd.sock")
+}
+
+/// Warns where containerd makes the sandboxes of pods of another image than `pause`, as kubeadm's check ImagePull does; for
+/// hosts that somebody else prepared. A containerd that does not tell its configuration is passed over.
+pub(super) async fn judge_sandbox(host: &dyn Host, node: &NodeRegistrationOptions, pause: &str, events: &Events) {
+    if node.image_pull_policy == "Never" || !is_containerd(node) {
+        return;
+    }
+    let dump = Command::new("containerd", &["config", "dump"]).limit(DUMP_LIMIT);
+    let Ok(dumped) = host.run(dump).await else { return };
+    let dumped = dumped.text();
+    if let Some(used) = sandbox_image(&dumped).filter(|used| *used != pause) {
+        events.warn(format!(
+            "ImagePull: containerd makes the sandboxes of pods of {used}, and kubeadm would of {pause}; name that as the \
+             sandbox image in /etc/containerd/config.toml"
+        ));
+    }
+}
+
+/// The image in `containerd config dump`: `sandbox_image` up to containerd 1.7, `sandbox` among pinned images from 2.0 on.
+fn sandbox_image(dumped: &str) -> Option<&str> {
+    let settings = dumped.lines().filter_map(|line| line.split_once('='));
+    let mut images = settings.filter(|(key, _)| matches!(key.trim(), "sandbox_image" | "sandbox"));
+    images.next().map(|(_, image)| image.trim().trim_matches(['"', '\''])).filter(|image| !image.is_empty())
 }
 
 /// What is to be fetched.
@@ -77,8 +115,10 @@ fn findings(results: &[(&str, Result<()>)], ignore: &[String]) -> Vec<Finding> {
 
 #[cfg(test)]
 mod tests {
-    use super::fetch;
-    use crate::event::Events;
+    use rstest::rstest;
+
+    use super::{fetch, judge_sandbox};
+    use crate::event::{Event, Events, What};
     use crate::failure::Kind;
     use crate::host::Output;
     use crate::host::fake::FakeHost;
@@ -92,6 +132,44 @@ mod tests {
             image_pull_policy: policy.into(),
             ..Default::default()
         }
+    }
+
+    /// The warnings of `work`.
+    async fn warned(work: impl AsyncFnOnce(&Events)) -> Vec<String> {
+        let (events, mut happened) = Events::channel();
+        work(&events).await;
+        drop(events);
+        let mut warnings = Vec::new();
+        while let Some(event) = happened.recv().await {
+            if let Event { what: What::Warned { sentence }, .. } = event {
+                warnings.push(sentence);
+            }
+        }
+        warnings
+    }
+
+    #[rstest]
+    #[case::as_kubeadm_has_it("      sandbox = 'registry.k8s.io/pause:3.10.2'\n", None)]
+    #[case::of_containerd_2("      sandbox = 'registry.k8s.io/pause:3.10'\n", Some("registry.k8s.io/pause:3.10,"))]
+    #[case::of_containerd_1("    sandbox_image = \"mine/pause:1\"\n", Some("mine/pause:1,"))]
+    #[case::something_else("      sandboxer = 'podsandbox'\n", None)]
+    #[tokio::test]
+    async fn another_image_of_sandboxes_is_said(#[case] dump: &str, #[case] used: Option<&str>) {
+        let host = FakeHost::new().answer(&["containerd", "config", "dump"], 0, dump);
+        let pause = "registry.k8s.io/pause:3.10.2";
+        let warnings = warned(async |events| judge_sandbox(&host, &node(""), pause, events).await).await;
+        assert_eq!(warnings.len(), usize::from(used.is_some()), "{warnings:?}");
+        assert!(used.is_none_or(|used| warnings[0].contains(used)), "{warnings:?}");
+    }
+
+    #[tokio::test]
+    async fn the_images_of_another_runtime_are_not_looked_at_and_that_is_said() {
+        let other = NodeRegistrationOptions { cri_socket: "unix:///run/crio/crio.sock".into(), ..node("") };
+        let host = FakeHost::new();
+        let warnings = warned(async |events| drop(fetch(&host, &other, &["a:1"], events).await.unwrap())).await;
+        assert!(warnings[0].contains("/run/crio/crio.sock"), "{warnings:?}");
+        let never = NodeRegistrationOptions { image_pull_policy: "Never".into(), ..other };
+        assert!(warned(async |events| drop(fetch(&host, &never, &["a:1"], events).await.unwrap())).await.is_empty());
     }
 
     #[tokio::test]

@@ -34,7 +34,6 @@ use crate::host::Host;
 use crate::kubernetes::certificates::public_key_hash;
 use crate::kubernetes::kubeconfig::ADMIN;
 use crate::kubernetes::kubelet as kubelet_files;
-use crate::kubernetes::patches::Target;
 use crate::kubernetes::token::Token;
 use crate::message::{InitOrder, Initialised, Joined, Ticket};
 use crate::secret::Secret;
@@ -175,7 +174,7 @@ async fn of_preparation(host: &dyn Host, plan: &Plan) -> Result<Vec<Finding>> {
 async fn prepared(host: &dyn Host, plan: &Plan) -> Result<Vec<Finding>> {
     let around = Surroundings {
         node_name: plan.node_name(),
-        direct_host: Some(&plan.init.local_api_endpoint.advertise_address),
+        direct_hosts: vec![&plan.init.local_api_endpoint.advertise_address],
         direct_networks: vec![&plan.cluster.networking.service_subnet, &plan.cluster.networking.pod_subnet],
         external_etcd: plan.cluster.etcd.external.as_ref().map(|etcd| (etcd, &plan.version)),
     };
@@ -216,8 +215,7 @@ async fn bring_up(host: &dyn Host, plan: &Plan, events: &Events) -> Result<(Init
             let client = administrator(host, plan).await?;
             static_pods::replaced(&client, plan.node_name(), &replaced, &before, limit).await?;
         }
-        let own = plan.patches.apply(Target::KubeletConfiguration, kubelet.document.clone())?;
-        let healthy = kubelet::wait(host, &own, plan.init.timeouts.kubelet_health_check.0);
+        let healthy = kubelet::wait(host, plan.init.timeouts.kubelet_health_check.0);
         tokio::try_join!(wait_control_plane::api_server(host, plan), healthy)
             .map(|((changes, client), ())| (changes, Some(client)))
     };

@@ -5,11 +5,13 @@
 //! already is left as it is.
 
 mod by_hand;
+mod checks;
 mod cluster;
 mod control_plane;
 mod discovery;
 mod download_certs;
 mod ready;
+mod worker;
 
 use std::path::Path;
 use std::time::Duration;
@@ -22,7 +24,7 @@ use self::discovery::{Found, same_authority};
 use super::init::SOCKET_ANNOTATION;
 use super::phase::{Changes, phase};
 use super::phases::{self, Selection};
-use super::{defaults, diagnosis, files, kubelet, patches, preflight};
+use super::{defaults, diagnosis, files, kubelet, patches};
 use crate::api::wait::{Look, Wait};
 use crate::api::{Access, Client, Identity, Trust};
 use crate::event::Events;
@@ -68,13 +70,22 @@ enum Images {
 async fn run(
     host: &dyn Host,
     facts: &Facts,
-    configuration: JoinConfiguration,
+    mut configuration: JoinConfiguration,
     phases: &Selection,
     images: Images,
     events: &Events,
 ) -> Result<Joined> {
-    let discovery = discover(host, &configuration, events);
-    let (_, found) = phase(events, "discovery", "Find the cluster", discovery).await?;
+    // `up` has just made a token, and looks for the cluster where the inventory says.
+    let by_hand = images == Images::Fetched && configuration.control_plane.is_some();
+    let known = if by_hand { discovery::administrator(host, &configuration.discovery)? } else { None };
+    let found = match known {
+        Some(found) => {
+            // The administrator needs no token, and that of an earlier try may have expired.
+            configuration.discovery.tls_bootstrap_token = None;
+            found
+        }
+        None => phase(events, "discovery", "Find the cluster", discover(host, &configuration, events)).await?.1,
+    };
     let bootstrap = bootstrap_client(&configuration, &found).await?;
     let limit = configuration.timeouts.kubernetes_api_call.0;
     let (settings, member) = tokio::try_join!(
@@ -83,31 +94,8 @@ async fn run(
     )?;
 
     let node = &configuration.node_registration;
-    let addresses: Vec<_> =
-        facts.addresses.iter().map(|link| link.address.addr()).filter(std::net::IpAddr::is_ipv4).collect();
     if phases.wants("preflight") {
-        let endpoint = configuration.discovery.bootstrap_token.as_ref().map(|discovery| &discovery.api_server_endpoint);
-        let endpoint = endpoint.and_then(|endpoint| configuration::host_and_port(endpoint).ok());
-        // Only a control plane's components talk to services and pods.
-        let networking = configuration.control_plane.as_ref().map(|_| &settings.cluster.networking);
-        let around = preflight::Surroundings {
-            node_name: &node.name,
-            direct_host: endpoint.as_ref().map(|(host, _)| host.as_str()),
-            direct_networks: networking
-                .map(|of| vec![of.service_subnet.as_str(), of.pod_subnet.as_str()])
-                .unwrap_or_default(),
-            external_etcd: None,
-        };
-        let ignore = &node.ignore_preflight_errors;
-        let (mut findings, around) = tokio::try_join!(
-            preflight::prepared(host, Some(&settings.version), &node.cri_socket, &addresses, ignore),
-            preflight::surroundings(host, &around, ignore)
-        )?;
-        findings.extend(around);
-        if images == Images::Fetched {
-            findings.extend(preflight::runtime_serves(host, &node.cri_socket, ignore).await);
-        }
-        preflight::judge(&findings, events)?;
+        checks::check(host, &configuration, &settings, images, events).await?;
     }
 
     let patches = patches::read(host, configuration.patches.as_ref(), settings.release, events)?;
@@ -129,12 +117,7 @@ async fn run(
         joining_worker: true,
         patches: &patches,
     };
-    let started = async {
-        let mut changes = trust(host, &configuration, &settings.cluster.cluster_name, &found, member)?;
-        let restart = !changes.is_empty();
-        changes.extend(kubelet::start(host, &kubelet_settings, restart).await?);
-        Ok((changes, ()))
-    };
+    let started = worker::start(host, &configuration, &kubelet_settings, &found, member);
     let started = match phases.wants("kubelet-start") {
         true => phase(events, "kubelet-start", "Start the kubelet", started).await?.0,
         false => 0,
@@ -326,7 +309,7 @@ async fn wait_bootstrap(
         let kubeconfig = kubeconfig(host, timeouts.tls_bootstrap.0).await?;
         registered(configuration, settings, bootstrap, &kubeconfig).await
     };
-    let healthy = kubelet::wait(host, &settings.kubelet, timeouts.kubelet_health_check.0);
+    let healthy = kubelet::wait(host, timeouts.kubelet_health_check.0);
     match tokio::try_join!(bootstrapped, healthy) {
         Ok((changes, ())) => Ok(changes),
         Err(failure) if failure.detail.is_some() => Err(failure),
@@ -394,7 +377,7 @@ mod tests {
     use crate::node::init::tests::facts;
     use crate::secret::Secret;
 
-    fn order(more: &str) -> JoinOrder {
+    pub(super) fn order(more: &str) -> JoinOrder {
         let text = format!(
             "apiVersion: kubeadm.k8s.io/v1beta4\nkind: JoinConfiguration\ndiscovery:\n  bootstrapToken:\n    \
              token: abcdef.0123456789abcdef\n    apiServerEndpoint: 10.0.0.11:6443\n    \
@@ -408,7 +391,7 @@ mod tests {
         load(&FakeHost::new(), &facts(), &order(""), &Events::nowhere()).unwrap()
     }
 
-    fn found() -> Found {
+    pub(super) fn found() -> Found {
         Found { server: "https://10.0.0.11:6443".into(), ca_pem: "CA\n".into(), credentials: None }
     }
 

@@ -12,7 +12,7 @@ use super::{diagnosis, files, sysctls, unit};
 use crate::api::wait::{Look, Wait};
 use crate::failure::{Failure, Kind, Result};
 use crate::host::{Command, Host, systemd};
-use crate::kubernetes::configuration::{ClusterConfiguration, NodeRegistrationOptions};
+use crate::kubernetes::configuration::{ClusterConfiguration, NodeRegistrationOptions, documents};
 use crate::kubernetes::kubelet;
 use crate::kubernetes::patches::{Patches, Target};
 use crate::kubernetes::version::Release;
@@ -39,13 +39,40 @@ pub(super) struct Settings<'a> {
     pub(super) patches: &'a Patches,
 }
 
+/// The kubelet's files as they are to be, and whether it works: nothing is altered yet.
+#[derive(Debug, Clone)]
+pub(super) struct Prepared {
+    /// Paths and texts, in the order in which they are written.
+    files: Vec<(&'static str, String)>,
+    works: bool,
+}
+
 /// Writes the kubelet's files and (re)starts it; a kubelet that runs with these files already goes on undisturbed.
 pub(super) async fn start(host: &dyn Host, settings: &Settings<'_>, other_changes: bool) -> Result<Changes> {
-    sysctls::note(host)?;
+    begin(host, prepare(host, settings).await?, other_changes).await
+}
+
+/// Makes the texts of the kubelet's files.
+///
+/// # Errors
+/// Kind `Configuration` for patches that do not fit.
+pub(super) async fn prepare(host: &dyn Host, settings: &Settings<'_>) -> Result<Prepared> {
     // Asked of both at once; what the kubelet is matters only where none of its files is written.
     let [resolved, kubelet] = systemd::show_each(host, [RESOLVED, UNIT]).await?;
-    let mut changes = write(host, settings, resolved.active).await?;
-    if !changes.is_empty() || other_changes || !kubelet.works() {
+    Ok(Prepared { files: texts(settings, resolved.active)?, works: kubelet.works() })
+}
+
+/// Writes what [`prepare`] made, and (re)starts the kubelet if anything changed or it does not work.
+pub(super) async fn begin(host: &dyn Host, prepared: Prepared, other_changes: bool) -> Result<Changes> {
+    sysctls::note(host)?;
+    host.create_directory(Path::new(kubelet::DIRECTORY), 0o700)?;
+    let mut changes = Vec::new();
+    for (path, text) in prepared.files {
+        if files::ensure(host, Path::new(path), text.as_bytes(), 0o644)? {
+            changes.push(format!("{path} written"));
+        }
+    }
+    if !changes.is_empty() || other_changes || !prepared.works {
         unit::restart(host, UNIT).await?;
         changes.push("kubelet started".to_owned());
     }
@@ -53,7 +80,7 @@ pub(super) async fn start(host: &dyn Host, settings: &Settings<'_>, other_change
 }
 
 /// `resolved` says whether systemd-resolved runs: then the kubelet reads the servers it knows.
-async fn write(host: &dyn Host, settings: &Settings<'_>, resolved: bool) -> Result<Changes> {
+fn texts(settings: &Settings<'_>, resolved: bool) -> Result<Vec<(&'static str, String)>> {
     let socket =
         Some(settings.node.cri_socket.as_str()).filter(|_| settings.release.uses_instance_config(settings.cluster));
     let document = kubelet::node_configuration(settings.shared, resolved, socket);
@@ -65,20 +92,13 @@ async fn write(host: &dyn Host, settings: &Settings<'_>, resolved: bool) -> Resu
         socket.map(|socket| (kubelet::INSTANCE_CONFIGURATION_PATH, kubelet::instance_configuration_text(socket))),
     );
     wanted.push((kubelet::CONFIGURATION_PATH, kubelet::configuration_text(&document)));
-    host.create_directory(Path::new(kubelet::DIRECTORY), 0o700)?;
-    let mut changes = Vec::new();
-    for (path, text) in wanted {
-        if files::ensure(host, Path::new(path), text.as_bytes(), 0o644)? {
-            changes.push(format!("{path} written"));
-        }
-    }
-    Ok(changes)
+    Ok(wanted)
 }
 
 /// The kubelet's health path by its configuration; `None` where a person turned it off.
-fn probe(shared: &Value) -> Option<Probe> {
-    let port = shared["healthzPort"].as_u64().unwrap_or(10248);
-    let address = match shared["healthzBindAddress"].as_str().unwrap_or_default() {
+fn probe(configuration: &Value) -> Option<Probe> {
+    let port = configuration["healthzPort"].as_u64().unwrap_or(10248);
+    let address = match configuration["healthzBindAddress"].as_str().unwrap_or_default() {
         "" | "0.0.0.0" => "127.0.0.1".to_owned(),
         "::" => "[::1]".to_owned(),
         address if address.contains(':') => format!("[{address}]"),
@@ -95,12 +115,16 @@ const RESTARTS: u32 = 2;
 /// Time between two looks at that.
 const WATCH: Duration = Duration::from_secs(1);
 
-/// Waits until the kubelet is healthy; gives up early on one that ends again and again.
+/// Waits until the kubelet is healthy, where the configuration on this host puts its health path: a person's patches are in
+/// it. Gives up early on one that ends again and again.
 ///
 /// # Errors
 /// Kind `Cluster`, with the kubelet's last lines.
-pub(super) async fn wait(host: &dyn Host, shared: &Value, limit: Duration) -> Result<()> {
-    let Some(probe) = probe(shared) else { return Ok(()) };
+pub(super) async fn wait(host: &dyn Host, limit: Duration) -> Result<()> {
+    let text = files::text(host, Path::new(kubelet::CONFIGURATION_PATH))?.unwrap_or_default();
+    // What cannot be read the kubelet cannot read either, and says so in its log.
+    let configuration = documents(&text).ok().and_then(|read| read.into_iter().next()).unwrap_or_default();
+    let Some(probe) = probe(&configuration) else { return Ok(()) };
     let waited = tokio::select! {
         waited = probe.wait(limit) => waited,
         failure = keeps_ending(host, limit, WATCH) => Err(failure),
@@ -138,7 +162,7 @@ mod tests {
     use rstest::rstest;
     use serde_json::json;
 
-    use super::{Settings, keeps_ending, probe, start};
+    use super::{Settings, keeps_ending, probe, start, wait};
     use crate::host::Output;
     use crate::host::fake::FakeHost;
     use crate::kubernetes::configuration::{ClusterConfiguration, NodeRegistrationOptions};
@@ -162,8 +186,9 @@ mod tests {
             ..Default::default()
         };
         let release = Release::of(&semver::Version::new(1, 36, 3)).unwrap();
-        let shared = json!({"kind": "KubeletConfiguration"});
-        let patches = Patches::default();
+        let shared = json!({"kind": "KubeletConfiguration", "healthzPort": 10248});
+        let patch = ("/p/kubeletconfiguration+merge.yaml".to_owned(), "healthzPort: 0\n".to_owned());
+        let (patches, _) = Patches::read(&[patch], release).unwrap();
         let settings = Settings {
             cluster: &cluster,
             release,
@@ -179,6 +204,8 @@ mod tests {
         assert_eq!(start(&host, &settings, false).await.unwrap().len(), 4);
         assert!(host.done().contains(&"run systemctl restart kubelet".to_owned()));
         assert!(host.text("/var/lib/kubelet/config.yaml").unwrap().contains("containerRuntimeEndpoint"));
+        // A patch took its health path away: there is nothing to wait for.
+        assert_eq!(wait(&host, Duration::from_secs(60)).await, Ok(()));
         host.forget();
         assert!(start(&host, &settings, false).await.unwrap().is_empty());
         assert!(!host.done().contains(&"run systemctl restart kubelet".to_owned()));

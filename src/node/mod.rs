@@ -32,7 +32,7 @@ pub use self::init::{ByHand, addon_manifests, begin, complete, init, init_by_han
 pub use self::join::{join, join_by_hand, rehearse_join};
 pub use self::network::network;
 pub(crate) use self::preflight::kernel_options;
-pub use self::preflight::{Finding, Plan, Purpose, Severity, preflight};
+pub use self::preflight::{Finding, ListenAddresses, Plan, Purpose, Severity, preflight};
 pub use self::refresh::refresh;
 pub use self::rehearse::{Rehearsed, rehearse};
 pub use self::reset::{rehearse as rehearse_reset, remove_lost_member, reset};

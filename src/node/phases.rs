@@ -130,7 +130,8 @@ pub const JOIN: Workflow = Workflow {
         ),
         one("check-etcd", "Check that etcd is healthy"),
         one("kubelet-start", "Write the kubelet's settings and (re)start it"),
-        one("etcd-join", "Add the host's member to etcd"),
+        // Up to 1.35 it was a part of control-plane-join.
+        also(one("etcd-join", "Add the host's member to etcd"), &["control-plane-join/etcd"]),
         one("kubelet-wait-bootstrap", "Wait for the kubelet's certificate and its Node"),
         group(
             "control-plane-join",
@@ -182,6 +183,9 @@ impl Workflow {
 
     /// What `path` stands for: `certs/ca` for itself, `certs` and `certs/all` for all parts.
     fn leaves(&self, path: &str) -> Result<Vec<String>> {
+        if let Some(phase) = self.phases.iter().find(|phase| phase.is(path)) {
+            return Ok(phase.leaves());
+        }
         let (name, part) = path.split_once('/').map_or((path, None), |(name, part)| (name, Some(part)));
         let phase = self.phases.iter().find(|phase| phase.is(name));
         match (phase, part) {
@@ -303,7 +307,7 @@ mod tests {
     #[case(INIT, "cert", Some("certs"))]
     #[case(INIT, "addons/coredns", Some("addon/coredns"))]
     #[case(INIT, "preflight/all", None)]
-    #[case(JOIN, "control-plane-join/etcd", None)]
+    #[case(JOIN, "control-plane-join/etcds", None)]
     #[case(RESET, "cleanup", None)]
     fn other_names_are_refused_with_the_nearest(
         #[case] workflow: Workflow,
@@ -316,6 +320,21 @@ mod tests {
         if let Some(nearest) = nearest {
             assert_eq!(failure.advice.unwrap(), format!("did you mean {nearest}?"));
         }
+    }
+
+    #[rstest]
+    #[case(Some("control-plane-join/etcd"), &[], &["etcd-join"], &["control-plane-join"])]
+    #[case(None, &["control-plane-join/etcd"], &["control-plane-join/mark-control-plane"], &["etcd-join"])]
+    fn the_old_name_of_etcd_join_is_known(
+        #[case] only: Option<&str>,
+        #[case] skip: &[&str],
+        #[case] wanted: &[&str],
+        #[case] unwanted: &[&str],
+    ) {
+        let skip: Vec<String> = skip.iter().map(|path| (*path).to_owned()).collect();
+        let selection = JOIN.select(only, &skip).unwrap();
+        assert!(wanted.iter().all(|path| selection.wants(path)), "{selection:?}");
+        assert!(!unwanted.iter().any(|path| selection.wants(path)), "{selection:?}");
     }
 
     #[test]

@@ -4,7 +4,9 @@
 //! runtime, the kubelet, forwarding. [`prepared`] checks those on the host itself, right before `init` and `join`;
 //! [`surroundings`] what the configuration says of the world around: proxies, names, somebody else's etcd.
 
+mod by_hand;
 mod external_etcd;
+mod listen;
 mod proxies;
 mod surroundings;
 mod system_verification;
@@ -16,9 +18,10 @@ use std::time::Duration;
 use semver::Version;
 
 use crate::event::Events;
-use crate::fact::Facts;
+use crate::fact::{Facts, Listening};
 use crate::failure::{Failure, Kind, Result};
 use crate::host::{Command, Host};
+use crate::kubernetes::version::Release;
 
 /// What a host is to become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +45,8 @@ pub struct Plan<'a> {
     pub kubernetes: &'a Version,
     /// The API server's port.
     pub bind_port: u16,
+    /// What the components are told to listen on.
+    pub listen: ListenAddresses,
     /// Where the control plane's own etcd keeps its data; `None` for one that is elsewhere.
     pub etcd_data: Option<&'a str>,
     /// Names of checks whose errors are only warnings; `all`.
@@ -77,6 +82,11 @@ const LEAST_CPUS: u32 = 2;
 /// Programs that must be there (kubeadm.md section 1.5).
 const PROGRAMS: &[&str] = &["mount", "losetup", "cp"];
 
+/// By how many minors a kubelet may be older than the control plane.
+const KUBELET_SKEW: u64 = 3;
+
+const KUBELET_VERSION: &str = "KubeletVersion";
+
 const MANIFESTS: &[&str] = &["kube-apiserver", "kube-controller-manager", "kube-scheduler", "etcd"];
 
 /// Judges a host by its facts, before anything is done to it. Pure.
@@ -96,30 +106,34 @@ pub fn preflight(facts: &Facts, plan: &Plan<'_>) -> Vec<Finding> {
     }
     let ports = ports(plan, control_plane);
     if facts.services.get("firewalld").is_some_and(|service| service.active) {
-        found.warning("Firewalld", format!("firewalld is active; ports {} must be open", listed(&ports)));
+        let ports: Vec<String> = ports.iter().map(|(port, _)| port.to_string()).collect();
+        found.warning("Firewalld", format!("firewalld is active; ports {} must be open", ports.join(", ")));
     }
     if facts.kubernetes.journal_cluster.as_deref() != Some(plan.cluster) {
-        for port in ports {
-            port_free(facts, port, &mut found);
+        let follows = Release::nearest(plan.kubernetes).port_checks_follow_address;
+        for (port, address) in ports {
+            port_free(facts, port, address.filter(|_| follows), &mut found);
         }
         untouched(facts, plan, control_plane, &mut found);
     }
     found.downgrade(plan.ignore)
 }
 
-fn ports(plan: &Plan<'_>, control_plane: bool) -> Vec<u16> {
-    let mut ports = vec![10250];
+/// The ports that will be used, with the address each will be listened on if it is only one.
+fn ports(plan: &Plan<'_>, control_plane: bool) -> Vec<(u16, Option<IpAddr>)> {
+    let mut ports = vec![(10250, None)];
     if control_plane {
-        ports.extend([plan.bind_port, 10259, 10257]);
+        let listen = &plan.listen;
+        ports.extend([
+            (plan.bind_port, listen.api_server),
+            (10259, listen.scheduler),
+            (10257, listen.controller_manager),
+        ]);
         if plan.etcd_data.is_some() {
-            ports.extend([2379, 2380]);
+            ports.extend([(2379, listen.etcd), (2380, listen.etcd)]);
         }
     }
     ports
-}
-
-fn listed(ports: &[u16]) -> String {
-    ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// Checks of the operating system, for every role.
@@ -140,7 +154,7 @@ fn system(facts: &Facts, plan: &Plan<'_>, found: &mut Found) {
     }
     // The call RuntimeConfig, which kubelets from 1.35 on ask for their control group driver, came with containerd 2.
     if let Some(runtime) = facts.runtime.as_ref().filter(|runtime| runtime.name == "containerd")
-        && plan.kubernetes.minor >= 35
+        && Release::nearest(plan.kubernetes).runtime_config_check
         && ["0.", "1."].iter().any(|old| runtime.version.starts_with(old))
     {
         let message = format!(
@@ -172,8 +186,9 @@ fn is_name(name: &str) -> bool {
         })
 }
 
-fn port_free(facts: &Facts, port: u16, found: &mut Found) {
-    if let Some(listening) = facts.listening.iter().find(|listening| listening.port == port) {
+fn port_free(facts: &Facts, port: u16, address: Option<IpAddr>, found: &mut Found) {
+    let in_the_way = |there: &&Listening| there.port == port && listen::meets(there.address, address);
+    if let Some(listening) = facts.listening.iter().find(in_the_way) {
         let who = listening.process.as_deref().unwrap_or("another program");
         found.error(format!("Port-{port}"), format!("{who} listens on {} port {port}", listening.address));
     }
@@ -197,7 +212,8 @@ fn untouched(facts: &Facts, plan: &Plan<'_>, control_plane: bool, found: &mut Fo
             }
         }
     }
-    if plan.purpose != Purpose::Init || (there.kubelet_conf && there.manifests.is_empty()) {
+    // With an external CA a person puts kubelet.conf there before `init` (kubeadm.md section 2.5).
+    if plan.purpose != Purpose::Init {
         if there.kubelet_conf {
             file("/etc/kubernetes/kubelet.conf");
         }
@@ -232,6 +248,8 @@ pub(super) fn chosen_etcd_data(host: &dyn Host, folder: Option<&str>, ignore: &[
     Ok(found.downgrade(ignore))
 }
 
+pub(super) use by_hand::by_hand;
+pub use listen::ListenAddresses;
 pub(super) use surroundings::{Surroundings, surroundings};
 pub(crate) use system_verification::options as kernel_options;
 
@@ -274,7 +292,7 @@ const RUNTIME_LIMIT: Duration = Duration::from_secs(20);
 
 /// kubeadm's check CRI beyond the socket, which stays where it was when the runtime behind it has died: whether
 /// containerd answers and serves kubelets. For hosts that somebody else prepared; what `up` prepares has just been used.
-pub(super) async fn runtime_serves(host: &dyn Host, socket: &str, ignore: &[String]) -> Vec<Finding> {
+async fn runtime_serves(host: &dyn Host, socket: &str, ignore: &[String]) -> Vec<Finding> {
     let mut found = Found::default();
     let path = socket.strip_prefix("unix://").unwrap_or(socket);
     // Another runtime has no client that could be asked; nor is a socket asked that is not there.
@@ -313,16 +331,23 @@ fn broken_cri(listed: &str) -> Option<&str> {
 async fn kubelet_version(host: &dyn Host, kubernetes: Option<&Version>, found: &mut Found) {
     let printed = match host.run(Command::new("kubelet", &["--version"])).await {
         Ok(output) if output.success() => output.text(),
-        Ok(output) => return found.error("KubeletVersion", format!("`kubelet --version` ends with {}", output.status)),
-        Err(failure) => return found.error("KubeletVersion", failure.to_string()),
+        Ok(output) => return found.error(KUBELET_VERSION, format!("`kubelet --version` ends with {}", output.status)),
+        Err(failure) => return found.error(KUBELET_VERSION, failure.to_string()),
     };
     let version = printed.trim().rsplit(' ').next().and_then(|word| Version::parse(word.strip_prefix('v')?).ok());
     let Some(kubelet) = version else {
-        return found.error("KubeletVersion", format!("`kubelet --version` says {:?}", printed.trim()));
+        return found.error(KUBELET_VERSION, format!("`kubelet --version` says {:?}", printed.trim()));
     };
     let Some(kubernetes) = kubernetes else { return };
-    if (kubelet.major, kubelet.minor) > (kubernetes.major, kubernetes.minor) || kubelet.minor + 3 < kubernetes.minor {
-        found.error("KubeletVersion", format!("the kubelet is of version {kubelet}, which does not suit {kubernetes}"));
+    if (kubelet.major, kubelet.minor) > (kubernetes.major, kubernetes.minor)
+        || kubelet.minor + KUBELET_SKEW < kubernetes.minor
+    {
+        let (major, last) = (kubernetes.major, kubernetes.minor);
+        let message = format!(
+            "the kubelet is of version {kubelet}, and Kubernetes {kubernetes} takes kubelets from {major}.{} to {major}.{last}",
+            last.saturating_sub(KUBELET_SKEW)
+        );
+        found.error(KUBELET_VERSION, message);
     }
 }
 
@@ -345,8 +370,11 @@ pub(super) fn judge(findings: &[Finding], events: &Events) -> Result<()> {
         }
     }
     .map_err(|failure: Failure| {
-        failure
-            .advise("correct it, or name the check in nodeRegistration.ignorePreflightErrors of the kubeadm documents")
+        let of_kubelet = errors.iter().all(|error| error.starts_with(KUBELET_VERSION));
+        failure.advise(match of_kubelet {
+            true => "install a kubelet of the cluster's minor on this host, then run the same command again",
+            false => "correct it, or name the check in nodeRegistration.ignorePreflightErrors of the kubeadm documents",
+        })
     })
 }
 

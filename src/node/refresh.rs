@@ -129,8 +129,7 @@ async fn bring(host: &dyn Host, facts: &Facts, wanted: &Wanted, events: &Events)
     };
     changes += kubelet;
     if kubelet > 0 && wanted.waits {
-        let shared = kubelet_files::configuration(wanted.cluster.kubelet.as_ref(), &wanted.cluster.cluster);
-        kubelet::wait(host, &shared.document, wanted.node.timeouts.kubelet_health_check.0).await?;
+        kubelet::wait(host, wanted.node.timeouts.kubelet_health_check.0).await?;
     }
     if let Some((plan, components, before)) = written {
         settle(host, plan, &components, &before, events).await?;

@@ -1,5 +1,5 @@
 //! `reset`: takes a node apart (kubeadm.md section 12), and also what kubeadm leaves to the reader of its last lines:
-//! interfaces, firewall chains, CNI state, logs.
+//! interfaces, firewall chains, IPVS, what CNI plugins that are known left, logs.
 //!
 //! It works by what is there, never by what should be: on half-made nodes, with a dead API server, with a dead runtime,
 //! twice in a row. What resists is remembered, everything else goes on, and the end names what is left. Only one thing
@@ -9,15 +9,18 @@ mod control_groups;
 mod etcd_member;
 mod files;
 mod firewall;
+mod ipvs;
 mod links;
 mod lost_member;
 mod mounts;
+mod plugins;
 mod pods;
 mod sweep;
 
 use std::path::{Path, PathBuf};
 
 pub use self::lost_member::remove_lost_member;
+use self::plugins::Plugins;
 use self::sweep::Sweep;
 use super::rehearse::Rehearsed;
 use super::{etcd, files as node_files, phases, sysctls, unit};
@@ -42,6 +45,8 @@ struct Traces {
     admin: Option<Secret>,
     /// Bridge of our pod network, if it was set up here.
     bridge: Option<String>,
+    /// CNI plugins of others.
+    plugins: Plugins,
 }
 
 /// Takes the node apart; returns how many things were altered.
@@ -106,8 +111,11 @@ async fn clean(host: &dyn Host, traces: &Traces, order: &ResetOrder, sweep: &mut
     control_groups::remove(host, sweep);
 
     sweep.begin("pod-network", "Remove the pod network");
-    links::remove(host, traces.bridge.as_deref(), sweep).await;
-    firewall::remove(host, sweep).await;
+    let was_ipvs = ipvs::remove_servers(host, sweep).await;
+    links::remove(host, traces.bridge.as_deref(), &traces.plugins, sweep).await;
+    traces.plugins.remove_routes(host, sweep).await;
+    firewall::remove(host, &traces.plugins, sweep).await;
+    ipvs::remove_sets(host, &traces.plugins, was_ipvs, sweep).await;
 
     sweep.begin("sysctls", "Put kernel settings back");
     match sysctls::restore(host) {

@@ -7,21 +7,7 @@ use std::path::Path;
 use super::files;
 use crate::failure::Result;
 use crate::host::Host;
-
-/// What they write below /proc/sys: the kubelet's protection of the kernel, kube-proxy's local node ports and connection
-/// tracking.
-const CHANGED: &[&str] = &[
-    "kernel/keys/root_maxbytes",
-    "kernel/keys/root_maxkeys",
-    "kernel/panic",
-    "kernel/panic_on_oops",
-    "net/ipv4/conf/all/route_localnet",
-    "net/netfilter/nf_conntrack_max",
-    "net/netfilter/nf_conntrack_tcp_timeout_close_wait",
-    "net/netfilter/nf_conntrack_tcp_timeout_established",
-    "vm/overcommit_memory",
-    "vm/panic_on_oom",
-];
+use crate::host::listing::CHANGED_BY_KUBERNETES as CHANGED;
 
 /// Where the values of before stand: in upstream's folder for what is not part of a node.
 const NOTE: &str = "/etc/kubernetes/tmp/clusterctl-sysctls.json";

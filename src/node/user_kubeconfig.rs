@@ -85,7 +85,7 @@ async fn of_documents(host: &dyn Host, documents: Documents) -> Result<Cluster> 
     let facts = observe::facts(host).await?;
     let mut init = documents.init.unwrap_or_default();
     let mut cluster = documents.cluster.unwrap_or_default();
-    init.complete(&defaults::of(host, &facts)?)?;
+    init.complete(&defaults::without_runtime(&facts))?;
     cluster.complete(init.local_api_endpoint.bind_port)?;
     init.validate()?;
     cluster.validate()?;

@@ -58,7 +58,7 @@ fn place(path: &str) -> String {
 fn script(script: &str, words: &[&str], root: bool) -> Command {
     let mut all = vec!["sh".to_owned(), "-c".to_owned(), script.to_owned(), "sh".to_owned()];
     all.extend(words.iter().map(|word| (*word).to_owned()));
-    Command { words: all, root }
+    Command { words: all, root, alone: true }
 }
 
 /// A host that takes a file or a folder.

@@ -17,7 +17,7 @@ mod tunnel;
 mod uplink;
 
 pub use self::agent::Agent;
-pub use self::command::{Begun, Command, interrupt};
+pub use self::command::{Begun, Command, Started, interrupt};
 pub use self::file::{Download, Kept, Upload};
 pub use self::privilege::Privilege;
 pub use self::program::Programs;

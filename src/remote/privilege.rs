@@ -1,7 +1,9 @@
 //! How a program on a host becomes root: what is run there, what is sent first, what a refusal looks like.
 //!
 //! The password goes to standard input, on a line of its own before [`BEGIN`]; whatever asked for none leaves the line
-//! to the script, which drops it.
+//! to the script, which drops it. sudo takes each line for another password until one is right, and each wrong one is a
+//! failed login in the host's record (pam_faillock): so nothing follows a password until the script says that it is root,
+//! and where there is no password sudo is told to ask for none.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,15 +11,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 
 use super::quote::quote;
-use super::terminal;
+use super::terminal::{self, ROOT};
 use crate::failure::{Failure, Kind, Result};
 use crate::inventory::Become;
 use crate::message::BEGIN;
 use crate::secret::Secret;
-use crate::ssh::{Channel, Connection};
+use crate::ssh::{Channel, Chunk, Connection};
 
 /// What sudo prints on standard error when it wants a password.
 const PROMPT: &str = "clusterctl-sudo-password:";
+
+/// A login shell and sudo may say this much before the script does, in bytes.
+const MAXIMUM_TALK_BYTES: usize = 1 << 20;
 
 /// The beginning of every script: drops what was sent before [`BEGIN`].
 pub(super) const SKIP_HELLO: &str =
@@ -51,8 +56,51 @@ impl Privilege {
             return Ok(channel);
         }
         let mut channel = connection.exec(&self.command(script, words)).await?;
-        channel.send(self.hello()).await?;
+        if let Some(password) = self.answer().filter(|_| self.way == Become::Sudo) {
+            channel.send(password).await?;
+            if !self.becomes_root(&mut channel).await.map_err(|failure| failure.on(connection.host()))? {
+                return Ok(channel);
+            }
+        }
+        channel.send(Bytes::from(format!("{BEGIN}\n"))).await?;
         Ok(channel)
+    }
+
+    /// Whether the script says that it is root before its command ends. What was said on standard output, and why it
+    /// ended, is left to the next reader.
+    async fn becomes_root(&self, channel: &mut Channel) -> Result<bool> {
+        let (mut read, mut talk) = (Vec::new(), Vec::new());
+        let mut said = 0;
+        let is_root = loop {
+            let chunk = channel.recv().await?;
+            said += match &chunk {
+                Some(Chunk::Stdout(bytes) | Chunk::Stderr(bytes)) => bytes.len(),
+                Some(Chunk::Exit(_)) | None => 0,
+            };
+            if said > MAXIMUM_TALK_BYTES {
+                return Err(Failure::new(Kind::Host, "its login shell prints without end"));
+            }
+            match chunk {
+                Some(Chunk::Stderr(bytes)) => talk.extend_from_slice(&bytes),
+                Some(Chunk::Stdout(bytes)) => read.push(Chunk::Stdout(bytes)),
+                ended => {
+                    read.push(Chunk::Stderr(Bytes::from(talk)));
+                    read.extend(ended);
+                    break false;
+                }
+            }
+            if let Some(rest) = after_root(&talk) {
+                read.push(Chunk::Stderr(Bytes::copy_from_slice(rest)));
+                break true;
+            }
+            if let Some(failure) = self.refused(&talk) {
+                // At the end of its input sudo fails once more before it gives up; at its question it is still the user's.
+                channel.kill().await;
+                return Err(failure);
+            }
+        };
+        channel.give_back(read);
+        Ok(is_root)
     }
 
     /// Whether to start again because what was said on standard error asks for a terminal, which is given from now on.
@@ -89,7 +137,10 @@ impl Privilege {
     /// The command for a login shell that runs a POSIX script as root, with these words as its arguments. Messages of
     /// programs come in English.
     fn command(&self, script: &str, words: &[&str]) -> String {
-        self.command_reading("-S ", script, words)
+        match (self.way, &self.password) {
+            (Become::Sudo, Some(_)) => self.command_reading("-S ", &format!("echo {ROOT} >&2; {script}"), words),
+            _ => self.command_reading("", script, words),
+        }
     }
 
     /// As [`Privilege::command`], for the user who logged in and in the user's own language.
@@ -104,10 +155,11 @@ impl Privilege {
     }
 
     fn command_reading(&self, input: &str, script: &str, words: &[&str]) -> String {
-        let mut command = match self.way {
-            Become::None => "env LC_ALL=C sh -c ".to_owned(),
-            Become::Sudo => format!("env LC_ALL=C sudo {input}-p {PROMPT} sh -c "),
-            Become::Doas => "env LC_ALL=C doas sh -c ".to_owned(),
+        let mut command = match (self.way, &self.password) {
+            (Become::None, _) => "env LC_ALL=C sh -c ".to_owned(),
+            (Become::Sudo, Some(_)) => format!("env LC_ALL=C sudo {input}-p {PROMPT} sh -c "),
+            (Become::Sudo, None) => "env LC_ALL=C sudo -n sh -c ".to_owned(),
+            (Become::Doas, _) => "env LC_ALL=C doas sh -c ".to_owned(),
         };
         command.push_str(&quote(script));
         if !words.is_empty() {
@@ -118,20 +170,6 @@ impl Privilege {
             command.push_str(&quote(word));
         }
         command
-    }
-
-    /// What the command is sent first.
-    fn hello(&self) -> Bytes {
-        let mut hello = Vec::new();
-        if self.way == Become::Sudo
-            && let Some(password) = &self.password
-        {
-            hello.extend_from_slice(password.expose().as_bytes());
-            hello.push(b'\n');
-        }
-        hello.extend_from_slice(BEGIN.as_bytes());
-        hello.push(b'\n');
-        Bytes::from(hello)
     }
 
     /// Whether what was said on standard error is a refusal, and why.
@@ -154,7 +192,7 @@ impl Privilege {
         let asked = said.matches(PROMPT).count();
         // Without a terminal doas says the same of a password that it could not ask for.
         let failed_on_terminal = has("doas: Authentication failed") && self.by_terminal.load(Ordering::Acquire);
-        if asked > 0 && self.password.is_none() {
+        if self.password.is_none() && (asked > 0 || has("sudo: a password is required")) {
             return Some(self.nothing_to_answer());
         }
         if asked > 1 || has("Sorry, try again") || has("incorrect password") || failed_on_terminal {
@@ -198,9 +236,16 @@ impl Privilege {
     }
 }
 
+/// What was said after the line in which the script says that it is root.
+fn after_root(talk: &[u8]) -> Option<&[u8]> {
+    let line = format!("{ROOT}\n");
+    let at = talk.windows(line.len()).position(|window| window == line.as_bytes())?;
+    Some(&talk[at + line.len()..])
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{BEGIN, PROMPT, Privilege, SKIP_HELLO};
+    use super::{BEGIN, PROMPT, Privilege, SKIP_HELLO, after_root};
     use crate::inventory::Become;
     use crate::secret::Secret;
 
@@ -211,10 +256,12 @@ mod tests {
     #[test]
     fn the_script_looks_for_the_line_that_is_sent() {
         assert!(SKIP_HELLO.contains(BEGIN));
-        assert_eq!(sudo(Some("x")).hello(), format!("x\n{BEGIN}\n"));
-        // Nobody asks a root login: a password that is known for other hosts stays here.
-        let root = Privilege::new(Become::None, Some(Secret::new("x")));
-        assert_eq!(root.hello(), format!("{BEGIN}\n"));
+    }
+
+    #[test]
+    fn a_script_says_that_it_is_root() {
+        assert_eq!(after_root(b"clusterctl-sudo-password:clusterctl-is-root\nmore"), Some(&b"more"[..]));
+        assert_eq!(after_root(b"clusterctl-sudo-password:clusterctl-is-root"), None);
     }
 
     #[rstest::rstest]
@@ -229,7 +276,14 @@ mod tests {
 
     #[test]
     fn words_become_arguments() {
-        assert_eq!(sudo(None).command("id", &["a b"]), format!("env LC_ALL=C sudo -S -p {PROMPT} sh -c id sh 'a b'"));
+        assert_eq!(sudo(None).command("id", &["a b"]), "env LC_ALL=C sudo -n sh -c id sh 'a b'");
+        assert_eq!(sudo(None).command_on_terminal("id", &[]), "env LC_ALL=C sudo -n sh -c id");
+        let command = sudo(Some("x")).command("id", &["a b"]);
+        let script = "'echo clusterctl-is-root >&2; id'";
+        assert_eq!(command, format!("env LC_ALL=C sudo -S -p {PROMPT} sh -c {script} sh 'a b'"));
+        // Nobody asks a root login: a password that is known for other hosts stays here.
+        let root = Privilege::new(Become::None, Some(Secret::new("x")));
+        assert_eq!(root.command("id", &[]), "env LC_ALL=C sh -c id");
         let doas = Privilege::new(Become::Doas, None);
         assert_eq!(doas.command("id -u", &[]), "env LC_ALL=C doas sh -c 'id -u'");
     }
@@ -241,7 +295,9 @@ mod tests {
         };
         assert_eq!(refused("", Some("x")), None);
         assert_eq!(refused(PROMPT, Some("x")), None);
-        assert_eq!(refused(PROMPT, None).unwrap(), "sudo asks for a password and there is none");
+        let none = "sudo asks for a password and there is none";
+        assert_eq!(refused(PROMPT, None).unwrap(), none);
+        assert_eq!(refused("sudo: a password is required\n", None).unwrap(), none);
         assert_eq!(
             refused(&format!("{PROMPT}Sorry, try again.\n{PROMPT}"), Some("x")).unwrap(),
             "sudo does not accept the password"

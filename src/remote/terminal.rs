@@ -12,7 +12,7 @@ use crate::ssh::{Channel, Chunk, Connection, Exit, Reader, Terminal, Writer};
 /// Begins the line that names the folder with the pipes.
 const MEETS: &str = "clusterctl-meets ";
 /// What the program says on the terminal once it is root.
-const ROOT: &str = "clusterctl-is-root";
+pub(super) const ROOT: &str = "clusterctl-is-root";
 /// What may be said before, in bytes.
 const MAXIMUM_TALK_BYTES: usize = 64 << 10;
 

@@ -128,6 +128,9 @@ impl<'a> Transfer<'a> {
     async fn run(mut self, blobs: &[Blob]) -> Result<()> {
         let sent = self.all().await;
         if let Err(failure) = sent {
+            if let Some(failed) = self.failed.take() {
+                return Err(failed);
+            }
             // The receiver's own reason is the better one; that of its end, too, where all we know is that it takes no more.
             let last_words = async {
                 while let Some(report) = self.reports.recv().await {
@@ -148,6 +151,7 @@ impl<'a> Transfer<'a> {
 
     async fn all(&mut self) -> Result<()> {
         loop {
+            self.hear()?;
             if let Some(job) = self.queue.pop_front() {
                 self.one(job).await?;
             } else if self.announced.is_empty() {
@@ -157,6 +161,17 @@ impl<'a> Transfer<'a> {
                 self.note(report);
             }
         }
+    }
+
+    /// Takes note of what the receiver has said meanwhile.
+    ///
+    /// # Errors
+    /// Where a blob failed: the host will not be whole, and what is still to be sent is sent for nothing.
+    fn hear(&mut self) -> Result<()> {
+        while let Ok(report) = self.reports.try_recv() {
+            self.note(report);
+        }
+        self.failed.clone().map_or(Ok(()), Err)
     }
 
     async fn next(&mut self) -> Result<Report> {
@@ -270,6 +285,7 @@ impl<'a> Transfer<'a> {
             self.pipe.send(chunk).await?;
             at += size;
             (self.progress)(self.done + at, &blob.name);
+            self.hear()?;
         }
         Ok(())
     }

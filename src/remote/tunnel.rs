@@ -1,6 +1,7 @@
 //! A door on the laptop's loopback that leads through the SSH connection to a port on the host's side.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use tokio::io::copy_bidirectional;
 use tokio::net::TcpListener;
@@ -8,6 +9,9 @@ use tokio::task::JoinHandle;
 
 use crate::failure::{Failure, Kind, Result};
 use crate::ssh::Connection;
+
+/// A door that nobody can enter just now is tried again this often.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// An open tunnel; it closes when dropped.
 #[derive(Debug)]
@@ -35,7 +39,13 @@ impl Tunnel {
         let address = listener.local_addr().map_err(failed)?;
         let task = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();
-            while let Ok((mut local, _)) = listener.accept().await {
+            let mut pauses = tokio::time::interval(PAUSE);
+            loop {
+                let Ok((mut local, _)) = listener.accept().await else {
+                    // One that went before it was taken, or no file left to open: neither is the end of the tunnel.
+                    pauses.tick().await;
+                    continue;
+                };
                 let (connection, host) = (connection.clone(), host.clone());
                 connections.spawn(async move {
                     let _ = local.set_nodelay(true);

@@ -4,6 +4,7 @@ use russh::MethodKind;
 
 use crate::failure::{Failure, Kind};
 
+use super::config::assemble;
 use super::target::Target;
 
 /// How many keys are offered. sshd breaks off at the sixth refused attempt (MaxAuthTries 6), and one is left for the
@@ -28,27 +29,72 @@ pub(super) struct FileKey {
     pub(super) private: bool,
 }
 
-/// The keys in the order to offer them.
+/// What is known of a key of the agent when the order is decided.
+#[derive(Debug, Clone)]
+pub(super) struct HeldKey {
+    /// The public key; that of its certificate is the same.
+    pub(super) blob: Vec<u8>,
+    /// Whether the agent holds it with a certificate.
+    pub(super) certified: bool,
+}
+
+/// The keys in the order to offer them; how many of them a host is bothered with is decided when it answers.
 ///
 /// Files that were named come first, each through the agent when that holds the same key (no passphrase is needed
-/// then), after them what else the agent holds. Without named files the agent comes first and the usual files last. With
-/// `only` nothing but the files is offered (IdentitiesOnly).
-pub(super) fn arrange(files: &[FileKey], agent: &[Vec<u8>], named: bool, only: bool) -> Vec<Choice> {
-    let held = |file: &FileKey| agent.iter().position(|blob| Some(blob) == file.blob.as_ref());
-    let of_files = files.iter().enumerate().filter_map(|(index, file)| match held(file) {
-        Some(key) => Some(Choice::Agent(key)),
-        None => file.private.then_some(Choice::File(index)),
-    });
+/// then), after them what else the agent holds. Without named files what only a file holds comes last. With `only`
+/// nothing but the files is offered (IdentitiesOnly). A certificate comes before its bare key.
+pub(super) fn arrange(files: &[FileKey], agent: &[HeldKey], named: bool, only: bool) -> Vec<Choice> {
+    let held = |file: &FileKey, certified: bool| -> Vec<Choice> {
+        let is_it = |key: &HeldKey| Some(&key.blob) == file.blob.as_ref() && key.certified == certified;
+        (0..agent.len()).filter(|index| is_it(&agent[*index])).map(Choice::Agent).collect()
+    };
+    let (mut of_files, mut last) = (Vec::new(), Vec::new());
+    for (index, file) in files.iter().enumerate() {
+        of_files.extend(held(file, true));
+        match held(file, false) {
+            bare if !bare.is_empty() => of_files.extend(bare),
+            _ if !file.private => {}
+            _ if named => of_files.push(Choice::File(index)),
+            _ => last.push(Choice::File(index)),
+        }
+    }
     let of_agent = (0..if only { 0 } else { agent.len() }).map(Choice::Agent);
-    let all: Vec<Choice> = if named { of_files.chain(of_agent).collect() } else { of_agent.chain(of_files).collect() };
     let mut order: Vec<Choice> = Vec::new();
-    for choice in all {
+    for choice in of_files.into_iter().chain(of_agent).chain(last) {
         if !order.contains(&choice) {
             order.push(choice);
         }
     }
-    order.truncate(KEYS);
     order
+}
+
+/// What OpenSSH signs logins with by default, certificates first, and what it signs with where it is told to.
+const SIGNATURES: [&str; 9] = [
+    "ssh-ed25519",
+    "ecdsa-sha2-nistp256",
+    "ecdsa-sha2-nistp384",
+    "ecdsa-sha2-nistp521",
+    "sk-ssh-ed25519@openssh.com",
+    "sk-ecdsa-sha2-nistp256@openssh.com",
+    "rsa-sha2-512",
+    "rsa-sha2-256",
+    "ssh-rsa",
+];
+
+/// The name of certificates for keys of this kind: `sk-ssh-ed25519-cert-v01@openssh.com`.
+pub(super) fn of_certificates(name: &str) -> String {
+    format!("{}-cert-v01@openssh.com", name.trim_end_matches("@openssh.com"))
+}
+
+/// Whether PubkeyAcceptedAlgorithms, as written, lets a signature of this kind be offered.
+pub(super) fn accepts(written: Option<&str>, name: &str) -> bool {
+    let certified: Vec<String> = SIGNATURES.iter().map(|name| of_certificates(name)).collect();
+    let all: Vec<&str> = certified.iter().map(String::as_str).chain(SIGNATURES).collect();
+    let default: Vec<&str> = all.iter().copied().filter(|name| !name.starts_with("ssh-rsa")).collect();
+    match written {
+        None => default.contains(&name),
+        Some(written) => assemble(written, &default, &all).iter().any(|left| left == name),
+    }
 }
 
 /// What happened before a login was given up.
@@ -104,7 +150,7 @@ mod tests {
     use rstest::rstest;
     use russh::MethodKind;
 
-    use super::{Attempts, Choice, FileKey, arrange, refused};
+    use super::{Attempts, Choice, FileKey, HeldKey, accepts, arrange, of_certificates, refused};
     use crate::failure::Kind;
     use crate::ssh::testing::target;
 
@@ -112,13 +158,21 @@ mod tests {
         FileKey { blob: Some(vec![blob]), private: true }
     }
 
+    fn held(blobs: &[u8]) -> Vec<HeldKey> {
+        blobs.iter().map(|&blob| HeldKey { blob: vec![blob % 100], certified: blob >= 100 }).collect()
+    }
+
+    /// Keys of the agent from 100 on are those with a certificate.
     #[rstest]
     #[case::named_before_agent(&[file(1)], &[2, 3], true, &[Choice::File(0), Choice::Agent(0), Choice::Agent(1)])]
     #[case::agent_signs_for_a_named_file(&[file(1), file(3)], &[2, 3], true, &[Choice::File(0), Choice::Agent(1), Choice::Agent(0)])]
     #[case::usual_files_last(&[file(1)], &[2], false, &[Choice::Agent(0), Choice::File(0)])]
+    #[case::usual_files_that_are_held_first(&[file(1), file(3)], &[2, 3], false, &[Choice::Agent(1), Choice::Agent(0), Choice::File(0)])]
     #[case::no_key_twice(&[file(2)], &[2], false, &[Choice::Agent(0)])]
     #[case::a_public_file_needs_the_agent(&[FileKey { blob: Some(vec![9]), private: false }], &[], true, &[])]
     #[case::unknown_public_key(&[FileKey { blob: None, private: true }], &[1], true, &[Choice::File(0), Choice::Agent(0)])]
+    #[case::held_with_its_certificate(&[file(2)], &[2, 102], true, &[Choice::Agent(1), Choice::Agent(0)])]
+    #[case::only_its_certificate_is_held(&[file(2)], &[102], true, &[Choice::Agent(0), Choice::File(0)])]
     #[case::nothing(&[], &[], false, &[])]
     fn keys_are_offered_in_order(
         #[case] files: &[FileKey],
@@ -126,20 +180,41 @@ mod tests {
         #[case] named: bool,
         #[case] expected: &[Choice],
     ) {
-        let agent: Vec<Vec<u8>> = agent.iter().map(|&blob| vec![blob]).collect();
+        let agent = held(agent);
         assert_eq!(arrange(files, &agent, named, false), expected);
         let of_files = |choice: &Choice| match *choice {
             Choice::File(_) => true,
-            Choice::Agent(key) => files.iter().any(|file| file.blob.as_ref() == Some(&agent[key])),
+            Choice::Agent(key) => files.iter().any(|file| file.blob.as_ref() == Some(&agent[key].blob)),
         };
-        assert!(arrange(files, &agent, named, true).iter().all(of_files));
+        let expected: Vec<Choice> = expected.iter().copied().filter(of_files).collect();
+        assert_eq!(arrange(files, &agent, named, true), expected);
     }
 
+    #[rstest]
+    #[case(None, "ssh-ed25519", true)]
+    #[case(None, "ssh-ed25519-cert-v01@openssh.com", true)]
+    #[case(None, "ssh-rsa", false)]
+    #[case(None, "ssh-rsa-cert-v01@openssh.com", false)]
+    #[case(Some("+ssh-rsa"), "ssh-rsa", true)]
+    #[case(Some("ssh-ed25519"), "ssh-ed25519-cert-v01@openssh.com", false)]
+    #[case(Some("ssh-ed25519-cert-v01@openssh.com"), "ssh-ed25519-cert-v01@openssh.com", true)]
+    #[case(Some("ssh-ed25519-cert-v01@openssh.com"), "ssh-ed25519", false)]
+    #[case(Some("*-cert-v01@openssh.com"), "rsa-sha2-512-cert-v01@openssh.com", true)]
+    #[case(Some("-*-cert-v01@openssh.com"), "rsa-sha2-512-cert-v01@openssh.com", false)]
+    #[case(Some("-*-cert-v01@openssh.com"), "rsa-sha2-512", true)]
+    fn lists_of_signatures_are_kept_to(#[case] written: Option<&str>, #[case] name: &str, #[case] accepted: bool) {
+        assert_eq!(accepts(written, name), accepted);
+    }
+
+    /// OpenSSH knows each of our names.
     #[test]
-    fn a_full_agent_does_not_use_up_the_attempts() {
-        let agent: Vec<Vec<u8>> = (0..30).map(|blob| vec![blob]).collect();
-        assert_eq!(arrange(&[file(29)], &agent, true, false).len(), super::KEYS);
-        assert_eq!(arrange(&[file(29)], &agent, true, true), [Choice::Agent(29)]);
+    fn names_of_signatures_are_those_of_openssh() {
+        let known = crate::ssh::testing::program("ssh", &["-Q", "PubkeyAcceptedAlgorithms"]);
+        for name in super::SIGNATURES {
+            for name in [name.to_owned(), of_certificates(name)] {
+                assert!(known.lines().any(|line| line == name), "{name} in {known}");
+            }
+        }
     }
 
     #[test]

@@ -34,9 +34,17 @@ enum State {
 }
 
 impl Bastions {
-    /// For a route: the connections are kept by the owner of this value, and by whoever uses them.
+    /// For a route: the connections are kept by the owners of this value, and by whoever uses them.
     pub(super) fn weak(&self) -> WeakBastions {
         WeakBastions(Arc::downgrade(&self.0))
+    }
+}
+
+impl WeakBastions {
+    /// For whoever may have to come through them again, if they are still shared. A bastion must not hold it: those
+    /// connections hold bastions.
+    pub(super) fn keep(&self) -> Option<Bastions> {
+        self.0.upgrade().map(Bastions)
     }
 }
 

@@ -139,7 +139,8 @@ impl Channel {
             lost,
             half,
         });
-        let reader = Reader { items, shared: Arc::clone(&shared), rest: Bytes::new(), eof: false, exit: None };
+        let (returned, rest) = (VecDeque::new(), Bytes::new());
+        let reader = Reader { returned, items, shared: Arc::clone(&shared), rest, eof: false, exit: None };
         (Self { writer: Writer { shared: Arc::clone(&shared) }, reader }, sender, shared)
     }
 
@@ -164,6 +165,23 @@ impl Channel {
     /// As [`Reader::recv`].
     pub async fn recv(&mut self) -> Result<Option<Chunk>> {
         self.reader.recv().await
+    }
+
+    /// Gives chunks back that were read, for whoever reads next, before all that still comes.
+    pub fn give_back(&mut self, chunks: Vec<Chunk>) {
+        let items = chunks.into_iter().map(|chunk| match chunk {
+            Chunk::Stdout(bytes) => Item::Stdout(bytes),
+            Chunk::Stderr(bytes) => Item::Stderr(bytes),
+            Chunk::Exit(exit) => Item::Exit(exit),
+        });
+        self.reader.returned.extend(items);
+    }
+
+    /// Asks sshd to kill the command, as far as its processes are the login user's own; the user's own ssh cannot be asked.
+    pub async fn kill(&self) {
+        if let Some(half) = self.writer.shared.half.ours() {
+            let _ = self.writer.hand_over(half.signal(Sig::KILL)).await;
+        }
     }
 
     /// Sends input; see [`Writer::send`].
@@ -361,6 +379,8 @@ impl Writer {
 /// The output of a command: chunks by [`Reader::recv`], or standard output alone as [`AsyncRead`].
 #[derive(Debug)]
 pub struct Reader {
+    /// What was read and given back.
+    returned: VecDeque<Item>,
     items: mpsc::UnboundedReceiver<Item>,
     shared: Arc<Shared>,
     rest: Bytes,
@@ -412,6 +432,9 @@ impl Reader {
     }
 
     fn poll_item(&mut self, context: &mut Context<'_>) -> Poll<Option<Item>> {
+        if let Some(item) = self.returned.pop_front() {
+            return Poll::Ready(Some(item));
+        }
         let item = ready!(self.items.poll_recv(context));
         if let Some(item) = &item {
             self.shared.queued.fetch_sub(weight(item), Ordering::AcqRel);

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use crate::failure::{Failure, Kind, Result};
@@ -28,7 +28,7 @@ pub struct Configuration(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     sources: Vec<Source>,
-    machine: Machine,
+    machine: Arc<Machine>,
     home: PathBuf,
     user: String,
     bastions: Bastions,
@@ -49,12 +49,19 @@ impl Configuration {
             Source { file: home.join(".ssh/config"), own: true, guarded: true },
             Source { file: PathBuf::from("/etc/ssh/ssh_config"), own: false, guarded: false },
         ];
-        Ok(Self::new(sources, home))
+        // What logins are settled with and what hosts are reached with are one state of the files.
+        static THIS: OnceLock<Arc<Machine>> = OnceLock::new();
+        let machine = THIS.get_or_init(|| Arc::new(Machine::new(home.clone())));
+        Ok(Self::on(Arc::clone(machine), sources, home))
     }
 
+    #[cfg(test)]
     pub(super) fn new(sources: Vec<Source>, home: PathBuf) -> Self {
+        Self::on(Arc::new(Machine::new(home.clone())), sources, home)
+    }
+
+    fn on(machine: Arc<Machine>, sources: Vec<Source>, home: PathBuf) -> Self {
         let user = ["USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok()).unwrap_or_default();
-        let machine = Machine::new(home.clone());
         Self(Arc::new(Inner {
             sources,
             machine,
@@ -71,24 +78,25 @@ impl Configuration {
     /// # Errors
     /// As [`Configuration::target`].
     pub fn settle(&self, host: &mut Host) -> Result<Vec<String>> {
-        let (resolved, target) = self.look_up(host, None)?;
+        let (target, said) = self.find_with_remarks(host)?;
         let ssh = &mut host.ssh;
         (ssh.user, ssh.port) = (target.user, target.port);
         if !ssh.is_written("become") {
             ssh.become_root = if ssh.user == "root" { Become::None } else { Become::Sudo };
         }
-        let mut said: Vec<String> = resolved
-            .unsupported
-            .iter()
-            .map(|what| format!("{what}: clusterctl cannot do this and goes on without"))
-            .collect();
-        if resolved.strict_host_key_checking.as_deref() == Some("false") && !ssh.is_written("host_keys") {
-            said.push(
-                "StrictHostKeyChecking no in ssh_config is taken as accept-new: a changed key is refused".to_owned(),
-            );
-        }
-        said.extend(self.unreadable(&target.known_hosts));
         Ok(said)
+    }
+
+    /// The target of an inventory host, and what is worth knowing about it and the bastions on the way, in sentences.
+    /// Blocks: files are read and commands of `Match exec` run.
+    ///
+    /// # Errors
+    /// As [`Configuration::target`].
+    pub fn find_with_remarks(&self, host: &Host) -> Result<(Target, Vec<String>)> {
+        let (target, mut said) = self.look_up(host, None)?;
+        said.extend(self.unreadable(&target.known_hosts));
+        target.bastions().iter().for_each(|bastion| said.extend(self.unreadable(&bastion.known_hosts)));
+        Ok((target, said))
     }
 
     /// The lines of known_hosts files that cannot be read, said once for each file.
@@ -125,10 +133,11 @@ impl Configuration {
     /// # Errors
     /// [`Kind::Configuration`] for what is wrong in ssh_config, with all places.
     pub fn target(&self, host: &Host, password: Option<Secret>) -> Result<Target> {
-        self.look_up(host, password).map(|(_, target)| target)
+        self.look_up(host, password).map(|(target, _)| target)
     }
 
-    fn look_up(&self, host: &Host, password: Option<Secret>) -> Result<(Resolved, Target)> {
+    /// The target, and what is worth knowing about it and its bastions.
+    fn look_up(&self, host: &Host, password: Option<Secret>) -> Result<(Target, Vec<String>)> {
         let ssh = &host.ssh;
         let typed = Typed {
             host: host.address.clone(),
@@ -148,16 +157,26 @@ impl Configuration {
             (true, _) => Way::Jump(ssh.jump.clone()),
             (false, way) => way.clone().unwrap_or(Way::Direct),
         };
-        target.route = self.route(way, ssh, 0).map_err(|failure| failure.on(&host.name))?;
-        Ok((resolved, target))
+        let mut said = Vec::new();
+        remark(&resolved, ssh, &mut said);
+        target.route = self.route(way, ssh, 0, &mut said).map_err(|failure| failure.on(&host.name))?;
+        Ok((target, said))
     }
 
     fn resolve(&self, typed: &Typed) -> Result<Resolved> {
-        resolve(&self.0.sources, typed, &self.0.machine).map_err(|faults| {
+        let resolved = resolve(&self.0.sources, typed, self.0.machine.as_ref()).map_err(|faults| {
             Failure::new(Kind::Configuration, format!("ssh_config cannot be used for {}", typed.host))
                 .detailed(faults.join("\n"))
                 .advise(format!("correct it; `ssh -G {}` must work, too", typed.host))
-        })
+        })?;
+        match &resolved.refusal {
+            None => Ok(resolved),
+            Some(refusal) => {
+                let sentence = format!("ssh_config refuses connections to {}: {refusal}", typed.host);
+                Err(Failure::new(Kind::Configuration, sentence)
+                    .advise("take the host out of the inventory, or RefuseConnection out of ssh_config"))
+            }
+        }
     }
 
     /// What hosts and bastions have in common: ssh_config, and over it what the inventory says about this machine.
@@ -223,14 +242,14 @@ impl Configuration {
         }
     }
 
-    fn route(&self, way: Way, ssh: &Ssh, depth: usize) -> Result<Route> {
+    fn route(&self, way: Way, ssh: &Ssh, depth: usize, said: &mut Vec<String>) -> Result<Route> {
         match way {
             Way::Direct => Ok(Route::Direct),
             Way::Command(command) => Ok(Route::Command(command)),
             Way::Jump(mut hops) => match hops.pop() {
                 None => Ok(Route::Direct),
                 Some(last) => {
-                    let bastion = Arc::new(self.bastion(&last, hops, ssh, depth + 1)?);
+                    let bastion = Arc::new(self.bastion(&last, hops, ssh, depth + 1, said)?);
                     Ok(Route::Through { bastion, shared: self.0.bastions.weak() })
                 }
             },
@@ -238,7 +257,7 @@ impl Configuration {
     }
 
     /// A bastion with its own settings in ssh_config, reached through `before`, or as ssh_config says if there is none.
-    fn bastion(&self, hop: &Hop, before: Vec<Hop>, ssh: &Ssh, depth: usize) -> Result<Target> {
+    fn bastion(&self, hop: &Hop, before: Vec<Hop>, ssh: &Ssh, depth: usize, said: &mut Vec<String>) -> Result<Target> {
         if depth > MOST_BASTIONS {
             let sentence = format!("more than {MOST_BASTIONS} bastions are on the way; the last one is {hop}");
             return Err(Failure::new(Kind::Configuration, sentence)
@@ -246,6 +265,7 @@ impl Configuration {
         }
         let typed = Typed { host: hop.host.clone(), user: hop.user.clone(), port: hop.port };
         let resolved = self.resolve(&typed)?;
+        remark(&resolved, ssh, said);
         let mut target = self.base(&hop.host, &resolved, ssh);
         // The inventory's keys are offered to a bastion that has none of its own.
         if resolved.identities.is_none() && ssh.is_written("identities") {
@@ -256,7 +276,35 @@ impl Configuration {
             true => resolved.way.clone().unwrap_or(Way::Direct),
             false => Way::Jump(before),
         };
-        target.route = self.route(way, ssh, depth)?;
+        target.route = self.route(way, ssh, depth, said)?;
         Ok(target)
+    }
+}
+
+/// Adds what is worth knowing about a host or a bastion, each sentence once.
+fn remark(resolved: &Resolved, ssh: &Ssh, said: &mut Vec<String>) {
+    let unsupported =
+        resolved.unsupported.iter().map(|what| format!("{what}: clusterctl cannot do this and goes on without"));
+    let is_loose = resolved.strict_host_key_checking.as_deref() == Some("false") && !ssh.is_written("host_keys");
+    let taken = is_loose
+        .then(|| "StrictHostKeyChecking no in ssh_config is taken as accept-new: a changed key is refused".to_owned());
+    for sentence in unsupported.chain(taken) {
+        if !said.contains(&sentence) {
+            said.push(sentence);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::Configuration;
+
+    /// What is settled before hosts are reached and what they are reached with: a command of `Match exec` runs once.
+    #[test]
+    fn a_run_sees_one_state_of_the_files() {
+        let [one, other] = [(), ()].map(|()| Configuration::of_this_machine().expect("a home folder"));
+        assert!(Arc::ptr_eq(&one.0.machine, &other.0.machine));
     }
 }

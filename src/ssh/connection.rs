@@ -89,7 +89,7 @@ pub(super) async fn connect_lasting_with(
 ) -> Result<Connection> {
     let connection = connect_with(target, prompts.as_ref(), sources).await?;
     let Some(life) = connection.life() else { return Ok(connection) };
-    let again = Some(Revival::new(prompts, sources, cancel));
+    let again = Some(Revival::new(target, prompts, sources, cancel));
     let target = Arc::clone(&connection.0.target);
     Ok(Connection::by(target, Way::Ours { life: Mutex::new(life), again }))
 }
@@ -250,7 +250,7 @@ impl Connection {
         let what = described(command);
         let (life, again) = match &self.0.way {
             Way::Ours { life, again } => (life, again.as_ref()),
-            Way::Openssh(openssh) => return openssh.exec(what, command),
+            Way::Openssh(openssh) => return openssh.exec(what, command).await,
         };
         let life = self.living(life, again).await?;
         let channel = self.session(&life, what).await?;
@@ -266,7 +266,7 @@ impl Connection {
         let what = command.map_or_else(|| "the login shell".to_owned(), described);
         let (life, again) = match &self.0.way {
             Way::Ours { life, again } => (life, again.as_ref()),
-            Way::Openssh(openssh) => return openssh.terminal(what, terminal, command),
+            Way::Openssh(openssh) => return openssh.terminal(what, terminal, command).await,
         };
         let life = self.living(life, again).await?;
         let channel = self.session(&life, what).await?;
@@ -340,7 +340,7 @@ impl Connection {
         let what = format!("the tunnel to {host} port {port}");
         let (life, again) = match &self.0.way {
             Way::Ours { life, again } => (life, again.as_ref()),
-            Way::Openssh(openssh) => return openssh.stream(what, host, port),
+            Way::Openssh(openssh) => return openssh.stream(what, host, port).await,
         };
         let life = self.living(life, again).await?;
         let opening = life.handle.channel_open_direct_tcpip(host, u32::from(port), "127.0.0.1", 0);

@@ -172,6 +172,7 @@ fn known_by(failure: Failure, places: &[Place]) -> Failure {
     })
 }
 
-fn at(place: &Place) -> String {
+/// `/home/ops/.ssh/known_hosts:3`.
+pub(super) fn at(place: &Place) -> String {
     format!("{}:{}", place.file.display(), place.line)
 }

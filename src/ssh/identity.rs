@@ -1,10 +1,13 @@
 //! Private key files: read, and unlocked only when a host has said that it accepts the key.
 
+use std::collections::HashMap;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use russh::keys::{Certificate, PrivateKey, PublicKey, PublicKeyBase64 as _, decode_secret_key, load_public_key};
+use russh::keys::{
+    Algorithm, Certificate, PrivateKey, PublicKey, PublicKeyBase64 as _, decode_secret_key, load_public_key,
+};
 use zeroize::Zeroizing;
 
 use crate::secret::Secret;
@@ -23,6 +26,8 @@ pub(super) struct KeyFile {
     pub(super) private: Private,
     /// Certificates for it: the one beside the file, and others that are named.
     pub(super) certificates: Vec<Certificate>,
+    /// Whether the key itself is named, and not a certificate for it alone.
+    pub(super) is_named: bool,
 }
 
 /// The private half of a key file.
@@ -32,7 +37,7 @@ pub(super) enum Private {
     Open(Arc<PrivateKey>),
     /// Locked by a passphrase; the file's text.
     Locked(Arc<Zeroizing<String>>),
-    /// The file holds a public key only: an agent must have the private one.
+    /// The file holds a public key only, or one that works with a device: an agent must have the private one.
     Absent,
 }
 
@@ -52,12 +57,20 @@ impl KeyFile {
         self.public.as_ref().map(|key| key.public_key_bytes())
     }
 
-    /// Takes a certificate, if it is for this key and not there yet.
-    pub(super) fn add(&mut self, certificate: &Certificate) {
+    /// Takes a certificate, if it is for this key and not there yet; whether it is for this key.
+    pub(super) fn add(&mut self, certificate: &Certificate) -> bool {
         let its_key = PublicKey::new(certificate.public_key().clone(), "").public_key_bytes();
-        if self.blob() == Some(its_key) && !self.certificates.contains(certificate) {
+        let is_for_it = self.blob() == Some(its_key);
+        if is_for_it && !self.certificates.contains(certificate) {
             self.certificates.push(certificate.clone());
         }
+        is_for_it
+    }
+
+    /// A certificate whose key is named by no file.
+    pub(super) fn of_certificate(path: PathBuf, key: PublicKey, certificate: Certificate) -> Self {
+        let certificates = vec![certificate];
+        Self { path, public: Some(key), private: Private::Absent, certificates, is_named: false }
     }
 }
 
@@ -73,12 +86,17 @@ pub(super) fn load(path: &Path) -> Result<KeyFile, String> {
         true => path.with_extension(""),
         false => path.to_owned(),
     };
-    let mut beside = key.into_os_string();
-    beside.push("-cert.pub");
-    if let Ok(certificate) = load_certificate(Path::new(&beside)) {
+    if let Ok(certificate) = load_certificate(&beside(&key, "-cert.pub")) {
         file.add(&certificate);
     }
     Ok(file)
+}
+
+/// `/home/ops/.ssh/id` and `.pub` are `/home/ops/.ssh/id.pub`.
+fn beside(path: &Path, end: &str) -> PathBuf {
+    let mut beside = path.to_owned().into_os_string();
+    beside.push(end);
+    beside.into()
 }
 
 /// Reads a certificate; blocks.
@@ -92,28 +110,48 @@ pub(super) fn load_certificate(path: &Path) -> Result<Certificate, String> {
 
 fn load_key(path: &Path) -> Result<KeyFile, String> {
     let certificates = Vec::new();
-    let text = read(path).map_err(|error| error.to_string())?;
+    let text = match read(path) {
+        Ok(text) => text,
+        // As OpenSSH does: `KEY.pub` alone names a key that an agent or a device holds.
+        Err(error) => match load_public_key(beside(path, ".pub")) {
+            Ok(public) => {
+                let path = path.to_owned();
+                return Ok(KeyFile {
+                    path,
+                    public: Some(public),
+                    private: Private::Absent,
+                    certificates,
+                    is_named: true,
+                });
+            }
+            Err(_) => return Err(error.to_string()),
+        },
+    };
     let path = path.to_owned();
     if !text.contains("-----BEGIN ") && !text.starts_with("PuTTY-User-Key-File-") {
         let public = load_public_key(&path).map_err(|_| "the file holds no key".to_owned())?;
-        return Ok(KeyFile { path, public: Some(public), private: Private::Absent, certificates });
+        return Ok(KeyFile { path, public: Some(public), private: Private::Absent, certificates, is_named: true });
     }
     if text.contains("-----BEGIN OPENSSH PRIVATE KEY-----") {
         // This format shows the public key of a locked one, so that the host can be asked first.
         let key = PrivateKey::from_openssh(text.trim_start()).map_err(|error| error.to_string())?;
         let public = Some(key.public_key().clone());
-        let private = if key.is_encrypted() { Private::Locked(Arc::new(text)) } else { Private::Open(Arc::new(key)) };
-        return Ok(KeyFile { path, public, private, certificates });
+        let on_device = matches!(key.algorithm(), Algorithm::SkEd25519 | Algorithm::SkEcdsaSha2NistP256);
+        let private = match key.is_encrypted() {
+            // What signs is the device; an agent knows how to ask it.
+            _ if on_device => Private::Absent,
+            true => Private::Locked(Arc::new(text)),
+            false => Private::Open(Arc::new(key)),
+        };
+        return Ok(KeyFile { path, public, private, certificates, is_named: true });
     }
     if is_locked(&text) {
-        let mut beside = path.clone().into_os_string();
-        beside.push(".pub");
-        let (public, private) = (load_public_key(beside).ok(), Private::Locked(Arc::new(text)));
-        return Ok(KeyFile { path, public, private, certificates });
+        let (public, private) = (load_public_key(beside(&path, ".pub")).ok(), Private::Locked(Arc::new(text)));
+        return Ok(KeyFile { path, public, private, certificates, is_named: true });
     }
     let key = decode_secret_key(&text, None).map_err(|error| error.to_string())?;
     let public = Some(key.public_key().clone());
-    Ok(KeyFile { path, public, private: Private::Open(Arc::new(key)), certificates })
+    Ok(KeyFile { path, public, private: Private::Open(Arc::new(key)), certificates, is_named: true })
 }
 
 /// Unlocks the text of a key file; blocks, since the key derivation is slow on purpose.
@@ -122,6 +160,26 @@ fn load_key(path: &Path) -> Result<KeyFile, String> {
 /// In words; a wrong passphrase cannot be told from a damaged file.
 pub(super) fn unlock(text: &str, passphrase: &Secret) -> Result<PrivateKey, String> {
     decode_secret_key(text, Some(passphrase.expose())).map_err(|_| "the passphrase is wrong".to_owned())
+}
+
+/// Keys that a person has unlocked, each once for all hosts. Clones share them.
+#[derive(Clone, Default)]
+pub struct Unlocked(Arc<Mutex<HashMap<PathBuf, Slot>>>);
+
+/// What became of a locked file; held while a person types its passphrase.
+type Slot = Arc<tokio::sync::Mutex<Option<Result<Arc<PrivateKey>, String>>>>;
+
+impl Unlocked {
+    pub(super) fn slot(&self, file: &Path) -> Slot {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(all.entry(file.to_owned()).or_default())
+    }
+}
+
+impl std::fmt::Debug for Unlocked {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Unlocked(***)")
+    }
 }
 
 /// Formats older than OpenSSH's own: PKCS#8, PEM's `Proc-Type` header, PuTTY.
@@ -137,11 +195,11 @@ fn read(path: &Path) -> std::io::Result<Zeroizing<String>> {
     Ok(text)
 }
 
-/// The files OpenSSH tries when none is named, in our order of preference; those that exist.
+/// The files OpenSSH tries when none is named, in our order of preference; those that exist, be it as a public key only.
 pub(super) fn usual_files(home: &Path) -> Vec<PathBuf> {
-    ["id_ed25519", "id_ecdsa", "id_rsa"]
+    ["id_ed25519", "id_ed25519_sk", "id_ecdsa", "id_ecdsa_sk", "id_rsa"]
         .iter()
         .map(|name| home.join(".ssh").join(name))
-        .filter(|path| path.is_file())
+        .filter(|path| path.is_file() || beside(path, ".pub").is_file())
         .collect()
 }

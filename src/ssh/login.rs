@@ -1,22 +1,22 @@
 //! Logs in: keys in the order that `authentication` decides, then the password, each network wait inside the deadline.
 
+mod agent;
 mod keys;
 mod password;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use russh::client::{AuthResult, Handle};
 use russh::keys::agent::AgentIdentity;
-use russh::keys::agent::client::AgentClient;
-use russh::keys::{HashAlg, PublicKeyBase64 as _};
+use russh::keys::{Certificate, HashAlg, PublicKey, PublicKeyBase64 as _};
 use russh::{MethodKind, MethodSet};
-use tokio::net::UnixStream;
 
 use crate::failure::{Failure, Kind};
 use crate::secret::Secret;
 
-use super::authentication::{Attempts, FileKey, arrange, refused};
+pub(super) use self::agent::Agent;
+use super::authentication::{Attempts, FileKey, HeldKey, arrange, refused};
 use super::deadline::Deadline;
 use super::dial::{Dialled, Refusal};
 use super::identity::{self, KeyFile, Private};
@@ -25,8 +25,6 @@ use super::watcher::{LostReceiver, NOTHING_ALLOWED, Watcher, lost};
 
 /// The reason follows the end of a connection at once.
 const REASON_LIMIT: Duration = Duration::from_secs(1);
-/// An agent that does not answer must not stop a login.
-const AGENT_LIMIT: Duration = Duration::from_secs(5);
 
 /// Where keys may come from besides the target.
 #[derive(Debug, Clone, Default)]
@@ -44,8 +42,6 @@ impl Sources {
         Self { agent, home: std::env::home_dir() }
     }
 }
-
-type Agent = AgentClient<UnixStream>;
 
 /// The end of a login that cannot go on.
 enum End {
@@ -69,9 +65,14 @@ struct Login<'a> {
     deadline: &'a mut Deadline,
     attempts: Attempts,
     rsa: Option<Option<HashAlg>>,
+    /// Whether a person was waited for.
     asked: bool,
     /// Keys and certificates that the host refused.
     refusals: usize,
+    /// Certificates that were offered; an agent and a file may have the same.
+    offered: Vec<Certificate>,
+    /// Whether the host refused the password as an answer to its only question.
+    password_refused: bool,
 }
 
 /// Logs in on a dialled connection.
@@ -84,7 +85,19 @@ pub(super) async fn log_in(
 ) -> Result<(), Refusal> {
     let (handle, lost) = (&mut dialled.handle, &dialled.lost);
     let attempts = Attempts::default();
-    let mut login = Login { handle, lost, target, prompts, deadline, attempts, rsa: None, asked: false, refusals: 0 };
+    let mut login = Login {
+        handle,
+        lost,
+        target,
+        prompts,
+        deadline,
+        attempts,
+        rsa: None,
+        asked: false,
+        refusals: 0,
+        offered: Vec::new(),
+        password_refused: false,
+    };
     let result = login.run(sources).await;
     login.attempts.banner = dialled.banner.text();
     match result {
@@ -110,10 +123,12 @@ impl Login<'_> {
             .iter()
             .map(|file| FileKey { blob: file.blob(), private: !matches!(file.private, Private::Absent) })
             .collect();
-        let blobs: Vec<Vec<u8>> = held.iter().map(blob).collect();
+        let certified = |key: &AgentIdentity| matches!(key, AgentIdentity::Certificate { .. });
+        let held_keys: Vec<HeldKey> =
+            held.iter().map(|key| HeldKey { blob: blob(key), certified: certified(key) }).collect();
         let by_key = self.target.ways.iter().any(|way| way == "publickey");
         let order = if by_key {
-            arrange(&file_keys, &blobs, !self.target.identities.is_empty(), self.target.identities_only)
+            arrange(&file_keys, &held_keys, !self.target.identities.is_empty(), self.target.identities_only)
         } else {
             Vec::new()
         };
@@ -124,26 +139,17 @@ impl Login<'_> {
                 return Ok(Answer::In);
             }
         }
-        let mut asked_for_password = false;
         for way in &self.target.ways {
             let answer = match way.as_str() {
                 "publickey" => self.offer_keys(&order, &files, agent.as_mut(), &held).await?,
-                // One password is offered once: the way that comes first and that the host allows.
-                "password" | "keyboard-interactive" if !asked_for_password => {
-                    let method = if way == "password" { MethodKind::Password } else { MethodKind::KeyboardInteractive };
-                    asked_for_password = self.allows(method);
-                    match method {
-                        MethodKind::Password => self.offer_password().await?,
-                        _ => self.offer_interactively().await?,
-                    }
-                }
+                "keyboard-interactive" => self.offer_interactively().await?,
+                // Asked in the other way, the host would say the same of it, and count twice.
+                "password" if !self.password_refused => self.offer_password().await?,
                 _ => Answer::No,
             };
             if let Answer::In = answer {
                 return Ok(Answer::In);
             }
-            // A second proof may be wanted in the way that the first was tried.
-            asked_for_password &= !self.attempts.partly;
         }
         Ok(Answer::No)
     }
@@ -156,8 +162,10 @@ impl Login<'_> {
         let loading = tokio::task::spawn_blocking(move || {
             let paths = if named { paths } else { home.map(|home| identity::usual_files(&home)).unwrap_or_default() };
             let keys = paths.into_iter().map(|path| identity::load(&path).map_err(|why| (path, why)));
-            let certificates =
-                certificates.into_iter().map(|path| identity::load_certificate(&path).map_err(|why| (path, why)));
+            let certificates = certificates.into_iter().map(|path| match identity::load_certificate(&path) {
+                Ok(certificate) => Ok((path, certificate)),
+                Err(why) => Err((path, why)),
+            });
             (keys.collect::<Vec<_>>(), certificates.collect::<Vec<_>>())
         });
         let mut files = Vec::new();
@@ -168,24 +176,44 @@ impl Login<'_> {
                 Err((path, why)) => self.attempts.tried.push(format!("key {}: {why}", path.display())),
             }
         }
+        let mut alone = Vec::new();
         for loaded in certificates {
             match loaded {
-                Ok(certificate) => files.iter_mut().for_each(|file| file.add(&certificate)),
+                Ok((path, certificate)) => {
+                    let taken = files.iter_mut().fold(false, |taken, file| file.add(&certificate) || taken);
+                    if !taken {
+                        alone.push((path, certificate));
+                    }
+                }
                 Err((path, why)) => self.attempts.tried.push(format!("certificate {}: {why}", path.display())),
             }
         }
         let (mut agent, mut held) = (None, Vec::new());
         let socket = self.target.agent_socket.as_deref().or(sources.agent.as_deref());
         if let Some(socket) = socket.filter(|_| self.target.agent) {
-            match tokio::time::timeout(AGENT_LIMIT, open_agent(socket, self.handle)).await {
-                Ok(Ok((client, keys))) => (agent, held) = (Some(client), keys),
-                Ok(Err(error)) => self.attempts.tried.push(format!("agent at {}: {error}", socket.display())),
-                Err(_) => self.attempts.tried.push(format!("agent at {}: no answer", socket.display())),
+            let (waited, opened) = Agent::open(socket, self.handle).await;
+            self.deadline.extend(waited);
+            match opened {
+                Ok((client, keys)) => (agent, held) = (Some(client), keys),
+                Err(why) => self.attempts.tried.push(format!("agent at {}: {why}", socket.display())),
             }
         }
         for file in files.iter().filter(|file| matches!(file.private, Private::Absent)) {
             if !held.iter().any(|key| Some(blob(key)) == file.blob()) {
                 self.attempts.tried.push(format!("key {}: a public key that no agent holds", file.path.display()));
+            }
+        }
+        for (path, certificate) in alone {
+            // Two certificates may be for one key.
+            if files.iter_mut().fold(false, |taken, file| file.add(&certificate) || taken) {
+                continue;
+            }
+            let key = PublicKey::new(certificate.public_key().clone(), "");
+            if held.iter().any(|held| blob(held) == key.public_key_bytes()) {
+                files.insert(0, KeyFile::of_certificate(path, key, certificate));
+            } else if files.iter().all(|file| file.public.is_some()) {
+                let sentence = format!("certificate {}: no key file and no agent has its key", path.display());
+                self.attempts.tried.push(sentence);
             }
         }
         (files, agent, held)
@@ -256,19 +284,6 @@ impl Login<'_> {
         let failure = Failure::new(Kind::Connection, sentence).on(&self.target.name).may_pass();
         self.attempts.tried.iter().fold(failure, Failure::caused_by)
     }
-}
-
-async fn open_agent(
-    socket: &Path,
-    handle: &Handle<Watcher>,
-) -> Result<(Agent, Vec<AgentIdentity>), russh::keys::Error> {
-    let mut agent = Agent::connect_uds(socket).await?;
-    if let Some(binding) = handle.agent_session_binding() {
-        // Needed only for keys that are bound to destinations; agents before OpenSSH 8.9 refuse it.
-        let _ = agent.bind_session(binding, false).await;
-    }
-    let keys = agent.request_identities().await?;
-    Ok((agent, keys))
 }
 
 fn printable(comment: &str) -> String {

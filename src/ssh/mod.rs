@@ -57,6 +57,8 @@ mod tests;
 pub use channel::{Channel, Reader, Writer};
 pub use configuration::Configuration;
 pub use connection::{Connection, by_openssh, connect, connect_lasting};
+pub use identity::Unlocked;
+pub use openssh::settle_by_openssh;
 pub use output::{Chunk, Exit, Output};
 pub use scan::{Known, Shown, pin, scan};
 pub use target::{Family, Prompt, Target};

@@ -12,14 +12,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::{Child, ChildStdin, Command};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OnceCell, mpsc, watch};
 
 use crate::failure::{Failure, Kind, Result};
-use crate::inventory::{Host, HostKeys};
+use crate::inventory::{Become, Host, HostKeys};
 
 use super::channel::{Broken, Channel, Item, Shared, weight};
 use super::half::Half;
 use super::output::Exit;
+use super::target::KEEPALIVE;
 use super::terminal::Terminal;
 use super::tunnel::Tunnel;
 
@@ -29,6 +30,8 @@ const PIECE: usize = 64 << 10;
 const WAITING: usize = 16 << 20;
 /// How often is looked whether they are fewer.
 const LOOK: Duration = Duration::from_millis(2);
+/// `ssh -G` runs the commands of `Match exec`.
+const PRINT: Duration = Duration::from_secs(60);
 /// The status of `ssh` when it could not do its part (ssh(1), EXIT STATUS), or when the command was killed.
 const FAILED: i32 = 255;
 
@@ -38,6 +41,9 @@ pub(super) struct Openssh {
     name: String,
     options: Vec<String>,
     address: String,
+    connect_limit_seconds: u64,
+    /// Found out when the first channel is opened.
+    limits: OnceCell<Vec<String>>,
 }
 
 /// What is started.
@@ -63,12 +69,9 @@ fn options(host: &Host) -> Result<Vec<String>> {
     }
     let mut options: Vec<String> = Vec::new();
     let mut add = |option: &str, value: String| options.extend([option.to_owned(), value]);
-    // Many processes cannot ask at once.
-    add("-o", "BatchMode=yes".to_owned());
-    add("-o", "LogLevel=ERROR".to_owned());
-    add("-o", format!("ConnectTimeout={}", ssh.connect_limit_seconds));
-    add("-o", "ServerAliveInterval=15".to_owned());
-    add("-o", "ServerAliveCountMax=3".to_owned());
+    if ssh.is_written("connect_limit_seconds") {
+        add("-o", format!("ConnectTimeout={}", ssh.connect_limit_seconds));
+    }
     if ssh.is_written("user") {
         add("-l", ssh.user.clone());
     }
@@ -100,6 +103,45 @@ fn options(host: &Host) -> Result<Vec<String>> {
     Ok(options)
 }
 
+/// What `ssh -G` prints of a keyword, in lower case.
+fn printed<'a>(text: &'a str, keyword: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| line.strip_prefix(keyword)?.strip_prefix(' ')).map(str::trim)
+}
+
+/// The limits that `ssh` has by itself nowhere, where neither the inventory nor ssh_config (as `ssh -G` prints it) says
+/// one: a host that hangs must be given up.
+fn limits(text: &str, connect_limit_seconds: u64) -> Vec<String> {
+    let mut limits = Vec::new();
+    let mut add = |option: String| limits.extend(["-o".to_owned(), option]);
+    if matches!(printed(text, "connecttimeout"), None | Some("none" | "0")) {
+        add(format!("ConnectTimeout={connect_limit_seconds}"));
+    }
+    if matches!(printed(text, "serveraliveinterval"), None | Some("0")) {
+        add(format!("ServerAliveInterval={}", KEEPALIVE.as_secs()));
+    }
+    limits
+}
+
+/// Puts what `ssh` says about a host's user and port in place of the inventory's defaults: whatever stands in ssh_config
+/// is `ssh`'s to understand.
+///
+/// # Errors
+/// [`Kind::Configuration`] for what `ssh` cannot be told, or does not understand of its own configuration.
+pub async fn settle_by_openssh(host: &mut Host) -> Result<()> {
+    let text = Openssh::new(host)?.print().await?;
+    let ssh = &mut host.ssh;
+    if let Some(user) = printed(&text, "user") {
+        user.clone_into(&mut ssh.user);
+    }
+    if let Some(port) = printed(&text, "port").and_then(|port| port.parse().ok()) {
+        ssh.port = port;
+    }
+    if !ssh.is_written("become") {
+        ssh.become_root = if ssh.user == "root" { Become::None } else { Become::Sudo };
+    }
+    Ok(())
+}
+
 impl Openssh {
     /// For a host of the inventory.
     ///
@@ -107,30 +149,60 @@ impl Openssh {
     /// [`Kind::Configuration`] for what cannot be passed on to `ssh`.
     pub(super) fn new(host: &Host) -> Result<Self> {
         let (name, address) = (host.name.clone(), host.address.clone());
-        Ok(Self { name, options: options(host)?, address })
+        let (options, connect_limit_seconds) = (options(host)?, host.ssh.connect_limit_seconds);
+        Ok(Self { name, options, address, connect_limit_seconds, limits: OnceCell::new() })
+    }
+
+    /// What `ssh` makes of its configuration for the host, one keyword a line.
+    async fn print(&self) -> Result<String> {
+        let failed = |said: String| {
+            Failure::new(Kind::Configuration, format!("ssh cannot use its configuration for {}", self.address))
+                .on(&self.name)
+                .detailed(said.trim())
+                .advise(format!("correct it until `ssh -G {}` works", self.address))
+        };
+        let mut command = Command::new("ssh");
+        command.arg("-G").args(&self.options).args(["--", &self.address]).stdin(Stdio::null()).kill_on_drop(true);
+        let printing = tokio::time::timeout(PRINT, command.output());
+        let Ok(printed) = printing.await else { return Err(failed(format!("no answer within {PRINT:?}"))) };
+        let output = printed.map_err(|error| self.not_started(error.to_string()))?;
+        match output.status.success() {
+            true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+            false => Err(failed(String::from_utf8_lossy(&output.stderr).into_owned())),
+        }
+    }
+
+    fn not_started(&self, cause: String) -> Failure {
+        Failure::new(Kind::Connection, "cannot start ssh on this machine")
+            .on(&self.name)
+            .caused_by(cause)
+            .advise("install OpenSSH's client, or leave --transport out")
     }
 
     /// Starts a command.
-    pub(super) fn exec(&self, what: String, command: &str) -> Result<Channel> {
-        let (child, stdin) = self.start(What::Command(command))?;
+    pub(super) async fn exec(&self, what: String, command: &str) -> Result<Channel> {
+        let (child, stdin) = self.start(What::Command(command)).await?;
         Ok(self.channel(child, Some(stdin), what))
     }
 
     /// Starts a command, or the login shell, on a terminal.
-    pub(super) fn terminal(&self, what: String, terminal: &Terminal, command: Option<&str>) -> Result<Channel> {
-        let (child, stdin) = self.start(What::OnTerminal(terminal, command))?;
+    pub(super) async fn terminal(&self, what: String, terminal: &Terminal, command: Option<&str>) -> Result<Channel> {
+        let (child, stdin) = self.start(What::OnTerminal(terminal, command)).await?;
         Ok(self.channel(child, Some(stdin), what))
     }
 
     /// Opens a TCP stream from the host.
-    pub(super) fn stream(&self, what: String, host: &str, port: u16) -> Result<Tunnel> {
-        let (child, stdin) = self.start(What::Stream(host, port))?;
+    pub(super) async fn stream(&self, what: String, host: &str, port: u16) -> Result<Tunnel> {
+        let (child, stdin) = self.start(What::Stream(host, port)).await?;
         let (_, reader) = self.channel(child, None, what).split();
         Ok(Tunnel::new(reader, Box::pin(stdin)))
     }
 
-    fn arguments(&self, what: &What<'_>) -> Vec<String> {
-        let mut all = self.options.clone();
+    fn arguments(&self, limits: &[String], what: &What<'_>) -> Vec<String> {
+        // Many processes cannot ask at once.
+        let mut all = ["-o", "BatchMode=yes", "-o", "LogLevel=ERROR"].map(str::to_owned).to_vec();
+        all.extend_from_slice(&self.options);
+        all.extend_from_slice(limits);
         let place = ["--".to_owned(), self.address.clone()];
         match what {
             What::Command(command) => {
@@ -154,19 +226,16 @@ impl Openssh {
         all
     }
 
-    fn start(&self, what: What<'_>) -> Result<(Child, ChildStdin)> {
+    async fn start(&self, what: What<'_>) -> Result<(Child, ChildStdin)> {
+        let asking = async || self.print().await.map(|text| limits(&text, self.connect_limit_seconds));
+        let limits = self.limits.get_or_try_init(asking).await?;
         let mut command = Command::new("ssh");
         if let What::OnTerminal(terminal, _) = &what {
             command.env("TERM", &terminal.kind);
         }
-        let failed = |cause: String| {
-            Failure::new(Kind::Connection, "cannot start ssh on this machine")
-                .on(&self.name)
-                .caused_by(cause)
-                .advise("install OpenSSH's client, or leave --transport out")
-        };
+        let failed = |cause: String| self.not_started(cause);
         let mut child = command
-            .args(self.arguments(&what))
+            .args(self.arguments(limits, &what))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -289,9 +358,9 @@ mod tests {
     use bytes::Bytes;
     use tokio::process::Command;
 
-    use super::{Openssh, What, explained};
+    use super::{Openssh, What, explained, limits, settle_by_openssh};
     use crate::failure::Kind;
-    use crate::inventory::{Hop, HostKeys};
+    use crate::inventory::{Become, Hop, HostKeys};
     use crate::ssh::output::Chunk;
     use crate::ssh::terminal::Terminal;
     use crate::ui::rehearsal;
@@ -302,12 +371,18 @@ mod tests {
 
     #[test]
     fn what_nobody_wrote_is_left_to_ssh() {
-        let arguments = Openssh::new(&host()).expect("usable").arguments(&What::Command("true"));
+        let arguments = Openssh::new(&host()).expect("usable").arguments(&[], &What::Command("true"));
         let text = arguments.join(" ");
         assert!(text.ends_with("-T -- 10.0.0.11 true"), "{text}");
-        for option in ["-l", "-p", "-i", "ProxyJump", "KnownHosts", "StrictHostKeyChecking"] {
+        for option in
+            ["-l", "-p", "-i", "ProxyJump", "KnownHosts", "StrictHostKeyChecking", "ConnectTimeout", "ServerAlive"]
+        {
             assert!(!arguments.iter().any(|word| word.starts_with(option)), "{option} in {text}");
         }
+        // What has no limit by itself gets one, unless ssh_config has it.
+        let ours = ["-o", "ConnectTimeout=20", "-o", "ServerAliveInterval=15"];
+        assert_eq!(limits("user ops\nconnecttimeout none\nserveraliveinterval 0\nserveralivecountmax 3\n", 20), ours);
+        assert!(limits("connecttimeout 7\nserveraliveinterval 300\n", 20).is_empty());
     }
 
     #[test]
@@ -321,14 +396,31 @@ mod tests {
         ssh.jump = vec![Hop { user: Some("ops".to_owned()), host: "b".to_owned(), port: None }];
         ssh.host_keys = HostKeys::AcceptNew;
         ssh.agent = false;
-        let text = Openssh::new(&host).expect("usable").arguments(&What::Stream("fd00::1", 6443)).join(" ");
+        let text = Openssh::new(&host).expect("usable").arguments(&[], &What::Stream("fd00::1", 6443)).join(" ");
         let expected = "-l root -p 2222 -i /k e/y -o IdentityAgent=none -o ProxyJump=ops@b -o \
                         UserKnownHostsFile=\"/known\" -o GlobalKnownHostsFile=none -o StrictHostKeyChecking=accept-new \
                         -W [fd00::1]:6443 -- 10.0.0.11";
         assert!(text.ends_with(expected), "{text}");
         let terminal = Terminal { kind: "xterm".to_owned(), columns: 99, rows: 33 };
-        let text = Openssh::new(&host).expect("usable").arguments(&What::OnTerminal(&terminal, None)).join(" ");
+        let text = Openssh::new(&host).expect("usable").arguments(&[], &What::OnTerminal(&terminal, None)).join(" ");
         assert!(text.ends_with("-tt -- 10.0.0.11 stty rows 33 cols 99; exec $SHELL -l"), "{text}");
+    }
+
+    /// The real ssh says what it would do; what only it understands stops nobody, and what it does not is its to say.
+    #[tokio::test]
+    async fn ssh_says_who_logs_in() {
+        let mut host = host();
+        host.ssh.written = ["user", "connect_limit_seconds"].into();
+        (host.ssh.user, host.ssh.connect_limit_seconds) = ("ops".to_owned(), 9);
+        let printed = Openssh::new(&host).expect("usable").print().await.expect("printed");
+        assert_eq!(super::printed(&printed, "connecttimeout"), Some("9"));
+        settle_by_openssh(&mut host).await.expect("settled");
+        assert_eq!((host.ssh.user.as_str(), host.ssh.port, host.ssh.become_root), ("ops", 22, Become::Sudo));
+        host.ssh.written.insert("port");
+        host.ssh.port = 0;
+        let failure = settle_by_openssh(&mut host).await.expect_err("no port");
+        assert_eq!((failure.kind, failure.host.as_deref()), (Kind::Configuration, Some("cp1")));
+        assert!(failure.detail.as_deref().is_some_and(|said| said.to_lowercase().contains("port")), "{failure:?}");
     }
 
     #[test]

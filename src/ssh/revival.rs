@@ -9,10 +9,11 @@ use crate::cancel::Cancel;
 use crate::failure::{Kind, Result, Retry};
 
 use super::backoff::Backoff;
+use super::bastion::Bastions;
 use super::connection::{Connection, connect_with};
 use super::deadline::Deadline;
 use super::login::Sources;
-use super::target::{Prompt, Target};
+use super::target::{Prompt, Route, Target};
 
 /// A lost connection is tried to be made again for this long.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -23,6 +24,8 @@ const TIMES: u32 = 20;
 pub(super) struct Revival {
     prompts: Arc<dyn Prompt>,
     sources: Sources,
+    /// Hosts that lose a bastion find its next connection here, however long ago the configuration was dropped.
+    _bastions: Option<Bastions>,
     /// Ends the wait for a host that does not come back.
     cancel: Cancel,
     /// How often the connection was made again.
@@ -36,9 +39,14 @@ pub(super) struct Turn<'a> {
 }
 
 impl Revival {
-    pub(super) fn new(prompts: Arc<dyn Prompt>, sources: &Sources, cancel: &Cancel) -> Self {
+    /// For a target that was just reached.
+    pub(super) fn new(target: &Target, prompts: Arc<dyn Prompt>, sources: &Sources, cancel: &Cancel) -> Self {
         let (sources, cancel) = (sources.clone(), cancel.clone());
-        Self { prompts, sources, cancel, turn: tokio::sync::Mutex::new(0) }
+        let _bastions = match &target.route {
+            Route::Through { shared, .. } => shared.keep(),
+            Route::Direct | Route::Command(_) => None,
+        };
+        Self { prompts, sources, _bastions, cancel, turn: tokio::sync::Mutex::new(0) }
     }
 
     /// Waits for the turn.

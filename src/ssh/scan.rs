@@ -29,6 +29,8 @@ pub struct Shown {
     key: HostKey,
     /// What the files, or the pins of the inventory, say about it.
     pub known: Known,
+    /// What is known instead of a key that has changed: `/home/ops/.ssh/known_hosts:3 SHA256:...`.
+    pub instead: Vec<String>,
 }
 
 /// What is known about a host key.
@@ -38,8 +40,10 @@ pub enum Known {
     Yes,
     /// The host is not known, or only by keys of other kinds.
     New,
-    /// The host is known by another key of this kind, or pinned to another one.
+    /// The host is known by another key of this kind, or the inventory pins none of those that it shows.
     Changed,
+    /// The inventory pins another key that the host shows; this one is not asked for.
+    Beside,
     /// It must not be trusted.
     Revoked,
 }
@@ -141,24 +145,31 @@ async fn look(
 
 fn judge(target: &Target, keys: Vec<HostKey>) -> Result<Vec<Shown>> {
     let (name, port) = target.known_as();
-    let known = |key: &HostKey| -> Result<Known> {
+    let pins = &target.host_key_pins;
+    let is_pinned = |key: &HostKey| pins.contains(&key.fingerprint());
+    let shows_a_pinned_one = keys.iter().any(is_pinned);
+    let known = |key: &HostKey| -> Result<(Known, Vec<String>)> {
         let shown = host_key::Shown { key: key.clone(), certificate: None };
         if host_key::is_in_list(target, &shown)?.is_some() {
-            return Ok(Known::Revoked);
+            return Ok((Known::Revoked, Vec::new()));
         }
         let files = known_lines(target, Reason::Judge(key))?;
         Ok(match known_hosts::verdict(&files, name, port, key) {
-            Verdict::Revoked(_) => Known::Revoked,
-            _ if !target.host_key_pins.is_empty() => match target.host_key_pins.contains(&key.fingerprint()) {
-                true => Known::Yes,
-                false => Known::New,
-            },
-            Verdict::Trusted => Known::Yes,
-            Verdict::Unknown { .. } | Verdict::OtherAlgorithm(_) => Known::New,
-            Verdict::Changed(_) => Known::Changed,
+            Verdict::Revoked(_) => (Known::Revoked, Vec::new()),
+            _ if is_pinned(key) => (Known::Yes, Vec::new()),
+            // A pin does not say of what kind it is: it is good for the whole host.
+            _ if shows_a_pinned_one => (Known::Beside, Vec::new()),
+            _ if !pins.is_empty() => (Known::Changed, pins.iter().map(|pin| format!("ssh.host_key {pin}")).collect()),
+            Verdict::Trusted => (Known::Yes, Vec::new()),
+            Verdict::Unknown { .. } | Verdict::OtherAlgorithm(_) => (Known::New, Vec::new()),
+            Verdict::Changed(places) => {
+                let one = |place: &known_hosts::Place| format!("{} {}", host_key::at(place), place.key.fingerprint());
+                (Known::Changed, places.iter().map(one).collect())
+            }
         })
     };
-    keys.into_iter().map(|key| Ok(Shown { known: known(&key)?, key })).collect()
+    let judged = |key: &HostKey| known(key).map(|(known, instead)| Shown { key: key.clone(), known, instead });
+    keys.iter().map(judged).collect()
 }
 
 /// Writes new keys of a host into the first of its known_hosts files and returns that file; blocks. Changed and revoked

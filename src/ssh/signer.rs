@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use russh::keys::agent::AgentIdentity;
-use russh::keys::agent::client::AgentClient;
 use russh::keys::signature::Signer as _;
 use russh::keys::ssh_encoding::Encode as _;
 use russh::keys::{HashAlg, PrivateKey};
-use russh::{AgentAuthError, SendError, Signer};
-use tokio::net::UnixStream;
+use russh::{SendError, Signer};
+
+use super::deadline::Pause;
+use super::login::Agent;
+use super::watcher::{LostReceiver, lost};
 
 /// A signer that never signs: when russh asks it to, the host has accepted the public key. The attempt is abandoned
 /// then, which the host does not count, and repeated with the unlocked key.
@@ -45,7 +47,7 @@ impl Signer for Question {
 /// which servers refuse.
 pub(super) struct FileSigner(pub(super) Arc<PrivateKey>);
 
-/// Why a key file did not sign.
+/// Why a key did not sign.
 pub(super) enum Unsigned {
     /// The connection ended.
     Lost,
@@ -77,19 +79,33 @@ impl Signer for FileSigner {
     }
 }
 
-/// An agent that holds the bare key of a certificate that we have as a file.
-pub(super) struct BareAgent<'a>(pub(super) &'a mut AgentClient<UnixStream>);
+/// An agent that signs with a key that it holds.
+pub(super) struct AgentSigner<'a> {
+    /// The agent.
+    pub(super) agent: &'a mut Agent,
+    /// Whether it holds the bare key of a certificate that we have as a file.
+    pub(super) bare: bool,
+    /// Stops the clock meanwhile: a person may have to touch a device or to say yes.
+    pub(super) pause: Pause,
+    /// Ends the wait for a signature that nobody needs any more.
+    pub(super) lost: LostReceiver,
+}
 
-impl Signer for BareAgent<'_> {
-    type Error = AgentAuthError;
+impl Signer for AgentSigner<'_> {
+    type Error = Unsigned;
 
     async fn auth_sign(
         &mut self,
         key: &AgentIdentity,
         hash: Option<HashAlg>,
         to_sign: Vec<u8>,
-    ) -> Result<Vec<u8>, AgentAuthError> {
-        let bare = AgentIdentity::from(key.public_key().into_owned());
-        self.0.auth_sign(&bare, hash, to_sign).await
+    ) -> Result<Vec<u8>, Unsigned> {
+        let bare = self.bare.then(|| AgentIdentity::from(key.public_key().into_owned()));
+        let _waiting = self.pause.begin();
+        tokio::select! {
+            biased;
+            _ = lost(&self.lost) => Err(Unsigned::Lost),
+            signed = self.agent.sign(bare.as_ref().unwrap_or(key), hash, to_sign) => signed,
+        }
     }
 }

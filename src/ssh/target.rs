@@ -9,11 +9,12 @@ use crate::secret::Secret;
 
 use super::bastion::WeakBastions;
 use super::config::Algorithms;
+use super::identity::Unlocked;
 
 /// The default port.
 pub(super) const PORT: u16 = 22;
 /// A silent host is asked whether it lives this often...
-const KEEPALIVE: Duration = Duration::from_secs(15);
+pub(super) const KEEPALIVE: Duration = Duration::from_secs(15);
 /// ...and given up after so many questions without an answer.
 const KEEPALIVES: usize = 3;
 
@@ -117,7 +118,7 @@ impl Target {
             agent: true,
             agent_socket: None,
             password: None,
-            ways: ["publickey", "password", "keyboard-interactive"].map(str::to_owned).to_vec(),
+            ways: ["publickey", "keyboard-interactive", "password"].map(str::to_owned).to_vec(),
             ask: true,
             known_hosts: Vec::new(),
             known_hosts_command: None,
@@ -175,6 +176,12 @@ impl Target {
         }
     }
 
+    /// How long a host may be silent: the interval after the last question passes, too, as with OpenSSH.
+    pub(super) fn patience(&self) -> Duration {
+        let (interval, count) = self.keepalive;
+        interval.saturating_mul(u32::try_from(count).unwrap_or(u32::MAX).saturating_add(1))
+    }
+
     /// The bastions on the way, the one next to the host first.
     pub fn bastions(&self) -> Vec<Arc<Target>> {
         let (mut all, mut route) = (Vec::new(), &self.route);
@@ -195,18 +202,23 @@ impl Target {
 }
 
 /// Asks a person. Called from several connections at once: whoever implements it asks one thing at a time and remembers
-/// the answers, so that ten hosts with one password ask once.
+/// passwords, so that ten hosts with one password ask once.
 ///
 /// All may block; `None` means that nobody can be asked or nothing was typed.
 pub trait Prompt: Send + Sync {
-    /// The passphrase of a private key file. Asked only after the host has said that it accepts the key.
-    fn passphrase(&self, file: &Path) -> Option<Secret>;
+    /// The passphrase of a private key file, `again` where the last answer was wrong. Asked only after a host has said
+    /// that it accepts the key.
+    fn passphrase(&self, file: &Path, again: bool) -> Option<Secret>;
+
+    /// Where keys are kept that were unlocked with passphrases of this person.
+    fn unlocked(&self) -> &Unlocked;
 
     /// The login password of `user` on `host` (the inventory name). Asked only when the host allows passwords and no
     /// key was accepted.
     fn password(&self, user: &str, host: &str) -> Option<Secret>;
 
-    /// The answer to another question that `host` asks `user` while logging in, such as a code; `question` is untrusted.
+    /// The answer to another question that `host` asks `user` while logging in, such as a code, which must not be
+    /// remembered: it is good for one login. `question` is untrusted.
     fn answer(&self, _user: &str, _host: &str, _question: &str) -> Option<Secret> {
         None
     }

@@ -14,8 +14,13 @@ use tempfile::TempDir;
 
 use crate::secret::Secret;
 
+use super::identity::Unlocked;
 use super::login::Sources;
 use super::target::{Prompt, Target};
+
+pub(super) use self::way::Way;
+
+mod way;
 
 /// A target on loopback.
 pub(super) fn target(name: &str, port: u16) -> Target {
@@ -34,6 +39,9 @@ pub(super) struct Answers {
     pub(super) passphrases: AtomicUsize,
     pub(super) passwords: AtomicUsize,
     pub(super) others: AtomicUsize,
+    /// What is answered when the first passphrase was wrong.
+    pub(super) second: Option<&'static str>,
+    pub(super) unlocked: Unlocked,
 }
 
 impl Answers {
@@ -43,9 +51,13 @@ impl Answers {
 }
 
 impl Prompt for Answers {
-    fn passphrase(&self, _file: &Path) -> Option<Secret> {
+    fn passphrase(&self, _file: &Path, again: bool) -> Option<Secret> {
         self.passphrases.fetch_add(1, Ordering::Relaxed);
-        self.answer.map(Secret::new)
+        if again { self.second.or(self.answer) } else { self.answer }.map(Secret::new)
+    }
+
+    fn unlocked(&self) -> &Unlocked {
+        &self.unlocked
     }
 
     fn password(&self, _user: &str, _host: &str) -> Option<Secret> {
@@ -230,6 +242,8 @@ pub(super) enum Ways {
     Interactive,
     /// Takes the password `secret` and then the code `secret` as answers to questions.
     Code,
+    /// Offers passwords and questions, refuses each password, and takes `secret` and the code as answers.
+    Both,
     /// Takes the password and ends the connection when a command has sent 1 MiB.
     DropsInTransfer,
     /// Takes the password and never lets a command start.
@@ -300,7 +314,15 @@ struct FalseHost {
 
 impl FalseHost {
     fn asks(&self) -> bool {
-        matches!(self.ways, Ways::Interactive | Ways::Code)
+        matches!(self.ways, Ways::Interactive | Ways::Code | Ways::Both)
+    }
+
+    fn methods(&self) -> MethodSet {
+        MethodSet::from(match self.ways {
+            Ways::Both => &[MethodKind::Password, MethodKind::KeyboardInteractive][..],
+            _ if self.asks() => &[MethodKind::KeyboardInteractive][..],
+            _ => &[MethodKind::Password][..],
+        })
     }
 }
 
@@ -313,15 +335,13 @@ impl server::Handler for FalseHost {
 
     async fn auth_password(&mut self, _user: &str, password: &str) -> Result<Auth, russh::Error> {
         if self.asks() {
-            let methods = MethodSet::from(&[MethodKind::KeyboardInteractive][..]);
-            return Ok(Auth::Reject { proceed_with_methods: Some(methods), partial_success: false });
+            return Ok(Auth::Reject { proceed_with_methods: Some(self.methods()), partial_success: false });
         }
         Ok(if password == "secret" { Auth::Accept } else { no_more() })
     }
 
     async fn auth_none(&mut self, _user: &str) -> Result<Auth, russh::Error> {
-        let method = if self.asks() { MethodKind::KeyboardInteractive } else { MethodKind::Password };
-        Ok(Auth::Reject { proceed_with_methods: Some(MethodSet::from(&[method][..])), partial_success: false })
+        Ok(Auth::Reject { proceed_with_methods: Some(self.methods()), partial_success: false })
     }
 
     async fn auth_keyboard_interactive<'a>(
@@ -341,7 +361,7 @@ impl server::Handler for FalseHost {
             return Ok(no_more());
         }
         self.answered += 1;
-        if self.ways == Ways::Code && self.answered == 1 {
+        if matches!(self.ways, Ways::Code | Ways::Both) && self.answered == 1 {
             return Ok(Auth::Partial {
                 name: "".into(),
                 instructions: "".into(),
@@ -387,81 +407,6 @@ impl server::Handler for FalseHost {
             return Err(russh::Error::Disconnect);
         }
         Ok(())
-    }
-}
-
-/// A TCP way to a server that breaks when it is told to, or after so many bytes on their way to the server.
-pub(super) struct Way {
-    pub(super) port: u16,
-    /// Where new connections lead to.
-    pub(super) server: Arc<std::sync::atomic::AtomicU16>,
-    /// Bytes that may still pass.
-    pub(super) allowance: Arc<std::sync::atomic::AtomicU64>,
-    cut: tokio::sync::watch::Sender<()>,
-}
-
-impl Way {
-    /// Leads to a port of this machine.
-    pub(super) async fn to(server: u16) -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let port = listener.local_addr().expect("an address").port();
-        let server = Arc::new(std::sync::atomic::AtomicU16::new(server));
-        let allowance = Arc::new(std::sync::atomic::AtomicU64::new(u64::MAX));
-        let cut = tokio::sync::watch::Sender::new(());
-        let (leads, allowed, cuts) = (Arc::clone(&server), Arc::clone(&allowance), cut.clone());
-        tokio::spawn(async move {
-            while let Ok((near, _)) = listener.accept().await {
-                let (allowed, mut broken) = (Arc::clone(&allowed), cuts.subscribe());
-                let server = leads.load(Ordering::Relaxed);
-                tokio::spawn(async move {
-                    let Ok(far) = tokio::net::TcpStream::connect(("127.0.0.1", server)).await else { return };
-                    tokio::select! {
-                        () = pass(near, far, &allowed) => {}
-                        _ = broken.changed() => {}
-                    }
-                });
-            }
-        });
-        Self { port, server, allowance, cut }
-    }
-
-    /// Breaks all connections.
-    pub(super) fn cut(&self) {
-        self.cut.send_replace(());
-    }
-
-    /// The same target by this way, with the same host key.
-    pub(super) fn target(&self, sshd: &Sshd, identity: &Path) -> Target {
-        let known = sshd.folder.path().join(format!("known_{}", self.port));
-        let line = sshd.known_line("ed25519").replace(&format!(":{} ", sshd.port), &format!(":{} ", self.port));
-        std::fs::write(&known, line).expect("written");
-        Target { port: self.port, known_hosts: vec![known], ..sshd.target(Some(identity)) }
-    }
-}
-
-async fn pass(near: tokio::net::TcpStream, far: tokio::net::TcpStream, allowance: &std::sync::atomic::AtomicU64) {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    let (mut from_near, mut to_near) = near.into_split();
-    let (mut from_far, mut to_far) = far.into_split();
-    let there = async {
-        let mut buffer = vec![0; 16 << 10];
-        while let Ok(length @ 1..) = from_near.read(&mut buffer).await {
-            let before = allowance.fetch_sub(length as u64, Ordering::Relaxed);
-            if before < length as u64 {
-                allowance.store(u64::MAX, Ordering::Relaxed);
-                return;
-            }
-            if to_far.write_all(&buffer[..length]).await.is_err() {
-                return;
-            }
-        }
-    };
-    let back = async {
-        let _ = tokio::io::copy(&mut from_far, &mut to_near).await;
-    };
-    tokio::select! {
-        () = there => {}
-        () = back => {}
     }
 }
 

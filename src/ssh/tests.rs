@@ -209,8 +209,9 @@ async fn a_passphrase_is_asked_only_for_a_key_that_is_accepted() {
     connect_with(&target, &answers, &no_sources()).await.expect("logged in");
     assert_eq!((answers.passphrases.load(Ordering::Relaxed), answers.passwords.load(Ordering::Relaxed)), (1, 0));
 
-    let failure = connect_with(&target, &Answers::with("wrong"), &no_sources()).await.expect_err("wrong passphrase");
-    assert_eq!(failure.kind, Kind::Authentication);
+    let wrong = Answers::with("wrong");
+    let failure = connect_with(&target, &wrong, &no_sources()).await.expect_err("wrong passphrase");
+    assert_eq!((failure.kind, wrong.passphrases.load(Ordering::Relaxed)), (Kind::Authentication, 2));
     assert!(failure.to_string().contains("the passphrase is wrong"), "{failure}");
     let failure = refused(&target).await;
     assert!(failure.to_string().contains("no passphrase was given"), "{failure}");
@@ -234,7 +235,9 @@ async fn an_agent_signs() {
     // Without a name the strangers use up the attempts, and we stop before sshd does.
     let unnamed = Target { identities: Vec::new(), ..target.clone() };
     let failure = connect_with(&unnamed, &Answers::default(), &agent.sources()).await.expect_err("too many");
-    assert_eq!((failure.kind, failure.causes.len()), (Kind::Authentication, super::authentication::KEYS + 1));
+    assert_eq!((failure.kind, failure.causes.len()), (Kind::Authentication, super::authentication::KEYS + 2));
+    let rest = &failure.causes[super::authentication::KEYS];
+    assert_eq!(rest, "2 more keys were not offered; name the right one with identity");
     assert!(failure.causes[0].starts_with("agent key stranger0 (ssh-ed25519 SHA256:"), "{failure}");
 
     let without = Target { agent: false, ..target };

@@ -85,9 +85,11 @@ impl Watcher {
 }
 
 /// In words, why the transport ended.
-fn reason(error: &russh::Error) -> String {
+fn reason(error: &russh::Error, target: &Target) -> String {
     match error {
-        russh::Error::KeepaliveTimeout => "the host has not answered for a minute".to_owned(),
+        russh::Error::KeepaliveTimeout => {
+            format!("the host has not answered for {} seconds", target.patience().as_secs_f32())
+        }
         russh::Error::HUP | russh::Error::Disconnect => "the host closed the connection".to_owned(),
         russh::Error::IO(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
             "the host closed the connection".to_owned()
@@ -133,7 +135,9 @@ impl Handler for Watcher {
                 let message: String = info.message.chars().filter(|c| !c.is_control()).take(200).collect();
                 (format!("the host ended it: {message}"), Ok(()))
             }
-            DisconnectReason::Error(Stop::Transport(error)) => (reason(&error), Err(Stop::Transport(error))),
+            DisconnectReason::Error(Stop::Transport(error)) => {
+                (reason(&error, &self.target), Err(Stop::Transport(error)))
+            }
             DisconnectReason::Error(Stop::Refused(failure)) => (failure.sentence.clone(), Err(Stop::Refused(failure))),
         };
         self.lost.send_replace(Some(Lost(said)));

@@ -1,7 +1,7 @@
 //! The stream that SSH is spoken through: TCP, a channel of a bastion, or a command.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -167,12 +167,13 @@ async fn dial(
 }
 
 async fn connect(target: &Target, address: SocketAddr) -> io::Result<TcpStream> {
-    let Some(from) = &target.bind_address else { return TcpStream::connect(address).await };
-    let from: IpAddr = from
-        .parse()
-        .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, format!("BindAddress {from} is no IP address")))?;
+    let Some(name) = &target.bind_address else { return TcpStream::connect(address).await };
+    let unusable = |why: &str| io::Error::new(io::ErrorKind::InvalidInput, format!("BindAddress {name} {why}"));
+    let found = tokio::net::lookup_host((name.as_str(), 0)).await.map_err(|error| unusable(&error.to_string()))?;
+    let same_family = found.into_iter().find(|from| from.is_ipv4() == address.is_ipv4());
+    let from = same_family.ok_or_else(|| unusable("has no address of the host's family"))?;
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    socket.bind(SocketAddr::new(from, 0))?;
+    socket.bind(from)?;
     socket.connect(address).await
 }
 

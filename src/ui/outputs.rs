@@ -14,13 +14,16 @@ use crate::ssh::{Chunk, Exit};
 const LONGEST_LINE: usize = 64 << 10;
 /// What is kept of one host's output where it is shown at the end, in bytes for each stream.
 const KEPT: usize = 4 << 20;
+/// What is kept of all hosts together, in bytes.
+const KEPT_OF_ALL: usize = 256 << 20;
 /// How many hosts are named before the rest is counted.
 const NAMED_HOSTS: usize = 12;
 
 /// How output is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arrangement {
-    /// Byte by byte as it comes: one host, and no terminal to protect.
+    /// Byte by byte as it comes: one host, and no terminal to protect. Where only standard error is one, that is shown line
+    /// by line.
     Raw,
     /// Line by line as it comes, with the host's name where there are several.
     Live,
@@ -101,15 +104,17 @@ struct Kept {
 }
 
 impl Kept {
-    fn add(&mut self, chunk: &Chunk) {
+    /// Keeps a piece as far as there is room for it; how many bytes it kept.
+    fn add(&mut self, chunk: &Chunk, room: usize) -> usize {
         let (kept, bytes) = match chunk {
             Chunk::Stdout(bytes) => (&mut self.stdout, bytes),
             Chunk::Stderr(bytes) => (&mut self.stderr, bytes),
-            Chunk::Exit(_) => return,
+            Chunk::Exit(_) => return 0,
         };
-        let room = KEPT.saturating_sub(kept.len()).min(bytes.len());
+        let room = KEPT.saturating_sub(kept.len()).min(bytes.len()).min(room);
         kept.extend_from_slice(&bytes[..room]);
         self.cut |= room < bytes.len();
+        room
     }
 }
 
@@ -120,6 +125,8 @@ pub struct Outputs {
     arrangement: Arrangement,
     width: usize,
     hosts: Vec<Host>,
+    /// Bytes that are kept of all hosts.
+    kept: usize,
     /// Ends of hosts whose output is shown at the end.
     ended: Vec<(usize, Option<Exit>)>,
 }
@@ -129,7 +136,7 @@ impl Outputs {
     pub fn new(screen: &Screen, arrangement: Arrangement, names: impl IntoIterator<Item = String>) -> Self {
         let hosts: Vec<Host> = names.into_iter().map(|name| Host { name, ..Host::default() }).collect();
         let width = if hosts.len() > 1 { hosts.iter().map(|host| host.name.len()).max().unwrap_or(0) } else { 0 };
-        Self { screen: screen.clone(), arrangement, width, hosts, ended: Vec::new() }
+        Self { screen: screen.clone(), arrangement, width, hosts, kept: 0, ended: Vec::new() }
     }
 
     /// What stands before a line of this host.
@@ -142,15 +149,16 @@ impl Outputs {
     /// # Errors
     /// When standard output cannot be written.
     pub fn take(&mut self, host: usize, chunk: &Chunk) -> Result<()> {
+        let bare = !self.screen.stderr_is_terminal();
         match (self.arrangement, chunk) {
             (_, Chunk::Exit(_)) => Ok(()),
             (Arrangement::Raw, Chunk::Stdout(bytes)) => self.screen.pass(bytes, b""),
-            (Arrangement::Raw, Chunk::Stderr(bytes)) => self.screen.pass(b"", bytes),
+            (Arrangement::Raw, Chunk::Stderr(bytes)) if bare => self.screen.pass(b"", bytes),
             (Arrangement::Live, Chunk::Stdout(bytes)) => {
                 let text = gathered(&self.prefix(host), |each| self.hosts[host].stdout.take(bytes, each));
                 if text.is_empty() { Ok(()) } else { self.screen.print(&text) }
             }
-            (Arrangement::Live, Chunk::Stderr(bytes)) => {
+            (Arrangement::Live | Arrangement::Raw, Chunk::Stderr(bytes)) => {
                 let text = gathered(&self.prefix(host), |each| self.hosts[host].stderr.take(bytes, each));
                 if !text.is_empty() {
                     self.screen.line(text.trim_end_matches('\n'));
@@ -158,7 +166,7 @@ impl Outputs {
                 Ok(())
             }
             (Arrangement::Grouped | Arrangement::Json, chunk) => {
-                self.hosts[host].kept.add(chunk);
+                self.kept += self.hosts[host].kept.add(chunk, KEPT_OF_ALL.saturating_sub(self.kept));
                 Ok(())
             }
         }
@@ -170,8 +178,7 @@ impl Outputs {
     /// When standard output cannot be written.
     pub fn end(&mut self, host: usize, result: &Result<Exit>, milliseconds: u64) -> Result<()> {
         match self.arrangement {
-            Arrangement::Raw => Ok(()),
-            Arrangement::Live => {
+            Arrangement::Raw | Arrangement::Live => {
                 let prefix = self.prefix(host);
                 let rest = gathered(&prefix, |each| self.hosts[host].stdout.finish(each));
                 let errors = gathered(&prefix, |each| self.hosts[host].stderr.finish(each));
@@ -186,7 +193,9 @@ impl Outputs {
             }
             Arrangement::Json => {
                 let Host { name, kept, .. } = &mut self.hosts[host];
-                let line = document(name, &std::mem::take(kept), result.as_ref(), milliseconds);
+                let kept = std::mem::take(kept);
+                self.kept = self.kept.saturating_sub(kept.stdout.len() + kept.stderr.len());
+                let line = document(name, &kept, result.as_ref(), milliseconds);
                 self.screen.print(&format!("{line}\n"))
             }
         }
@@ -328,6 +337,16 @@ mod tests {
     fn host(name: &str, stdout: &str, stderr: &str) -> Host {
         let kept = Kept { stdout: stdout.into(), stderr: stderr.into(), cut: false };
         Host { name: name.to_owned(), kept, ..Host::default() }
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_for_one_host_and_for_all() {
+        let piece = Chunk::Stdout(vec![b'x'; KEPT + 1].into());
+        let mut kept = Kept::default();
+        assert_eq!((kept.add(&piece, usize::MAX), kept.cut), (KEPT, true));
+        let mut other = Kept::default();
+        assert_eq!((other.add(&piece, 10), other.cut), (10, true));
+        assert_eq!((other.add(&Chunk::Stderr(b"oops".to_vec().into()), 10), other.stderr.len()), (4, 4));
     }
 
     #[test]

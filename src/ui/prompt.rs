@@ -24,7 +24,7 @@ const MAXIMUM_BYTES: usize = 64 << 10;
 /// The longest time a password command may take: a person may have to touch a key.
 const COMMAND_LIMIT: Duration = Duration::from_secs(120);
 
-/// Asks for passwords and passphrases, each once per run. Cheap to clone; all clones share the answers.
+/// Asks for passwords and passphrases, each once per run, and for codes. Cheap to clone; all clones share the answers.
 #[derive(Debug, Clone)]
 pub struct Prompts {
     screen: Screen,
@@ -41,9 +41,27 @@ impl Prompts {
         Self { screen: screen.clone(), cancel: cancel.clone(), answers: Arc::default(), resolved: Arc::default() }
     }
 
-    /// The passphrase of a private key file. Blocks; `None` without a terminal, or if the answer is empty.
-    pub fn passphrase(&self, file: &Path) -> Option<Secret> {
-        self.ask(&format!("passphrase of {}", file.display()))
+    /// The passphrase of a private key file, asked anew only where the last answer was wrong (`again`). Blocks; `None`
+    /// without a terminal, or if the answer is empty.
+    pub fn passphrase(&self, file: &Path, again: bool) -> Option<Secret> {
+        let what = format!("passphrase of {}", file.display());
+        if !again {
+            return self.ask(&what);
+        }
+        in_place(|| {
+            let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+            let answer = self.put(&format!("that was wrong; {what}"));
+            answers.insert(what, answer.clone());
+            answer
+        })
+    }
+
+    /// Asks for what is good only once, such as a code. Blocks; `None` without a terminal, or if the answer is empty.
+    pub fn ask_each_time(&self, what: &str) -> Option<Secret> {
+        in_place(|| {
+            let _one_at_a_time = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+            self.put(what)
+        })
     }
 
     /// The login password of `user`, asked once for all hosts; `host` is the one that asks first. Blocks; `None` without
@@ -69,14 +87,18 @@ impl Prompts {
         if let Some(answer) = answers.get(key) {
             return answer.clone();
         }
+        let answer = self.put(question);
+        answers.insert(key.to_owned(), answer.clone());
+        answer
+    }
+
+    fn put(&self, question: &str) -> Option<Secret> {
         let mut question = clean(question);
         if let Some(first) = question.get_mut(..1) {
             first.make_ascii_uppercase();
         }
         let answer = read_terminal(&self.screen, &self.cancel, &format!("{question}: "), Echo::Hidden);
-        let answer = answer.filter(|answer| !answer.expose().is_empty());
-        answers.insert(key.to_owned(), answer.clone());
-        answer
+        answer.filter(|answer| !answer.expose().is_empty())
     }
 
     /// Whether there is a terminal to ask on.

@@ -76,6 +76,11 @@ impl Screen {
         self.shared.surroundings.stdout_terminal
     }
 
+    /// Whether standard error is a terminal.
+    pub fn stderr_is_terminal(&self) -> bool {
+        self.shared.surroundings.stderr_terminal
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -100,6 +105,12 @@ impl Screen {
         if self.shared.settings.output == Output::Human {
             self.line(&super::text::clean_lines(text).join("\n"));
         }
+    }
+
+    /// Shows a block of untrusted text on standard error, whoever reads standard output: what a person is about to be asked
+    /// about.
+    pub fn lay_out(&self, text: &str) {
+        self.line(&super::text::clean_lines(text).join("\n"));
     }
 
     /// How things are shown on standard output, where they are for a person.

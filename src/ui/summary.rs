@@ -36,6 +36,10 @@ pub struct Summary {
     pub kubeconfig: Option<PathBuf>,
     /// The command a person would type next.
     pub next: Option<String>,
+    /// How many things differ on hosts that were given back from what was there before the first `up`; nothing where none was.
+    pub residue: Option<u64>,
+    /// Hosts that were given back and not compared with what they were: nobody knows that.
+    pub not_compared: Vec<String>,
     /// Why hosts did not finish.
     pub failed: Vec<Failure>,
 }
@@ -97,6 +101,8 @@ impl Summary {
             slowest: slowest(run),
             kubeconfig: None,
             next: None,
+            residue: None,
+            not_compared: Vec::new(),
             failed: ended.map(|ended| ended.failed.clone()).unwrap_or_default(),
         }
     }

@@ -83,6 +83,42 @@ fn kubeadm_takes_our_certificates_for_its_own_and_we_its() {
     }
 }
 
+/// What openssl says of every request in a folder: that it is signed by the key it is for, its subject, names and
+/// extensions, and of what sort the key is; and what stands in a kubeconfig besides its key.
+fn requests(bed: &Bed, folder: &str) -> String {
+    let script = format!(
+        "cd {folder} && find . -type f | sort && for request in $(find . -name '*.csr' | sort); do echo \"== $request\"; \
+         openssl req -in $request -noout -verify 2>&1 | grep -o 'verify OK' || exit 1; \
+         openssl req -in $request -noout -text -reqopt no_pubkey,no_sigdump; \
+         openssl req -in $request -noout -pubkey | openssl pkey -pubin -noout -text | grep -e Public-Key -e OID; done; \
+         for key in $(find . -name '*.key' | sort); do \
+         [ \"$(openssl pkey -in $key -pubout)\" = \"$(openssl req -in ${{key%.key}}.csr -noout -pubkey)\" ] || exit 1; \
+         stat -c '%a %n' $key ${{key%.key}}.csr; done; \
+         for kubeconfig in conf/*.conf; do echo \"== $kubeconfig\"; sed 's/client-key-data: .*/client-key-data: KEY/' $kubeconfig; \
+         done"
+    );
+    bed.sh(&bed.hosts[0].name, &script)
+}
+
+#[test]
+fn requests_to_an_authority_elsewhere_are_those_of_kubeadm() {
+    let bed = host_with_both();
+    let host = bed.hosts[0].name.clone();
+    let init = "---\napiVersion: kubeadm.k8s.io/v1beta4\nkind: InitConfiguration\nnodeRegistration: {name: cp1}\n\
+                localAPIEndpoint: {advertiseAddress: 10.0.0.11}\n";
+    for algorithm in ["RSA-2048", "ECDSA-P256", "ECDSA-P384"] {
+        bed.sh(&host, "rm -rf /tmp/ours /tmp/theirs");
+        put(&bed, "/tmp/k.yaml", &format!("{}{init}", configuration("/tmp/pki", algorithm)));
+        for (program, folder) in [("clusterctl node", "/tmp/ours"), ("kubeadm", "/tmp/theirs")] {
+            let folders = format!("--cert-dir {folder} --kubeconfig-dir {folder}/conf");
+            bed.sh(&host, &format!("{program} certs generate-csr --config /tmp/k.yaml {folders}"));
+        }
+        let (ours, theirs) = (requests(&bed, "/tmp/ours"), requests(&bed, "/tmp/theirs"));
+        assert_eq!(ours, theirs, "{algorithm}");
+        assert!(ours.matches("verify OK").count() > 10 && ours.contains("DNS:api.demo.example"), "{ours}");
+    }
+}
+
 const OLD: &str = r#"apiVersion: kubeadm.k8s.io/v1beta3
 kind: InitConfiguration
 bootstrapTokens:

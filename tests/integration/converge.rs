@@ -3,8 +3,10 @@
 use std::path::Path;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use crate::bed::{Bed, bed};
-use crate::program::{bundle, call, clusterctl, kubectl, run, succeeds, up, wait_for};
+use crate::program::{bundle, call, clusterctl, kubectl, refused, run, succeeds, up, wait_for};
 
 fn nothing_is_to_do(inventory: &Path) {
     let plan = run("plan", inventory, &["--bundle", bundle().to_str().unwrap()]);
@@ -37,7 +39,9 @@ fn a_changed_configuration_is_rolled_out_and_a_deleted_line_is_pruned() {
     let [bundle, log] = [&bundle, &log].map(|path| path.to_str().unwrap());
     let rolled_out = succeeds(run("up", &inventory, &["--bundle", bundle, "--yes", "--log", log]));
     eprintln!("a changed configuration was rolled out: {:.1} s", rolled_out.elapsed.as_secs_f64());
-    static_pods_come_before_the_kubelet(log, &names[..2]);
+    let events = events_of(log);
+    static_pods_come_before_the_kubelet(&events, &names[..2]);
+    one_control_plane_after_the_other(&events, &names);
     let pods = "jsonpath={range .items[*]}{.status.allocatable.pods} {end}";
     // A kubelet tells of it a moment after it has started.
     wait_for("what the new kubelets allow", Duration::from_secs(60), || {
@@ -50,16 +54,26 @@ fn a_changed_configuration_is_rolled_out_and_a_deleted_line_is_pruned() {
         assert!(running.contains("--audit-log-maxage=7") && running.ends_with("Running"), "{running}");
     }
     nothing_is_to_do(&inventory);
+    what_does_not_come_up_goes_no_further(&made, &changed);
+    let inventory = made.write_inventory(&changed);
+    succeeds(up(&inventory));
+    nothing_is_to_do(&inventory);
 
     let pruned = names[2];
     let without: String =
         changed.lines().filter(|line| !line.contains(pruned)).map(|line| format!("{line}\n")).collect();
     let inventory = made.write_inventory(&without);
-    let arguments = ["--bundle", bundle, "--yes", "--prune"];
+    let (arguments, clusterctl) = (["--bundle", bundle, "--yes", "--prune"], clusterctl());
     // Who is not told to prune only names it.
     let plan = run("plan", &inventory, &arguments[..2]);
     let named = format!("the node {pruned} is not in the inventory");
     assert!(plan.code == 0 && plan.stdout.contains(&named), "{}\n{}", plan.stdout, plan.stderr);
+    // Nobody was asked, and nobody can be: then nobody goes.
+    let mut words = vec!["--wait", clusterctl.to_str().unwrap(), "up", "-i", inventory.to_str().unwrap()];
+    words.extend(["--bundle", bundle, "--prune"]);
+    let unasked = call(Path::new("setsid"), &words, &[]);
+    refused(&unasked, 2, &[&format!("no terminal to ask on whether {pruned} shall be taken out"), "--yes"]);
+    assert!(kubectl(&inventory, &["get", "nodes", "-o", "name"]).contains(pruned));
     let left = succeeds(run("up", &inventory, &arguments));
     eprintln!("a node was pruned: {:.1} s", left.elapsed.as_secs_f64());
     assert!(left.stderr.contains(&named), "{}", left.stderr);
@@ -71,18 +85,48 @@ fn a_changed_configuration_is_rolled_out_and_a_deleted_line_is_pruned() {
 }
 
 /// A kubelet that was just started and loses the file of a pod it begins with waits two minutes for that pod's volumes.
-fn static_pods_come_before_the_kubelet(log: &str, control_planes: &[&str]) {
-    let log = std::fs::read_to_string(log).unwrap();
-    let events: Vec<serde_json::Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+fn static_pods_come_before_the_kubelet(events: &[Value], control_planes: &[&str]) {
     for host in control_planes {
-        let begins = |step: &str| {
-            let found = events
-                .iter()
-                .position(|event| event["host"] == *host && event["event"] == "step-started" && event["step"] == step);
-            found.unwrap_or_else(|| panic!("{host}: no step {step}: {log}"))
-        };
-        assert!(begins("control-plane") < begins("kubelet-start"), "{host}: {log}");
+        let begins = |step: &str| first(events, host, "step-started", step);
+        assert!(begins("control-plane") < begins("kubelet-start"), "{host}: {events:#?}");
     }
+}
+
+fn events_of(log: &str) -> Vec<Value> {
+    let log = std::fs::read_to_string(log).unwrap();
+    log.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Where in a log a step of a host begins or ends for the first time.
+fn first(events: &[Value], host: &str, event: &str, step: &str) -> usize {
+    let is = |there: &Value| there["host"] == host && there["event"] == event && there["step"] == step;
+    events.iter().position(is).unwrap_or_else(|| panic!("{host}: no {event} of {step}: {events:#?}"))
+}
+
+/// The second control plane begins when the first is done with: its new pods run. The worker begins when both are.
+fn one_control_plane_after_the_other(events: &[Value], names: &[&str]) {
+    let ends = |host: &str| first(events, host, "step-finished", "wait-control-plane");
+    assert!(ends(names[0]) < first(events, names[1], "step-started", "control-plane"), "{events:#?}");
+    let again = first(events, names[1], "step-finished", "ready-again");
+    assert!(ends(names[1]) < again && again < first(events, names[2], "step-started", "kubelet-start"), "{events:#?}");
+}
+
+/// A flag that no API server knows ends the first control plane's; the second one is left as it is and serves. A person reads the
+/// last lines of what failed, and what they mean.
+fn what_does_not_come_up_goes_no_further(made: &Bed, text: &str) {
+    let other = made.hosts[1].name.as_str();
+    let manifest = || made.sh(other, "sha256sum /etc/kubernetes/manifests/*.yaml");
+    let before = manifest();
+    let known = "      - {name: audit-log-maxage, value: '7'}\n";
+    let wrong = text.replace(known, &format!("{known}      - {{name: no-such-flag, value: '1'}}\n"));
+    assert_ne!(wrong, text);
+    let inventory = made.write_inventory(&wrong);
+    let failed = up(&inventory);
+    let left = format!("its configuration is left as it was, because {} did not get through", made.hosts[0].name);
+    let words = ["last lines of kube-apiserver", "unknown flag", "correct extraArgs", &left];
+    refused(&failed, 11, &words);
+    assert_eq!(manifest(), before);
+    assert_eq!(kubectl(&inventory, &["get", "nodes", "-o", "name"]).lines().count(), 3);
 }
 
 /// Who has lost the laptop has lost nothing: the hosts know the cluster.
@@ -155,4 +199,10 @@ fn a_cluster_of_kubeadms_is_taken_over() {
     nothing_is_to_do(&inventory);
     let ready = kubectl(&inventory, &["get", "nodes", "--no-headers"]);
     assert!(ready.lines().count() == 2 && !ready.contains("NotReady"), "{ready}");
+
+    // Nobody has seen these hosts without a cluster: that they are as they were is not said.
+    let gone = succeeds(run("down", &inventory, &["--yes", "--output", "json"]));
+    let summary: Value = serde_json::from_str(gone.stdout.lines().next_back().unwrap()).unwrap();
+    assert_eq!(summary["not_compared"], serde_json::json!([control_plane, worker]), "{summary}");
+    assert_eq!(summary["residue"], 0, "{}", gone.stdout);
 }

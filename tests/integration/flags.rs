@@ -217,3 +217,91 @@ fn add_ons_are_printed_as_kubeadm_prints_them() {
         assert_eq!(objects(&ours), objects(&theirs), "{part}");
     }
 }
+
+#[test]
+fn images_are_listed_as_kubeadm_lists_them() {
+    let kubeadm = bed(&["kubeadm", "1.36.3"]);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("kubeadm.yaml");
+    let text = format!("{CLUSTER}imageRepository: mirror.example:5000/k8s\ndns: {{imageTag: v1.0.0}}\n");
+    std::fs::write(&file, text).unwrap();
+    for more in [["--kubernetes-version", "v1.36.3"], ["--config", file.to_str().unwrap()]] {
+        let words = [&["config", "images", "list", "-o", "json"], &more[..]].concat();
+        let theirs: Value = serde_json::from_str(&printed(Path::new(kubeadm.trim()), &words)).unwrap();
+        let ours: Value = serde_json::from_str(&printed(&clusterctl(), &[&["node"], &words[..]].concat())).unwrap();
+        assert_eq!(ours, theirs, "{more:?}");
+        assert_eq!(theirs["images"].as_array().map(Vec::len), Some(7), "{theirs}");
+    }
+}
+
+const CLUSTER: &str = "apiVersion: kubeadm.k8s.io/v1beta4\nkind: ClusterConfiguration\nkubernetesVersion: v1.36.3\n";
+const INIT: &str = "---\napiVersion: kubeadm.k8s.io/v1beta4\nkind: InitConfiguration\n";
+const KUBELET: &str = "---\napiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n";
+const KUBE_PROXY: &str = "---\napiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n";
+
+/// Documents that both judge, the header of the last one, its fields, and whether they are taken. Behind a ClusterConfiguration
+/// of a version, so that nobody asks the internet for one.
+const JUDGED: &[(&str, &str, bool)] = &[
+    ("", "", true),
+    ("", "scheduler: null\nnetworking: {podSubnet: null}\n", true),
+    ("", "clusterName: a\nclusterName: b\n", false),
+    ("", "clusterName: 5\n", false),
+    ("", "imageRepository: localhost:5000/k8s\n", true),
+    ("", "imageRepository: https://mirror.example/k8s\n", false),
+    ("", "dns: {imageRepository: mirror.example/K8s}\n", false),
+    ("", "etcd: {local: {imageRepository: mirror.example/}}\n", false),
+    ("", "certificateValidityPeriod: 9000h\ncaCertificateValidityPeriod: 10h\n", true),
+    ("", "certificateValidityPeriod: soon\n", false),
+    ("", "apiServer: {extraArgs: [{value: a}]}\n", false),
+    ("", "apiServer: {extraEnvs: [{name: A, valueFrom: {fieldRef: {fieldPath: status.podIP}}}]}\n", true),
+    ("", "apiServer: {extraEnvs: [{name: A, valueFrom: {fieldRef: {fieldPat: status.podIP}}}]}\n", false),
+    ("", "apiServer: {extraEnvs: [{name: A, valueFrom: {resourceFieldRef: {resource: a, divisor: 1Mi}}}]}\n", true),
+    (INIT, "bootstrapTokens: [{ttl: 1h}]\n", true),
+    (INIT, "bootstrapTokens: [{expires: tomorrow}]\n", false),
+    (INIT, "bootstrapTokens: [{expires: 2030-01-01T00:00:00Z, ttl: 1h}]\n", false),
+    (INIT, "nodeRegistration: {taints: [{key: a, effect: NoSchedule, timeAdded: now}]}\n", false),
+    (INIT, "timeouts: {discovery: 5}\n", false),
+    (INIT, "localAPIEndpoint: {bindPort: many}\n", false),
+    (INIT, "localAPIEndpoint: {advertiseAddress: ten}\n", false),
+    (KUBELET, "maxPods: 42\nevictionHard: {memory.available: 100Mi}\nimageMaximumGCAge: 1h\n", true),
+    (KUBELET, "maxPod: 42\n", false),
+    (KUBELET, "maxPods: many\n", false),
+    (KUBELET, "maxPods: 3000000000\n", false),
+    (KUBELET, "evictionHard: {memory.available: 5}\n", false),
+    (KUBELET, "syncFrequency: 60\n", false),
+    (KUBELET, "featureGates: {A: 'true'}\n", false),
+    (KUBELET, "tlsCurvePreferences: [29]\nmemoryThrottlingFactor: 0.9\n", true),
+    (KUBELET, "logging: {flushFrequency: 5000000000, verbosity: 2}\n", true),
+    (KUBELET, "logging: {flushFrequency: 5s, verbosity: -1}\n", false),
+    (KUBELET, "reservedMemory: [{numaNode: 0, limits: {memory: 1Gi, hugepages-2Mi: 5}}]\n", true),
+    (KUBELET, "reservedMemory: [{numaNode: 0, limits: {memory: much}}]\n", false),
+    (KUBELET, "registerWithTaints: [{key: a, effct: NoSchedule}]\n", false),
+    (KUBE_PROXY, "mode: nftables\nconntrack: {maxPerCore: 0, tcpEstablishedTimeout: 1h}\n", true),
+    (KUBE_PROXY, "ipvs: {strictArp: true}\n", false),
+    (KUBE_PROXY, "iptables: {syncPeriod: 30}\n", false),
+    (KUBE_PROXY, "clientConnection: {qps: 1.5}\n", true),
+    (KUBE_PROXY, "clientConnection: {burst: 1.5}\n", false),
+    ("---\napiVersion: kubelet.config.k8s.io/v1\nkind: KubeletConfiguration\n", "", false),
+    ("---\napiVersion: example.com/v1\nkind: Thing\n", "", false),
+    ("---\napiVersion: kubeadm.k8s.io/v1beta3\nkind: InitConfiguration\n", "", true),
+    ("---\napiVersion: kubeadm.k8s.io/v1beta2\nkind: InitConfiguration\n", "", false),
+];
+
+#[test]
+fn documents_are_judged_as_kubeadm_judges_them() {
+    let kubeadm = bed(&["kubeadm", "1.36.3"]);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("kubeadm.yaml");
+    let words = ["config", "validate", "--config", file.to_str().unwrap()];
+    let mut different = Vec::new();
+    for (header, fields, taken) in JUDGED {
+        let text = if header.is_empty() { format!("{CLUSTER}{fields}") } else { format!("{CLUSTER}{header}{fields}") };
+        std::fs::write(&file, &text).unwrap();
+        let theirs = call(Path::new(kubeadm.trim()), &words, &[]);
+        let ours = call(&clusterctl(), &[&["node"], &words[..]].concat(), &[]);
+        if (theirs.code == 0, ours.code == 0) != (*taken, *taken) {
+            different.push(format!("{text}kubeadm: {}ours: {}", theirs.stderr, ours.stderr));
+        }
+    }
+    assert!(different.is_empty(), "{}", different.join("\n"));
+}

@@ -19,6 +19,19 @@ fn with_input(file: &Path, inventory: &Path, arguments: &str) -> Finished {
     call(Path::new("sh"), &["-c", &line], &[])
 }
 
+/// Ends a command by Ctrl-C as soon as its `sleep 61` runs; nothing of it may stay.
+#[track_caller]
+fn ends_whole(bed: &Bed, inventory: &Path, host: &str, words: &[&str]) {
+    let arguments = [&["exec", "-i", inventory.to_str().unwrap()][..], words].concat();
+    let mut running = Running::start(&clusterctl(), &arguments, &[]);
+    bed.sh(host, "until pgrep -f '^sleep 61' >/dev/null; do :; done");
+    running.signal("INT");
+    let finished = running.finish();
+    assert_eq!(finished.code, 130, "{words:?}: {}", finished.stderr);
+    assert!(finished.elapsed < Duration::from_secs(30), "{words:?}: {:?}", finished.elapsed);
+    assert_eq!(bed.sh(host, "pgrep -af '^(sleep 61|timeout 60)' || true").trim(), "", "{words:?}");
+}
+
 /// One bed for what needs no cluster: a host is a second, a test of its own for each sentence would be a minute.
 #[test]
 fn commands_and_files_reach_many_hosts() {
@@ -91,6 +104,29 @@ fn commands_and_files_reach_many_hosts() {
         assert_eq!(bed.sh(name, "pgrep -x tail || true").trim(), "", "{name} goes on");
     }
 
+    // Whatever of it ignores SIGINT, has a process group of its own, or outlives its shell.
+    for line in ["sleep 61 & wait", "timeout 60 sleep 61; true", "sleep 61 >/dev/null 2>&1 & wait", "sleep 61 &"] {
+        ends_whole(&bed, &inventory, names[1], &["--on", names[1], "--", line]);
+    }
+    let late = exec(&["--on", names[1], "--timeout", "1", "--", "sleep 61 & wait"]);
+    assert!(late.code == 1 && late.stderr.contains("did not end within 1 seconds"), "{}", late.stderr);
+    assert_eq!(bed.sh(names[1], "pgrep -f '^sleep 61' || true").trim(), "");
+    // What made a session of its own was meant to stay.
+    let daemon = "setsid sleep 62 >/dev/null 2>&1 & sleep 61";
+    ends_whole(&bed, &inventory, names[1], &["--on", names[1], "--", daemon]);
+    assert_ne!(bed.sh(names[1], "pkill -f '^sleep 62' && echo ended").trim(), "");
+
+    // Into a pipe byte by byte; what a host says besides still meets a terminal.
+    let line = format!(
+        "{} exec -i {} --on {} -- \"printf '\\033[2Jx'; printf '\\033[2Jy\\n' >&2\" | od -An -c",
+        clusterctl().display(),
+        inventory.display(),
+        names[0]
+    );
+    let shown = call(Path::new("script"), &["-qec", &line, "/dev/null"], &[]);
+    assert!(shown.stdout.contains("\\x1b[2Jy") && !shown.stdout.contains('\u{1b}'), "{:?}", shown.stdout);
+    assert!(shown.stdout.contains("033   [   2   J   x"), "{:?}", shown.stdout);
+
     // Files: a folder there, a file back from all; modes stay.
     let tree = bed.folder.path().join("tree");
     std::fs::create_dir_all(tree.join("sub")).unwrap();
@@ -132,6 +168,20 @@ fn commands_run_as_root_when_asked() {
     assert_eq!(succeeds(&with_input(&file, &free, "--sudo -- 'cat; id -u'")), "from here\n0\n");
     succeeds(&run("copy", &free, &["--sudo", file.to_str().unwrap(), &format!("{}:/root/here", bed.hosts[0].name)]));
     assert_eq!(bed.sh(&bed.hosts[0].name, "cat /root/here"), "from here\n");
+    for line in ["sleep 61 & wait", "timeout 60 sleep 61; true", "sleep 61 &"] {
+        ends_whole(&bed, &free, &bed.hosts[0].name, &["--sudo", "--", line]);
+    }
+    // Also while sudo itself hangs, in front of the command.
+    let marked = "touch /tmp/it-ran";
+    bed.sh(
+        &bed.hosts[0].name,
+        "printf '#!/bin/sh\\nexec sleep 61\\n' >/usr/local/bin/sudo; chmod +x /usr/local/bin/sudo",
+    );
+    ends_whole(&bed, &free, &bed.hosts[0].name, &["--sudo", "--", marked]);
+    let late = run("exec", &free, &["--sudo", "--timeout", "1", "--", marked]);
+    assert!(late.code == 1 && late.stderr.contains("did not end within 1 seconds"), "{}", late.stderr);
+    assert!(late.elapsed < Duration::from_secs(20), "{:?}", late.elapsed);
+    bed.sh(&bed.hosts[0].name, "rm /usr/local/bin/sudo; [ ! -e /tmp/it-ran ]");
     let plain = run("copy", &free, &[file.to_str().unwrap(), &format!("{}:/root/there", bed.hosts[0].name)]);
     assert!(plain.code == 1 && plain.stderr.contains("Permission denied"), "{}", plain.stderr);
     let text = bed.inventory_text("plain").replace("user: plain", "user: plain, become: sudo");

@@ -3,7 +3,9 @@
 
 mod certificate;
 mod intended;
+mod join;
 mod object;
+mod rehearsal;
 mod snapshot;
 
 use std::collections::BTreeMap;
@@ -115,7 +117,25 @@ fn judge(verdicts: &mut Verdicts, name: &str, files: &BTreeMap<String, Vec<u8>>)
     verdicts.judge(name, upstream.differences(&ours));
 }
 
-/// The files that every configuration leads to: nothing of Kubernetes has to run for them.
+/// What both sides of one configuration would write to the API server, by their dry runs.
+fn judge_rehearsals(verdicts: &mut Verdicts, name: &str, files: &BTreeMap<String, Vec<u8>>) {
+    for side in ["upstream", "ours"] {
+        if text(files, &format!("{name}.{side}.rehearsal-code")).trim() != "0" {
+            let log = text(files, &format!("{name}.{side}.rehearsal-log"));
+            verdicts.fail(name, &format!("{side}'s dry run failed:\n{log}"));
+            return;
+        }
+    }
+    let upstream = rehearsal::of_upstream(&text(files, &format!("{name}.upstream.rehearsal")));
+    let ours = rehearsal::of_ours(&text(files, &format!("{name}.ours.rehearsal")));
+    // A comparison of nothing with nothing is no comparison.
+    for object in ["ConfigMap kube-system/kubeadm-config", "DaemonSet kube-system/kube-proxy", "Node /"] {
+        assert!(upstream.names().any(|name| name.starts_with(object)), "{name}: upstream says nothing of {object}");
+    }
+    verdicts.judge(name, upstream.differences(&ours));
+}
+
+/// The files that every configuration leads to, and the objects that it would: nothing of Kubernetes has to run for them.
 #[rstest]
 #[case::minor_36("1.36.3")]
 #[ignore = "takes minutes: make test-all"]
@@ -126,7 +146,7 @@ fn judge(verdicts: &mut Verdicts, name: &str, files: &BTreeMap<String, Vec<u8>>)
 #[case::minor_34("1.34.4")]
 #[ignore = "takes minutes: make test-all"]
 #[case::minor_33("1.33.13")]
-fn files_are_as_kubeadms(#[case] version: &str) {
+fn files_and_objects_are_as_kubeadms(#[case] version: &str) {
     let bed = Bed::bare(2);
     let configurations = configurations(version);
     let written = bed.folder.path().join("configurations");
@@ -152,11 +172,13 @@ fn files_are_as_kubeadms(#[case] version: &str) {
         // All are started before the first is waited for.
         runs.collect::<Vec<_>>().into_iter().map(|run| run.join().unwrap()).collect()
     });
-    let mut verdicts = Verdicts::default();
+    let (mut written, mut rehearsed) = (Verdicts::default(), Verdicts::default());
     for (names, files) in halves.iter().zip(&answers) {
-        names.iter().for_each(|name| judge(&mut verdicts, name, files));
+        names.iter().for_each(|name| judge(&mut written, name, files));
+        names.iter().for_each(|name| judge_rehearsals(&mut rehearsed, name, files));
     }
-    verdicts.finish(version, "files", true);
+    written.finish(version, "files", true);
+    rehearsed.finish(version, "rehearsals", true);
 }
 
 /// Whole control planes, with every object that is in them.

@@ -1,5 +1,5 @@
-//! Three control planes behind the built-in endpoint: made by one `up`, and any one of them lost at a time, under a load of
-//! writes that comes through the balancer of another node.
+//! Three control planes behind the built-in endpoint, or behind a load balancer of the user's: made by one `up`, and any one
+//! of them lost at a time, under a load of writes that comes through the balancer.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -149,7 +149,7 @@ fn any_control_plane_can_be_lost() {
 
     let load = Load::start(&bed, worker, &bed.hosts[0].name);
     for index in [0, 1, 2] {
-        a_control_plane_is_lost_and_comes_back(&bed, &inventory, &load, index);
+        a_control_plane_is_lost_and_comes_back(&bed, &inventory, &load, index, 4);
     }
     nothing_is_lost(&inventory, &load.stop());
     changes_nothing(&inventory);
@@ -189,6 +189,96 @@ fn five_control_planes_come_up_at_once() {
     succeeds(down(&inventory));
 }
 
+/// Who joins while others join waits for its turn in etcd and does not fail: not once in three times four.
+#[test]
+#[ignore = "takes minutes: make test-all"]
+fn control_planes_join_at_once_time_and_again() {
+    const ROUNDS: usize = 3;
+    let bed = Bed::bare(5);
+    let inventory = bed.write_inventory(&inventory_text(&bed, "5"));
+    let mut failed = Vec::new();
+    for round in 1..=ROUNDS {
+        let made = up(&inventory);
+        if made.code == 0 {
+            let members = etcd_members(&inventory, &bed.hosts[0].name);
+            let votes =
+                members.lines().filter(|line| line.contains(", started, ") && line.ends_with(", false")).count();
+            assert_eq!((ready(&inventory), votes), (5, 5), "round {round}: {members}");
+            eprintln!("round {round}: five control planes in {:.1} s", made.elapsed.as_secs_f64());
+        } else {
+            failed.push(format!("round {round} ended with {}:\n{}", made.code, made.stderr));
+        }
+        succeeds(down(&inventory));
+    }
+    assert!(failed.is_empty(), "{} of {ROUNDS} rounds failed:\n{}", failed.len(), failed.join("\n"));
+}
+
+/// A load balancer as a user may have one: each connection goes to the next of these hosts that takes it.
+const BALANCER: &str = r#"
+use IO::Socket::INET; use IO::Select;
+$SIG{CHLD} = "IGNORE";
+my $next = 0;
+my $door = IO::Socket::INET->new(LocalPort => 6443, Listen => 128, ReuseAddr => 1) or die $!;
+while (1) {
+  my $client = $door->accept or next;
+  $next++;
+  next if fork;
+  my $server;
+  for my $at (0 .. $#ARGV) {
+    my $host = $ARGV[($next + $at) % @ARGV];
+    $server = IO::Socket::INET->new(PeerAddr => $host, PeerPort => 6443, Timeout => 1) and last;
+  }
+  exit unless $server;
+  my $both = IO::Select->new($client, $server);
+  while (my @ready = $both->can_read) {
+    for my $from (@ready) {
+      my $to = $from == $client ? $server : $client;
+      sysread($from, my $bytes, 65536) or exit;
+      for (my $sent = 0; $sent < length $bytes; ) {
+        my $more = syswrite($to, $bytes, length($bytes) - $sent, $sent) or exit;
+        $sent += $more;
+      }
+    }
+  }
+}
+"#;
+
+/// The endpoint is the address of a machine that is no node and that clusterctl knows nothing of.
+#[test]
+#[ignore = "takes minutes: make test-all"]
+fn behind_a_load_balancer_of_the_users_a_control_plane_can_be_lost() {
+    let bed = Bed::bare(4);
+    let balancer = &bed.hosts[3];
+    let addresses: Vec<&str> = bed.hosts[..3].iter().map(|host| host.address.as_str()).collect();
+    let start = format!(
+        "cat > /root/balancer.pl <<'PERL'\n{BALANCER}PERL\nsystemd-run --quiet --unit=balancer perl /root/balancer.pl {}",
+        addresses.join(" ")
+    );
+    bed.sh(&balancer.name, &start);
+    let endpoint = format!("{}:6443", balancer.address);
+    let text = inventory_text(&bed, "3").replace("endpoint: built-in", &format!("endpoint: \"{endpoint}\""));
+    let is_node = |line: &&str| !line.contains(&format!("{}:", balancer.name));
+    let text: String = text.lines().filter(is_node).map(|line| format!("{line}\n")).collect();
+    let inventory = bed.write_inventory(&text);
+
+    let made = succeeds(up(&inventory));
+    eprintln!("three control planes behind a load balancer: {:.1} s", made.elapsed.as_secs_f64());
+    assert_eq!(ready(&inventory), 3);
+    for host in &bed.hosts[..3] {
+        // The kubelet of a control plane asks its own API server, as kubeadm has it.
+        for (file, server) in [("admin.conf", endpoint.clone()), ("kubelet.conf", format!("{}:6443", host.address))] {
+            let text = bed.sh(&host.name, &format!("cat /etc/kubernetes/{file}"));
+            assert!(text.contains(&format!("server: https://{server}")), "{file} of {}: {text}", host.name);
+        }
+    }
+    changes_nothing(&inventory);
+    let load = Load::start(&bed, &balancer.name, &bed.hosts[0].name);
+    a_control_plane_is_lost_and_comes_back(&bed, &inventory, &load, 0, 3);
+    nothing_is_lost(&inventory, &load.stop());
+    changes_nothing(&inventory);
+    succeeds(down(&inventory));
+}
+
 /// It names an API server that can be reached from outside, not the nodes' own endpoint.
 fn the_laptop_can_use_its_kubeconfig(bed: &Bed) {
     let text = std::fs::read_to_string(bed.folder.path().join(format!("{}.kubeconfig", bed.name))).unwrap();
@@ -196,7 +286,7 @@ fn the_laptop_can_use_its_kubeconfig(bed: &Bed) {
     assert!(bed.sh(&bed.hosts[0].name, "cat /etc/kubernetes/admin.conf").contains("server: https://127.0.0.1:6444"));
 }
 
-fn a_control_plane_is_lost_and_comes_back(bed: &Bed, inventory: &Path, load: &Load<'_>, index: usize) {
+fn a_control_plane_is_lost_and_comes_back(bed: &Bed, inventory: &Path, load: &Load<'_>, index: usize, nodes: usize) {
     let lost = &bed.hosts[index].name;
     let since = load.acknowledged().len();
     crate::bed::bed(&["host", "kill", lost]);
@@ -210,7 +300,7 @@ fn a_control_plane_is_lost_and_comes_back(bed: &Bed, inventory: &Path, load: &Lo
     let old = life_signs(inventory);
     wait_for("the return of the host", Duration::from_secs(150), || {
         let now = life_signs(inventory);
-        all_serve(bed) && old.iter().all(|old| !now.contains(old)) && ready(inventory) == 4
+        all_serve(bed) && old.iter().all(|old| !now.contains(old)) && ready(inventory) == nodes
     });
 }
 

@@ -2,7 +2,7 @@
 //! half-made cluster.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::bed::{Bed, difference};
 use crate::program::{Running, bundle, clusterctl, down, kubectl, run, succeeds, up};
@@ -82,6 +82,38 @@ fn down_cleans_what_a_killed_run_left() {
     // The next cluster finds bare machines.
     succeeds(&up(&inventory));
     clean("after a whole cluster");
+}
+
+/// Drops whatever goes through the connections to sshd that are there now.
+const CUT: &str = "for port in $(ss -Htn state established '( sport = :22 )' | awk '{ sub(\".*:\", \"\", $4); print $4 }'); do \
+                   iptables -I INPUT -p tcp --dport 22 --sport $port -j DROP; \
+                   iptables -I OUTPUT -p tcp --sport 22 --dport $port -j DROP; done; iptables -S | grep -c DROP";
+
+/// A laptop that loses power says nothing, and TCP does not either. Somebody else's run goes on in its place: within 15 s of the
+/// last sign of life, the first time, and without `--wait-lock`.
+#[test]
+fn a_laptop_that_vanishes_holds_up_nobody() {
+    let bed = Bed::bare(2);
+    let inventory = bed.inventory();
+    let mut vanishing = start_and_wait(&inventory, 4_000);
+    for host in &bed.hosts {
+        assert_ne!(bed.sh(&host.name, CUT).trim(), "0", "{} has no connection to cut", host.name);
+    }
+    vanishing.signal("KILL");
+    vanishing.finish();
+    let began = Instant::now();
+    let bundle = bundle();
+    let arguments =
+        ["up", "-i", inventory.to_str().unwrap(), "--yes", "--bundle", bundle.to_str().unwrap(), "--output", "json"];
+    let (mut next, lines) = Running::start_watched(&clusterctl(), &arguments, &[]);
+    let connected = |line: &String| line.contains("\"step-finished\"") && line.contains("\"step\":\"connect\"");
+    let waited: Vec<String> = lines.iter().take_while(|line| !connected(line)).collect();
+    let until_connected = began.elapsed();
+    let finished = next.finish();
+    succeeds(&finished);
+    assert!(waited.iter().any(|line| line.contains("is running `clusterctl up`")), "nobody held the lock: {waited:#?}");
+    assert!(until_connected < Duration::from_secs(20), "{until_connected:?}");
+    assert_eq!(kubectl(&inventory, &["get", "nodes", "--no-headers"]).matches(" Ready ").count(), 2);
 }
 
 /// Links that are lost in the middle, of both kinds of host: they are made again, and the same run goes on.

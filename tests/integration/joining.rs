@@ -10,7 +10,7 @@
 //! | wrong hash of the CA | 11 | [`what_goes_wrong_leaves_nothing_half_joined`]; `discovery::tests::one_of_several_pins_is_enough_and_none_if_asked_for` |
 //! | cluster-info tampered with | 11 | [`crate::unsound::a_cluster_out_of_its_time_or_altered_is_not_joined`]; `discovery::tests::an_altered_text_is_not`, `::a_cluster_info_that_was_altered_on_the_way_is_refused`, `::a_server_that_cannot_prove_the_ca_it_told_of_is_refused` |
 //! | certificate key wrong, Secret expired | 3, 11 | [`what_goes_wrong_leaves_nothing_half_joined`]; `node::join::download_certs::tests` |
-//! | clock skewed by hours | 11 | [`crate::unsound::a_cluster_out_of_its_time_or_altered_is_not_joined`] (hosts of one bed share a clock, so it is the certificate that is hours off); `discovery::tests::certificates_out_of_place_or_time_are_told` |
+//! | clock skewed by hours | 11 | [`crate::unsound::a_cluster_out_of_its_time_or_altered_is_not_joined`] (the host's clock, and the API server's certificate alone); `discovery::tests::certificates_out_of_place_or_time_are_told` |
 //! | CA expired, or not valid yet | 3, 11 | [`crate::unsound::an_authority_that_cannot_be_used_is_named_before_anything_is_made`]; `kubernetes::certificates::issue_tests::an_authority_out_of_its_time_is_refused`, `discovery::tests::certificates_out_of_place_or_time_are_told` |
 //! | CA without its key | 3 | [`crate::unsound::an_authority_that_cannot_be_used_is_named_before_anything_is_made`]; `issue_tests::an_authority_without_a_key_wants_all_its_leaves`, `::an_external_authority_is_judged_as_a_whole` |
 //! | key that does not match | 3 | [`crate::unsound::an_authority_that_cannot_be_used_is_named_before_anything_is_made`]; `issue_tests::a_file_that_does_not_fit_is_named` |
@@ -25,7 +25,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::bed::Bed;
-use crate::both_ways::{KEY, KUBECTL, Side, cluster, is_reset, wait_for};
+use crate::both_ways::{KEY, KUBECTL, Side, cluster, is_as_it_was, is_reset, network_and_mounts, wait_for};
 use crate::program::Finished;
 
 pub const NODE: &str = "/root/clusterctl node";
@@ -41,6 +41,7 @@ pub struct Cluster {
     pub bed: Bed,
     pub endpoint: String,
     pub pin: String,
+    before: String,
 }
 
 impl Cluster {
@@ -49,7 +50,8 @@ impl Cluster {
         let endpoint = format!("{}:6443", bed.hosts[0].address);
         let printed = bed.sh(&bed.hosts[0].name, &format!("{NODE} token create --print-join-command"));
         let pin = printed.split_whitespace().find(|word| word.starts_with("sha256:")).expect("a pin").to_owned();
-        Self { bed, endpoint, pin }
+        let before = network_and_mounts(&bed, &bed.hosts[1].name);
+        Self { bed, endpoint, pin, before }
     }
 
     pub fn first(&self, command: &str) -> String {
@@ -118,6 +120,7 @@ impl Cluster {
         let other = &self.bed.hosts[1].name;
         self.other(&format!("{NODE} reset --force"));
         is_reset(&self.bed, other);
+        is_as_it_was(&self.bed, other, &self.before);
         self.first(&format!("{KUBECTL} delete node {other} --ignore-not-found"));
     }
 }
@@ -157,6 +160,12 @@ fn what_goes_wrong_leaves_nothing_half_joined() {
     let more = "patches: {directory: /root/patches}\n";
     cluster.write("/root/bad/patches.yaml", &cluster.configuration(TOKEN, &cluster.pin, more));
     cluster.refused(&join("/root/bad/patches.yaml"), 3, &["/root/patches/kubeletconfiguration+merge.yaml:"]);
+    cluster.untouched();
+    // One that parses, and does not fit.
+    cluster.write("/root/unfit/kubeletconfiguration+json.yaml", "[{op: remove, path: /none}]\n");
+    let more = "patches: {directory: /root/unfit}\n";
+    cluster.write("/root/bad/unfit.yaml", &cluster.configuration(TOKEN, &cluster.pin, more));
+    cluster.refused(&join("/root/bad/unfit.yaml"), 3, &["/root/unfit/kubeletconfiguration+json.yaml"]);
     cluster.untouched();
 
     // A control plane with a key that opens nothing; and without anything to open.
@@ -263,7 +272,7 @@ fn a_control_plane_joins_by_hand_with_patches_and_without_some_phases() {
     let other = cluster.bed.hosts[1].name.clone();
     cluster.write("/root/patches/kube-apiserver0+merge.yaml", "metadata: {labels: {patched: by-hand}}\n");
     cluster.write("/root/patches/etcd+merge.yaml", "metadata: {annotations: {patched: by-hand}}\n");
-    cluster.write("/root/patches/kubeletconfiguration+merge.yaml", "maxPods: 77\n");
+    cluster.write("/root/patches/kubeletconfiguration+merge.yaml", "maxPods: 77\nhealthzPort: 10348\n");
     let more = format!(
         "controlPlane: {{certificateKey: {KEY}}}\npatches: {{directory: /root/patches}}\nskipPhases: [control-plane-join]\n"
     );
@@ -286,13 +295,13 @@ fn a_control_plane_joins_by_hand_with_patches_and_without_some_phases() {
         ("/etc/kubernetes/manifests/kube-apiserver.yaml", "patched: by-hand"),
         ("/etc/kubernetes/manifests/etcd.yaml", "patched: by-hand"),
         ("/var/lib/kubelet/config.yaml", "maxPods: 77"),
+        ("/var/lib/kubelet/config.yaml", "healthzPort: 10348"),
     ] {
         assert!(cluster.other(&format!("cat {file}")).contains(words), "no «{words}» in {file}");
     }
-    // The phase that was left out, alone.
-    let alone = format!("{NODE} join phase control-plane-join mark-control-plane --config /root/mark.yaml");
-    cluster.write("/root/mark.yaml", &cluster.configuration(TOKEN, &cluster.pin, "controlPlane: {}\n"));
-    cluster.other(&alone);
+    // The phase that was left out, alone, and etcd's health: admin.conf leads to the cluster, without a token.
+    cluster.other(&format!("{NODE} join phase check-etcd --control-plane"));
+    cluster.other(&format!("{NODE} join phase control-plane-join mark-control-plane --control-plane"));
     let node: Value = serde_json::from_str(&cluster.first(&format!("{KUBECTL} get node {other} -o json"))).unwrap();
     assert_eq!(node["metadata"]["labels"]["node-role.kubernetes.io/control-plane"], "");
     // It serves on its own: its API server answers for itself.

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::bed::Bed;
+use crate::bed::{Bed, difference};
 use crate::program::{down, kubectl, run, succeeds, up, wait_for};
 
 /// Two pods that anybody may run, one of which must always be there.
@@ -95,6 +95,49 @@ fn the_pods_of_a_host_that_leaves_go_first() {
     assert_eq!(bed.listing(worker), before);
     succeeds(down(&inventory));
     bed.sh(control_plane, "! test -e /var/lib/etcd/member");
+}
+
+/// What flannel, Calico and Cilium leave on a host, as far as the kernel of every machine can have it.
+const OF_PLUGINS: &str = r#"
+set -e
+mkdir -p /etc/cni/net.d /run/flannel /var/lib/calico
+echo '{}' > /etc/cni/net.d/10-flannel.conflist
+echo '{}' > /etc/cni/net.d/10-calico.conflist
+echo '{}' > /etc/cni/net.d/05-cilium.conflist
+echo 'FLANNEL_NETWORK=10.244.0.0/16' > /run/flannel/subnet.env
+echo host > /var/lib/calico/nodename
+ip link add flannel.1 type vxlan id 1 dstport 8472 dev eth0
+ip link add vxlan.calico type vxlan id 4096 dstport 4789 dev eth0
+ip link add cilium_net type veth peer name cilium_host
+ip link add cali0123456789a type veth peer name cali0123456789b
+ip link add cni0 type bridge
+ip address add 10.244.0.1/24 dev cni0 && ip link set cni0 up
+ip route add blackhole 10.244.7.0/26 proto bird
+iptables -N FLANNEL-FWD && iptables -A FORWARD -m comment --comment "flanneld forward" -j FLANNEL-FWD
+iptables -t nat -A POSTROUTING -s 10.244.0.0/16 -m comment --comment "flanneld masq" -j MASQUERADE
+iptables -N cali-FORWARD && iptables -A FORWARD -m comment --comment "cali:wUHhoiAYhphO9Mso" -j cali-FORWARD
+iptables -A FORWARD -m comment --comment "cali:S93hcgKJrXEqnTfs" -m mark --mark 0x10000/0x10000 -j ACCEPT
+iptables -N CILIUM_FORWARD && iptables -A FORWARD -m comment --comment "cilium-feeder: CILIUM_FORWARD" -j CILIUM_FORWARD
+nft add table ip flannel-ipv4
+"#;
+
+#[test]
+fn a_reset_takes_what_plugins_left_and_names_what_stays() {
+    let bed = Bed::bare(1);
+    let host = bed.hosts[0].name.as_str();
+    bed.send(host, &[&crate::program::clusterctl()], "/root");
+    // Of a person: a chain, a link, and a plugin that nobody knows.
+    bed.sh(host, "iptables -N MINE && iptables -A FORWARD -j MINE && ip link add mine type bridge");
+    bed.sh(host, "mkdir -p /etc/cni/net.d && echo '{}' > /etc/cni/net.d/50-mine.conf");
+    let before = bed.listing(host);
+    bed.sh(host, OF_PLUGINS);
+    assert_ne!(bed.listing(host), before);
+    let reset = bed.try_sh(host, "/root/clusterctl node reset --yes");
+    assert_eq!(reset.code, 0, "{}\n{}", reset.stdout, reset.stderr);
+    let named: Vec<&str> = reset.stderr.lines().filter(|line| line.contains(" stays")).collect();
+    assert!(named.len() == 1 && named[0].contains("/etc/cni/net.d/50-mine.conf"), "{}", reset.stderr);
+    let after = bed.listing(host);
+    assert_eq!(before, after, "{host} is not as it was:\n{}", difference(&before, &after));
 }
 
 fn members(inventory: &Path, from: &str) -> String {

@@ -5,6 +5,7 @@ mod bed;
 mod both_ways;
 mod certificates;
 mod check;
+mod clock;
 mod converge;
 mod curve;
 mod external_etcd;

@@ -1,4 +1,4 @@
-//! Other minors of Kubernetes than the one that all other tests run.
+//! Other minors of Kubernetes than the one that all other tests run, and another mode of kube-proxy.
 
 use rstest::rstest;
 
@@ -8,13 +8,19 @@ use crate::program::{bundle_of, kubectl, run};
 /// One control plane and one worker of that version, and away again.
 #[rstest]
 #[ignore = "takes minutes: make test-all"]
-#[case("1.37.2")]
-fn a_cluster_of_another_minor_comes_and_goes(#[case] version: &str) {
+#[case::next_minor("1.37.2", "iptables")]
+#[ignore = "takes minutes: make test-all"]
+#[case::nftables("1.36.3", "nftables")]
+fn a_cluster_of_another_minor_comes_and_goes(#[case] version: &str, #[case] mode: &str) {
     let bed = Bed::bare(2);
     let before: Vec<String> = bed.hosts.iter().map(|host| bed.listing(&host.name)).collect();
     let text = bed.inventory_text("root");
     let line = text.lines().find(|line| line.trim_start().starts_with("kubernetes: 1.")).expect("a version");
-    let inventory = bed.write_inventory(&text.replace(line, &format!("  kubernetes: {version}")));
+    let kind = "    kind: KubeProxyConfiguration\n";
+    assert!(text.contains(kind), "{text}");
+    let text =
+        text.replace(line, &format!("  kubernetes: {version}")).replace(kind, &format!("{kind}    mode: {mode}\n"));
+    let inventory = bed.write_inventory(&text);
 
     let made = run("up", &inventory, &["--yes", "--bundle", bundle_of(version).to_str().unwrap()]);
     assert_eq!(made.code, 0, "{}\n{}", made.stdout, made.stderr);
@@ -27,6 +33,9 @@ fn a_cluster_of_another_minor_comes_and_goes(#[case] version: &str) {
     assert!(nodes.lines().count() == 2 && nodes.lines().all(ready), "{nodes}");
     let pods = kubectl(&inventory, &["get", "pods", "-A", "--no-headers"]);
     assert!(pods.lines().all(|line| line.split_whitespace().nth(3) == Some("Running")), "{pods}");
+
+    let tables = bed.sh(&bed.hosts[1].name, "nft list tables");
+    assert_eq!(tables.contains("table ip kube-proxy"), mode == "nftables", "{tables}");
 
     let gone = run("down", &inventory, &["--yes"]);
     assert_eq!(gone.code, 0, "{}\n{}", gone.stdout, gone.stderr);

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use crate::bed::Bed;
 use crate::program::{Running, bundle, call, clusterctl, run};
 
@@ -33,7 +35,7 @@ fn a_person_can_wait_read_report_and_see_what_is_left() {
     let second = start(&["--output", "json", "--wait-lock", "5m", "--log", &log]).finish();
     let first = first.finish();
     assert_eq!((first.code, second.code), (0, 0), "{}\n{}\n{}", first.stderr, second.stdout, second.stderr);
-    assert!(second.stdout.contains("is running `clusterctl up` for the cluster"), "{}", second.stdout);
+    the_holder_is_named(&second.stdout, &bed.name);
     fits_the_schema(&first.stdout);
     fits_the_schema(&second.stdout);
     fits_the_schema(&std::fs::read_to_string(&log).unwrap());
@@ -50,12 +52,52 @@ fn a_person_can_wait_read_report_and_see_what_is_left() {
         assert!(!texts.contains(secret), "{secret} is in the report");
     }
 
+    what_is_left_is_told(&bed, &inventory);
+}
+
+/// Who waits is told who is at work, since when, and at what.
+fn the_holder_is_named(events: &str, cluster: &str) {
+    let events = events.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let said: Vec<String> = events.filter_map(|event| event["sentence"].as_str().map(str::to_owned)).collect();
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let user = variable("USER").or_else(|| variable("LOGNAME")).unwrap_or_else(|| "somebody".to_owned());
+    let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    let holder =
+        format!("waiting: {user}@{} is running `clusterctl up` for the cluster {cluster} here, since ", machine.trim());
+    let since_and_step = said.iter().find_map(|sentence| sentence.strip_prefix(&holder));
+    let (since, step) = since_and_step.and_then(|rest| rest.split_once(", at ")).unwrap_or_else(|| panic!("{said:#?}"));
+    assert!(since == "0 min" || since == "1 min", "{since}");
+    assert!(step.len() > 2 && step.starts_with('"') && step.ends_with('"'), "{step}");
+}
+
+/// `down` says what is different from before, one by one to a person and counted to a program; also where the agent of a former
+/// `down` ended before it had looked.
+fn what_is_left_is_told(bed: &Bed, inventory: &Path) {
     bed.sh(&bed.hosts[0].name, "touch /etc/left-behind");
-    let down = run("down", &inventory, &["--yes"]);
+    let arguments = ["down", "-i", inventory.to_str().unwrap(), "--yes", "--output", "json"];
+    let (mut bereft, lines) = Running::start_watched(&clusterctl(), &arguments, &[]);
+    let compares = |line: &String| line.contains("\"step-started\"") && line.contains("\"step\":\"compare\"");
+    assert!(lines.iter().any(|line| compares(&line)), "nothing was compared");
+    // With something left it looks for a while whether that goes.
+    bed.sh(&bed.hosts[0].name, "pkill -KILL -f 'bin/clusterctl-[0-9a-f]* agent'");
+    let bereft = bereft.finish();
+    assert_eq!(bereft.code, 4, "{}\n{}", bereft.stdout, bereft.stderr);
+    let down = run("down", inventory, &["--yes", "--output", "json"]);
     assert_eq!(down.code, 0, "{}\n{}", down.stdout, down.stderr);
-    assert!(down.stderr.contains("+ file /etc/left-behind"), "{}", down.stderr);
+    fits_the_schema(&down.stdout);
+    let events: Vec<Value> = down.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let told = |event: &Value| {
+        event["sentence"].as_str()?.strip_prefix("different from before the first up: ").map(str::to_owned)
+    };
+    let told: Vec<String> = events.iter().filter_map(told).collect();
+    assert!(told.iter().any(|line| line.starts_with("+ file /etc/left-behind")), "{told:#?}");
     // Parameters of the whole machine are shared with the hosts of other tests.
-    let shared = |line: &&str| line.contains("sysctl vm.") || line.contains("sysctl kernel.");
-    let said = down.stderr.lines().filter(|line| line.contains("different from before the first up:"));
-    assert_eq!(said.filter(|line| !shared(line)).count(), 1, "{}", down.stderr);
+    let shared = |line: &&String| ["sysctl vm.", "sysctl kernel.", "module "].iter().any(|kind| line.contains(kind));
+    assert_eq!(told.iter().filter(|line| !shared(line)).count(), 1, "{told:#?}");
+    let summary = events.last().unwrap();
+    assert_eq!(
+        (&summary["residue"], &summary["not_compared"]),
+        (&told.len().into(), &Value::Array(Vec::new())),
+        "{summary}"
+    );
 }

@@ -75,6 +75,13 @@ fn asked_on_a_terminal(bed: &Bed, inventory: &Path) {
     assert!(refused.stdout.contains("Apply? [y/N]"), "{}", refused.stdout);
     let kubelet = bed.sh(&bed.hosts[1].name, "grep -c '# mine' /var/lib/kubelet/config.yaml");
     assert_eq!(kubelet.trim(), "1");
+    // A program that reads the events asks the person behind it as well, and shows what the question is about.
+    let asked =
+        format!("(while echo n; do sleep 0.3; done) 2>/dev/null | script -qec '{typed} --output json' /dev/null");
+    let refused = call(Path::new("sh"), &["-c", &asked], &[("TERM", "xterm")]);
+    assert_eq!(refused.code, 130, "{}", refused.stdout);
+    let shown = refused.stdout.split("Apply? [y/N]").next().unwrap_or_default();
+    assert!(shown.contains("-# mine") && shown.len() < refused.stdout.len(), "{}", refused.stdout);
     let done = succeeds(answered("y"));
     assert!(done.stdout.contains("Apply? [y/N]"), "{}", done.stdout);
     let nothing = succeeds(answered("n"));

@@ -64,6 +64,34 @@ fn a_wrong_sudo_password_a_missing_one_and_a_missing_right_are_told_apart() {
     assert_eq!(bed.try_sh(host, "test -e /var/lib/clusterctl").code, 1);
 }
 
+/// Asks as most distributions do that lock users out who fail too often.
+const LOCKING: &str = "auth required pam_faillock.so preauth\nauth sufficient pam_unix.so\n\
+                       auth [default=die] pam_faillock.so authfail\naccount include common-account\n\
+                       session include common-session-noninteractive\n";
+
+#[test]
+fn a_host_records_one_failure_of_a_wrong_password_and_none_without() {
+    let bed = Bed::bare(1);
+    let host = &bed.hosts[0].name;
+    bed.sh(host, &format!("printf '{}' >/etc/pam.d/sudo", LOCKING.replace('\n', "\\n")));
+    let recorded = || bed.sh(host, "faillock --user ops").matches(" sudo ").count();
+    let says = |inventory: &std::path::Path, words: &str| {
+        let status = run("status", inventory, &[]);
+        assert!(format!("{}{}", status.stdout, status.stderr).contains(words), "{status:?}");
+    };
+    let without = bed.write_inventory(&bed.inventory_text("ops"));
+    says(&without, "asks for a password");
+    assert_eq!(recorded(), 0, "without a password");
+
+    says(&with_password_file(&bed, "wrong"), "does not accept the password");
+    bed.sh(host, "timeout 20 sh -c 'while pgrep -x sudo; do :; done' >/dev/null");
+    assert_eq!(recorded(), 1, "with a wrong one");
+
+    let right = run("status", &with_password_file(&bed, OPS_PASSWORD), &[]);
+    assert_eq!(right.code, 0, "{}", right.stderr);
+    assert_eq!(recorded(), 0, "the right one wipes it out");
+}
+
 #[test]
 fn sudo_without_a_password_and_a_login_by_password() {
     let bed = Bed::bare(1);

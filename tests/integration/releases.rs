@@ -17,6 +17,9 @@ use crate::program::{call, clusterctl, down, kubectl, succeeds, up};
 
 const VERSION: &str = "1.36.3";
 
+/// A server that is reached through a proxy only.
+const BEHIND: &str = "http://releases.invalid";
+
 /// The server: what lies where, and what was asked for.
 struct Releases {
     port: u16,
@@ -134,7 +137,9 @@ fn serve(mut stream: TcpStream, files: &BTreeMap<String, PathBuf>, log: &Mutex<V
     let range = headers.iter().find_map(|line| line.to_lowercase().strip_prefix("range: bytes=").map(str::to_owned));
     let from = range.and_then(|range| range.trim_end_matches('-').parse::<u64>().ok()).unwrap_or(0);
     log.lock().unwrap().push(path.clone());
-    let Some(mut file) = files.get(&path).and_then(|file| File::open(file).ok()) else {
+    // A proxy is asked for the whole URL.
+    let path = path.strip_prefix(BEHIND).unwrap_or(&path);
+    let Some(mut file) = files.get(path).and_then(|file| File::open(file).ok()) else {
         let _ = stream.write_all(b"HTTP/1.1 404 Not Found\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
         return;
     };
@@ -170,6 +175,27 @@ fn a_bundle_of_official_releases_makes_a_cluster() {
     let words = ["up", "-i", inventory.to_str().unwrap(), "--yes", "--bundle", bundle.to_str().unwrap()];
     succeeds(&call(&clusterctl(), &words, &[]));
     assert_eq!(kubectl(&inventory, &["get", "nodes", "--no-headers"]).matches(" Ready ").count(), 1);
+}
+
+#[test]
+fn a_bundle_comes_through_the_proxy_of_the_environment() {
+    let releases = Releases::start();
+    let folder = tempfile::tempdir().unwrap();
+    let (bundle, cache) = (folder.path().join("bundle"), folder.path().join("cache"));
+    let mut words = vec!["bundle", "create", "--kubernetes", VERSION, "--arch", "amd64"];
+    words.extend(["-o", bundle.to_str().unwrap(), "--cache", cache.to_str().unwrap()]);
+    let mut mirrors: Vec<String> =
+        ["kubernetes", "containerd", "runc", "cni"].iter().map(|name| format!("{name}={BEHIND}")).collect();
+    mirrors.push(format!("registry.k8s.io={BEHIND}/k8s"));
+    mirrors.iter().for_each(|mirror| words.extend(["--mirror", mirror]));
+    let proxy = format!("http://127.0.0.1:{}", releases.port);
+    // What is excepted is asked for directly, and there is nothing.
+    let excepted = call(&clusterctl(), &words, &[("HTTP_PROXY", &proxy), ("NO_PROXY", "releases.invalid")]);
+    assert!(excepted.code != 0 && excepted.stderr.contains("cannot download"), "{}", excepted.stderr);
+    assert_eq!(releases.asked(""), 0);
+    succeeds(&call(&clusterctl(), &words, &[("HTTP_PROXY", &proxy)]));
+    assert_eq!(releases.asked(""), releases.asked(BEHIND));
+    succeeds(&call(&clusterctl(), &["bundle", "verify", bundle.to_str().unwrap()], &[]));
 }
 
 #[test]

@@ -145,6 +145,72 @@ fn a_run_that_was_killed_goes_on_at_the_byte() {
 }
 
 #[test]
+fn a_link_that_breaks_in_the_middle_of_a_blob_is_made_again_and_nothing_is_sent_twice() {
+    let bed = Bed::bare(1);
+    let host = &bed.hosts[0].name;
+    let bundle = bundle();
+    let limited = inventory(&bed, "bandwidth: 16M");
+    let mut running = Running::start(&clusterctl(), &arguments(&limited, &bundle), &[]);
+    let began = Instant::now();
+    while bed.try_sh(host, "cat /var/lib/clusterctl/incoming/*.part 2>/dev/null | wc -c").stdout.trim().len() < 8 {
+        assert!(began.elapsed() < Duration::from_secs(60), "nothing arrives");
+    }
+    bed.sh(host, "pkill -KILL -f '^sshd(-session)?: root'");
+    let finished = running.finish();
+    succeeds(&finished);
+    has_everything(&bed, host, Role::ControlPlane);
+    let (sent, share) = (left(&finished), share(Role::ControlPlane));
+    // What was on its way when the link broke is sent once more.
+    assert!(sent <= share + (16 << 20), "{sent} bytes left, for {share}");
+    // And not faster than the limit.
+    let at_least = sent as f64 / f64::from(16 << 20) * 0.9;
+    assert!(finished.elapsed.as_secs_f64() >= at_least, "{:?}, for at least {at_least} s", finished.elapsed);
+}
+
+/// The bed's inventory, with the first host behind a forwarder that holds every byte back for this long.
+fn far_inventory(bed: &Bed, delay: Duration) -> PathBuf {
+    let address = &bed.hosts[0].address;
+    let near = crate::faults::delay::forward(format!("{address}:22").parse().unwrap(), delay).unwrap();
+    let text = bed.inventory_text("root");
+    let known = text.split("known_hosts: ").nth(1).and_then(|rest| rest.split([',', '}']).next()).unwrap().trim();
+    let keys = std::fs::read_to_string(known).unwrap();
+    let key = keys.lines().find_map(|line| line.strip_prefix(&format!("{address} "))).unwrap();
+    let own = bed.folder.path().join("known_hosts.far");
+    std::fs::write(&own, format!("{keys}\n[{}]:{} {key}\n", near.ip(), near.port())).unwrap();
+    let there = format!("{{address: \"{near}\", node_address: {address},");
+    let text = text.replace(&format!("{{address: {address},"), &there);
+    bed.write_inventory(&text.replace(known, own.to_str().unwrap()))
+}
+
+#[test]
+fn a_long_way_takes_several_channels_as_many_as_the_host_opens() {
+    let bed = Bed::bare(1);
+    let host = &bed.hosts[0].name;
+    let far = far_inventory(&bed, Duration::from_millis(20));
+    let bundle = bundle();
+    let most = || {
+        let mut running = Running::start(&clusterctl(), &arguments(&far, &bundle), &[]);
+        let (mut most, began) = (0, Instant::now());
+        while !running.ends_within(Duration::from_millis(100)) {
+            let count = bed.sh(host, "pgrep -fc 'clusterctl-[0-9a-f]* agent --stripe' || true");
+            most = most.max(count.trim().parse::<usize>().unwrap_or(0));
+            assert!(began.elapsed() < Duration::from_secs(300), "it does not end");
+        }
+        succeeds(&running.finish());
+        has_everything(&bed, host, Role::ControlPlane);
+        most
+    };
+    let many = most();
+    assert!(many > 1, "{many} channels beside the first");
+    bed.sh(
+        host,
+        "rm -rf /var/lib/clusterctl; echo MaxSessions 3 > /etc/ssh/sshd_config.d/few.conf; systemctl reload ssh",
+    );
+    let few = most();
+    assert!(few <= 1, "{few} channels beside the first, where 3 are all");
+}
+
+#[test]
 fn hosts_that_cannot_reach_each_other_get_everything_from_the_laptop() {
     let bed = Bed::bare(3);
     let [first, second, third] = [0, 1, 2].map(|at| bed.hosts[at].name.clone());

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::bed::Bed;
+use crate::bed::{Bed, bed};
 use crate::both_ways::KUBECTL;
 use crate::high_availability::{all_serve, changes_nothing, inventory_text, ready};
 use crate::joining::{Cluster, NODE, TOKEN};
@@ -38,7 +38,13 @@ fn a_cluster_out_of_its_time_or_altered_is_not_joined() {
     let join = format!("{NODE} join --config /root/join.yaml");
     cluster.write("/root/join.yaml", &cluster.configuration(TOKEN, &cluster.pin, ""));
 
-    // To the host that joins, a clock that is hours behind is a certificate of the future, and one ahead an old one.
+    // The host that joins is hours behind.
+    let behind = cluster.bed.hosts[1].name.as_str();
+    bed(&["host", "clock", behind, "-18000"]);
+    cluster.refused(&join, 11, &["not valid before", "clock of this host", "chrony"]);
+    bed(&["host", "clock", behind, "0"]);
+
+    // The same of the API server alone: a certificate of the future, and an old one.
     cluster.first("cp /etc/kubernetes/pki/apiserver.crt /root/kept.crt");
     certify_server(&cluster, "5 hours", "2 days");
     cluster.refused(&join, 11, &["not valid before", "clock of this host", "chrony"]);
@@ -125,6 +131,31 @@ fn authority(bed: &Bed, folder: &str, from: &str, until: &str) {
     );
 }
 
+/// As with upstream, to whom its chain does not verify; what is advised mends it.
+fn a_certificate_out_of_its_time_is_refused_until_it_is_renewed(bed: &Bed, folder: &str, make: &str) {
+    let host = &bed.hosts[0].name;
+    authority(bed, folder, "1 day ago", "10 days");
+    let made = bed.try_sh(host, make);
+    assert_eq!(made.code, 0, "{}", made.stderr);
+    // It ends before what it has just signed.
+    assert!(made.stderr.contains("they are worth nothing once it has expired"), "{}", made.stderr);
+    let moment = |offset: &str| format!("$(date -u -d '{offset}' +%Y%m%d%H%M%SZ)");
+    bed.sh(
+        host,
+        &format!(
+            "cd {folder} && openssl x509 -in apiserver.crt -CA ca.crt -CAkey ca.key -set_serial 77 -not_before {} \
+             -not_after {} -out /root/apiserver.crt 2>/dev/null && cat /root/apiserver.crt > apiserver.crt",
+            moment("2 days ago"),
+            moment("5 hours ago")
+        ),
+    );
+    refused(&bed.try_sh(host, make), 3, &["apiserver.crt", "has expired", "certs renew apiserver"]);
+    let header = "apiVersion: kubeadm.k8s.io/v1beta4\\nkind: ClusterConfiguration\\nkubernetesVersion: v1.36.3\\n";
+    bed.sh(host, &format!("printf '{header}' > /root/cluster.yaml"));
+    bed.sh(host, &format!("{NODE} certs renew apiserver --config /root/cluster.yaml"));
+    bed.sh(host, make);
+}
+
 #[test]
 #[ignore = "takes minutes: make test-all"]
 fn an_authority_that_cannot_be_used_is_named_before_anything_is_made() {
@@ -150,6 +181,7 @@ fn an_authority_that_cannot_be_used_is_named_before_anything_is_made() {
     bed.sh(host, &format!("openssl ecparam -name prime256v1 -genkey -noout -out {folder}/ca.key"));
     refused(&bed.try_sh(host, &make), 3, &["ca.crt", "the private key does not belong to the certificate"]);
     assert_eq!(made(), "2");
+    a_certificate_out_of_its_time_is_refused_until_it_is_renewed(&bed, folder, &make);
 
     // `up` finds the same, says on which host, and makes no cluster; with an authority that can sign it goes on.
     authority(&bed, folder, "2 days ago", "5 hours ago");

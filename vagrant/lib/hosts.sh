@@ -265,7 +265,7 @@ hosts_destroy() {
 
 host_command() {
   local verb=${1:-} name=${2:-}
-  [ $# -ge 2 ] || die "host VERB NAME; verbs: stop start restart kill pause unpause cut heal fill unfill sh"
+  [ $# -ge 2 ] || die "host VERB NAME; verbs: stop start restart kill pause unpause cut heal fill unfill clock sh"
   shift 2
   engine_command
   local ADDRESS PREFIX
@@ -280,11 +280,13 @@ host_command() {
       host_start "$name"
       ;;
     kill) docker kill "$name" >/dev/null ;;
-    pause | unpause) docker "$verb" "$name" >/dev/null ;;
+    pause) host_pause "$name" ;;
+    unpause) docker unpause "$name" >/dev/null ;;
     cut) host_cut "$name" "$@" ;;
     heal) host_heal "$name" ;;
     fill) host_fill "$name" "$@" ;;
     unfill) host_inside "$name" umount "${1:?unfill NAME PATH}" ;;
+    clock) host_clock "$name" "$@" ;;
     sh)
       [ "${1:-}" != -- ] || shift
       [ $# -gt 0 ] || set -- bash
@@ -301,6 +303,16 @@ host_start() {
   mkdir -p "$CACHE/bed/$PREFIX"
   keys_wait "$CACHE/bed/$PREFIX/.boot-$1" "$ADDRESS"
   rm -f "$CACHE/bed/$PREFIX/.boot-$1"
+}
+
+# A process that waits for the disk stands still only when the disk has answered, and the engine gives up before a busy one
+# does.
+host_pause() { wait_until 30 "standstill of $1" host_pause_once "$1"; }
+host_pause_once() {
+  local said
+  said=$(docker pause "$1" 2>&1 >/dev/null) && return
+  [[ $said == *"unable to freeze"* ]] || die "$1 cannot be paused: $said"
+  return 1
 }
 
 host_inside() {

@@ -38,6 +38,8 @@ YAML
     cat <<YAML
   # What Kubernetes needs to run inside containers of this machine; a real machine needs none of it.
   containerd: {restrict_oom_score_adj: true}
+  # Its disk is shared, and may be slow and full.
+  ignore_checks: [EtcdDisk, DiskSpace]
   kubeadm: |
 $(bed_settings | sed 's/^/    /')
 YAML

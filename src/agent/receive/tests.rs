@@ -10,8 +10,9 @@ use super::{Incoming, Instead, Purpose, Report, receive};
 use crate::agent::Store;
 use crate::agent::relay::{Giver, Giving, RelayOrder};
 use crate::failure::{Failure, Kind};
+use crate::host::fake::FakeHost;
 use crate::host::machine::Machine;
-use crate::host::sha256_hex;
+use crate::host::{Output, sha256_hex};
 use crate::message::{Place, Wanted};
 use crate::remote::Relay;
 
@@ -24,10 +25,18 @@ struct Laptop {
 
 impl Laptop {
     fn start(store: &Store) -> Self {
+        Self::start_on(store, Machine)
+    }
+
+    fn start_on(store: &Store, host: impl crate::host::Host + 'static) -> Self {
         let (far_input, input) = std::io::pipe().unwrap();
         let (output, far_output) = std::io::pipe().unwrap();
         let store = store.clone();
-        let receiver = std::thread::spawn(move || receive(far_input, far_output, &Machine, &store));
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let receiver = std::thread::spawn(move || {
+            let _entered = runtime.enter();
+            receive(far_input, far_output, &host, &store)
+        });
         let mut laptop = Self { input: Some(input), output: BufReader::new(output), receiver, there: BTreeMap::new() };
         let Some(Report::Ready { there }) = laptop.report() else { panic!("it is not ready") };
         laptop.there = there;
@@ -156,6 +165,114 @@ fn damage_is_noticed_leaves_nothing_and_stops_nothing(#[case] purpose: Purpose) 
     laptop.send(&stream());
     laptop.received().unwrap();
     laptop.end().unwrap();
+}
+
+/// A host with a containerd that has one image, takes every archive, and then has the image of the archive.
+fn with_containerd() -> FakeHost {
+    const BEFORE: &str = "REF TYPE DIGEST SIZE PLATFORMS LABELS\n";
+    let listing = |digest: &str| format!("{BEFORE}a.b/c:1 t sha256:{digest} 1.0 MiB linux/amd64 -\n");
+    FakeHost::new()
+        .file("/usr/local/bin/containerd", "")
+        .answer(&["ctr"], 0, listing("before"))
+        .answer(&["ctr", "images", "import", "--help"], 0, "--local\n")
+        .answer_with(&ctr(&["images", "import"]), move |host, _| {
+            let listed = Output { stdout: listing("imported").into_bytes(), ..Output::default() };
+            host.clone().answer_with(&ctr(&["images", "ls"]), move |_, _| Ok(listed.clone()));
+            Ok(Output::default())
+        })
+}
+
+fn ctr<'a>(words: &[&'a str]) -> Vec<&'a str> {
+    [&["ctr", "--address", crate::host::containerd::SOCKET, "--namespace", "k8s.io"][..], words].concat()
+}
+
+fn image(from: usize) -> Incoming {
+    let mut incoming = incoming(Purpose::Unpack, from);
+    incoming.wanted.place = Place::Images { references: vec!["a.b/c:1".to_owned()] };
+    incoming
+}
+
+/// What was done with containerd, besides looking at it.
+fn with_images(host: &FakeHost) -> Vec<String> {
+    let all = host.ran().into_iter().filter(|command| command.program == "ctr").map(|command| command.arguments);
+    let words = all.map(|arguments| arguments.join(" ").replace("--address /run/containerd/containerd.sock ", ""));
+    let words = words.map(|words| words.replace("--namespace k8s.io images ", ""));
+    words.filter(|words| !words.ends_with("ls") && !words.contains("help") && !words.contains("version")).collect()
+}
+
+#[test]
+fn an_image_counts_only_when_its_archive_was_whole() {
+    let (_folder, store) = store();
+    let host = with_containerd();
+    let mut laptop = Laptop::start_on(&store, host.clone());
+    // The stream is whole and the content is not what the bundle promised: containerd takes it, and it is removed.
+    let mut wrong = image(0);
+    wrong.wanted.sha256 = "ab".repeat(32);
+    laptop.line(&wrong);
+    laptop.send(&stream());
+    assert_eq!(laptop.received().unwrap_err().kind, Kind::Bundle);
+    assert_eq!(with_images(&host), ["import --local -", "rm --sync a.b/c:1"]);
+    host.forget();
+    laptop.line(&image(0));
+    laptop.send(&stream());
+    laptop.received().unwrap();
+    let label = format!("label a.b/c:1 clusterctl.io/blob={}", sha256_hex(&content()));
+    assert_eq!(with_images(&host), ["import --local -".to_owned(), label]);
+    laptop.end().unwrap();
+}
+
+#[test]
+fn an_archive_that_came_in_parts_is_checked_before_containerd_sees_it() {
+    let (_folder, store) = store();
+    let mut begun = stream()[..60_000].to_vec();
+    begun[30_000] ^= 1;
+    store.open(&sha256_hex(&stream()), 0).unwrap().keep(&begun);
+    let host = with_containerd();
+    let mut laptop = Laptop::start_on(&store, host.clone());
+    laptop.line(&image(60_000));
+    laptop.send(&stream()[60_000..]);
+    assert_eq!(laptop.received().unwrap_err().kind, Kind::Bundle);
+    assert!(with_images(&host).is_empty(), "{:?}", with_images(&host));
+    // What was there of it is gone; whole, it is imported from what was kept.
+    assert!(kept(&store).is_empty(), "{:?}", kept(&store));
+    store.open(&sha256_hex(&stream()), 0).unwrap().keep(&stream()[..60_000]);
+    laptop.line(&image(60_000));
+    laptop.send(&stream()[60_000..]);
+    laptop.received().unwrap();
+    laptop.end().unwrap();
+    assert_eq!(with_images(&host).len(), 2, "{:?}", with_images(&host));
+    let imported = host.ran().into_iter().find(|command| command.arguments.contains(&"-".to_owned())).unwrap();
+    assert!(imported.input == content(), "{} bytes", imported.input.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_that_another_host_gives_is_checked_before_containerd_sees_it() {
+    let (_folder, own) = store();
+    let (_other_folder, other) = store();
+    let mut damaged = stream();
+    damaged[100_000] ^= 1;
+    other.open(&sha256_hex(&stream()), 0).unwrap().keep(&damaged);
+    other.finish(&sha256_hex(&stream()), crate::agent::store::Keep::Held);
+    let relay = Relay::new(None).unwrap();
+    let order = RelayOrder {
+        identity: relay.identity("giver").unwrap(),
+        address: [127, 0, 0, 1].into(),
+        streams: BTreeMap::from([(sha256_hex(&stream()), stream().len() as u64)]),
+        program: None,
+    };
+    let giving = Giving::open(&order, other, std::path::Path::new("/nowhere")).await.unwrap();
+    let giver =
+        Giver { host: "giver".to_owned(), address: giving.address(), identity: relay.identity("asker").unwrap() };
+    tokio::task::spawn_blocking(move || {
+        let host = with_containerd();
+        let mut laptop = Laptop::start_on(&own, host.clone());
+        laptop.line(&Incoming { giver: Some(giver), ..image(0) });
+        assert_eq!(laptop.received().unwrap_err().kind, Kind::Bundle);
+        assert!(with_images(&host).is_empty(), "{:?}", with_images(&host));
+        laptop.end().unwrap();
+    })
+    .await
+    .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

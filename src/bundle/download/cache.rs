@@ -11,7 +11,7 @@ use super::super::digest::Hashing;
 use super::registry::Registry;
 use super::{in_thread, unwritable};
 use crate::failure::{Failure, Kind, Result};
-use crate::https::{Answered, Ask, Downloads};
+use crate::https::{Answered, Ask, Downloads, shown};
 
 /// How often a download that breaks off is gone on with, without having got any further in between.
 const TRIES: u32 = 5;
@@ -56,7 +56,7 @@ enum Missed {
 }
 
 fn refused(url: &str, why: &str) -> Failure {
-    Failure::new(Kind::Bundle, format!("cannot download {url}"))
+    Failure::new(Kind::Bundle, format!("cannot download {}", shown(url)))
         .caused_by(why)
         .advise("check the version and the network; HTTPS_PROXY names a proxy, --mirror another server")
 }
@@ -162,7 +162,7 @@ impl Cache {
                 }
                 Ok(()) => {
                     part.cut(0)?;
-                    return Err(Failure::new(Kind::Bundle, format!("{url} is not what its checksum says"))
+                    return Err(Failure::new(Kind::Bundle, format!("{} is not what its checksum says", shown(url)))
                         .caused_by(format!("its sha256 has to be {sha256}"))
                         .advise("try again; if it stays so, do not trust that server"));
                 }

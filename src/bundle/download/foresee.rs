@@ -45,7 +45,7 @@ pub fn foresee(order: &Order) -> Manifest {
     }
     blobs.extend(archives.into_iter().map(|(name, mut references)| {
         references.sort();
-        let roles = roles_of_images(&references);
+        let roles = roles_of_images(&references, &order.images);
         blob(format!("images/{name}"), Place::Images { references }, roles)
     }));
     blobs.sort_by(|left, right| in_order(&left.name, &right.name));
@@ -57,7 +57,7 @@ pub fn foresee(order: &Order) -> Manifest {
 /// # Errors
 /// Kind `Internal` when nothing can be asked at all.
 pub async fn unavailable(order: &Order) -> Result<Vec<Failure>> {
-    let downloads = Downloads::new()?;
+    let downloads = Downloads::through(&order.proxies)?;
     let downloads = &downloads;
     let files = releases(order).into_iter().map(|release| async move {
         let origin = Origin::Server(downloads);

@@ -14,6 +14,7 @@ mod server;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use futures::{StreamExt as _, TryStreamExt as _};
@@ -26,10 +27,13 @@ pub use self::releases::{CNI_PLUGINS, CONTAINERD, RUNC, Sources};
 use self::releases::{Form, Release};
 use super::digest::sha256;
 use crate::failure::{Failure, Kind, Result};
-use crate::https::Downloads;
+use crate::https::{Downloads, Proxies, shown};
 
 /// So many downloads run side by side.
 const SIDE_BY_SIDE: usize = 4;
+
+/// The configuration of an image may be this large, in bytes.
+const MAXIMUM_CONFIGURATION_BYTES: u64 = 4 << 20;
 
 /// A file of checksums is a few lines.
 const MAXIMUM_CHECKSUMS_BYTES: usize = 1 << 20;
@@ -55,6 +59,8 @@ pub struct Order {
     pub sources: Sources,
     /// What to log in to registries with.
     pub credentials: Credentials,
+    /// The machine's proxies, where they are not in the environment.
+    pub proxies: Proxies,
     /// The folder where downloads are kept.
     pub cache: PathBuf,
 }
@@ -70,7 +76,7 @@ pub async fn download(
     folder: &Path,
     progress: &(dyn Fn(u64, u64, &str) + Sync),
 ) -> Result<BTreeMap<String, String>> {
-    let downloads = Downloads::new()?;
+    let downloads = Downloads::through(&order.proxies)?;
     let cache = Cache::open(&order.cache)?;
     for part in ["bin", "cni", "images"] {
         let path = folder.join(part);
@@ -149,13 +155,13 @@ async fn release(downloads: &Downloads, cache: &Cache, release: &Release, folder
     let checksums = cache::text(&origin, &release.checksums, None, MAXIMUM_CHECKSUMS_BYTES).await?;
     let file = release.url.rsplit('/').next().unwrap_or_default();
     let sha256 = releases::checksum(&String::from_utf8_lossy(&checksums), file).ok_or_else(|| {
-        Failure::new(Kind::Bundle, format!("{} has no checksum of {file}", release.checksums))
+        Failure::new(Kind::Bundle, format!("{} has no checksum of {file}", shown(&release.checksums)))
             .advise("check the version, and that the mirror is one of the official releases")
     })?;
     let path = cache.file(&origin, &release.url, &sha256, None).await?;
     let form = release.form.clone();
     let folder = folder.to_owned();
-    let url = release.url.clone();
+    let url = shown(&release.url);
     in_thread(move || match form {
         Form::Program { name } => {
             let target = folder.join("bin").join(name);
@@ -174,10 +180,18 @@ async fn image(downloads: &Downloads, cache: &Cache, order: &Order, reference: &
     let registry = Registry::new(downloads, base, &parsed.repository, credential);
     let manifest = registry.manifest(&parsed.version, &order.architecture).await?;
     let origin = Origin::Registry(&registry);
-    let mut blobs = Vec::new();
+    let mut blobs: Vec<(String, PathBuf)> = Vec::new();
     for blob in manifest.blobs()? {
         let url = registry.blob_url(&blob.sha256);
         let path = cache.file(&origin, &url, &blob.sha256, Some(blob.size)).await?;
+        // The configuration comes before the layers, which need not be downloaded for nothing.
+        if blobs.is_empty() && !manifest.indexed {
+            let mut configuration = Vec::new();
+            std::fs::File::open(&path)
+                .and_then(|file| file.take(MAXIMUM_CONFIGURATION_BYTES).read_to_end(&mut configuration))
+                .map_err(|error| unwritable(&path, &error))?;
+            registry::check_platform(&configuration, reference, &order.architecture)?;
+        }
         blobs.push((blob.sha256, path));
     }
     Ok(Image { reference: reference.to_owned(), manifest, blobs })

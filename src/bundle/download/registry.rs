@@ -10,7 +10,7 @@ use super::super::digest::sha256;
 use super::cache::{Origin, text};
 use super::credentials::Credential;
 use crate::failure::{Failure, Kind, Result};
-use crate::https::{Answered, Ask, Downloads, encoded};
+use crate::https::{Answered, Ask, Downloads, encoded, shown};
 use crate::secret::Secret;
 
 /// A manifest may be this large, in bytes (the protocol's own advice).
@@ -65,6 +65,9 @@ impl Reference {
         if !plain(version, ":") {
             return Err(wrong("has a tag that no registry has"));
         }
+        if version.contains(':') && hex(version).is_err() {
+            return Err(wrong("has a digest that is no sha256, the only one that is checked"));
+        }
         Ok(Self { registry: registry.to_owned(), repository: repository.to_owned(), version: version.to_owned() })
     }
 }
@@ -85,6 +88,8 @@ pub(super) struct Manifest {
     pub(super) text: Vec<u8>,
     /// Its media type.
     pub(super) media_type: String,
+    /// Whether an index says which architecture it is for; else only its configuration does.
+    pub(super) indexed: bool,
 }
 
 #[derive(Deserialize)]
@@ -126,7 +131,7 @@ fn hex(digest: &str) -> Result<String> {
 }
 
 impl Manifest {
-    /// Configuration and layers, each once.
+    /// Configuration first, then layers, each once.
     pub(super) fn blobs(&self) -> Result<Vec<BlobOf>> {
         let document = document(&self.text)?;
         let mut blobs: Vec<BlobOf> = Vec::new();
@@ -159,6 +164,25 @@ fn choose(document: &Document, architecture: &str) -> Result<String> {
         Failure::new(Kind::Bundle, format!("the registry has no image for linux/{architecture}"))
             .advise("choose another version, or another architecture")
     })
+}
+
+/// Compares the configuration of an image that no index speaks of with what is wanted.
+///
+/// # Errors
+/// Kind `Bundle`: it is for another architecture, or cannot be read.
+pub(super) fn check_platform(configuration: &[u8], reference: &str, architecture: &str) -> Result<()> {
+    let platform: Platform = serde_json::from_slice(configuration).map_err(|error| {
+        Failure::new(Kind::Bundle, format!("the configuration of {reference} cannot be read")).because(&error)
+    })?;
+    if platform.os == "linux" && platform.architecture == architecture {
+        return Ok(());
+    }
+    let Platform { architecture: found, os } = platform;
+    Err(Failure::new(
+        Kind::Bundle,
+        format!("the registry has {reference} for {os}/{found} only, and linux/{architecture} is wanted"),
+    )
+    .advise("choose another version, or a mirror that holds the images of all architectures"))
 }
 
 /// What a registry wants before it gives anything: `Bearer realm="...",service="...",scope="..."`, or `Basic`.
@@ -238,7 +262,8 @@ impl<'a> Registry<'a> {
         }
         let digest = choose(&read, architecture)?;
         hex(&digest)?;
-        self.manifest_of(&digest).await
+        let chosen = self.manifest_of(&digest).await?;
+        Ok(Manifest { indexed: true, ..chosen })
     }
 
     async fn manifest_of(&self, version: &str) -> Result<Manifest> {
@@ -247,11 +272,11 @@ impl<'a> Registry<'a> {
         if let Some(expected) = version.strip_prefix("sha256:")
             && sha256(&text) != expected
         {
-            return Err(damaged("that is not what its digest says").caused_by(url));
+            return Err(damaged("that is not what its digest says").caused_by(shown(&url)));
         }
         let media_type =
             document(&text)?.media_type.unwrap_or_else(|| "application/vnd.oci.image.manifest.v1+json".into());
-        Ok(Manifest { text, media_type })
+        Ok(Manifest { text, media_type, indexed: false })
     }
 
     /// Asks, and logs in where the registry wants that.
@@ -305,8 +330,13 @@ impl<'a> Registry<'a> {
             let url = format!("{realm}{mark}service={}&scope={}", encoded(&service), encoded(&scope));
             self.downloads.open(&Ask { url: &url, authorization: basic.as_ref(), ..Ask::default() }).await?
         };
-        if answered.status != 200 {
-            return Ok(None);
+        match answered.status {
+            200 => {}
+            // It says nothing of the credentials: another try may do.
+            status @ (408 | 425 | 429 | 500..=599) => {
+                return Err(format!("the server for logins answers with status {status}"));
+            }
+            _ => return Ok(None),
         }
         #[derive(Deserialize)]
         struct Token {
@@ -342,7 +372,12 @@ mod tests {
     #[case("registry.k8s.io/pause:3.10", Some(("registry.k8s.io", "pause", "3.10")))]
     #[case("registry.k8s.io/coredns/coredns:v1.14.2", Some(("registry.k8s.io", "coredns/coredns", "v1.14.2")))]
     #[case("10.0.0.5:5000/k8s/etcd:3.6.8-0", Some(("10.0.0.5:5000", "k8s/etcd", "3.6.8-0")))]
-    #[case("a.b/c:1@sha256:00", Some(("a.b", "c", "sha256:00")))]
+    #[case("a.b/c:1@sha256:0000000000000000000000000000000000000000000000000000000000000000", Some(("a.b", "c", "sha256:0000000000000000000000000000000000000000000000000000000000000000")))]
+    #[case("a.b/c:1@sha256:00", None)]
+    #[case(
+        "a.b/c:1@sha512:00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000",
+        None
+    )]
     #[case("pause:3.10", None)]
     #[case("library/pause:3.10", None)]
     #[case("registry.k8s.io/pause", None)]

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::Order;
+use crate::https::shown;
 
 /// containerd, if nobody asks for another.
 pub const CONTAINERD: semver::Version = semver::Version::new(2, 3, 7);
@@ -70,6 +71,14 @@ impl Sources {
         };
         *place = url.to_owned();
         Ok(())
+    }
+
+    /// What a person should know of them: one sentence for each that is not encrypted.
+    pub fn warnings(&self) -> Vec<String> {
+        let plain = self.plain().into_iter().map(shown);
+        plain
+            .map(|url| format!("{url} is not encrypted: whoever sits on the way can replace what comes from there"))
+            .collect()
     }
 
     /// The URL of a registry.

@@ -11,6 +11,7 @@ use super::{CNI_PLUGINS, CONTAINERD, Credentials, Order, RUNC, Sources, download
 use crate::bundle::digest::sha256;
 use crate::bundle::{Bundle, create};
 use crate::failure::{Failure, Kind};
+use crate::https::{Ask, Downloads, Proxies};
 
 const IMAGES: [&str; 7] = [
     "registry.k8s.io/kube-apiserver:v1.36.3",
@@ -125,6 +126,7 @@ fn order(url: &str, cache: &Path) -> Order {
         cni_plugins: CNI_PLUGINS,
         sources,
         credentials: Credentials::default(),
+        proxies: Proxies::default(),
         cache: cache.to_owned(),
     }
 }
@@ -254,22 +256,83 @@ async fn what_a_killed_run_left_is_gone_on_with_and_damage_is_noticed() {
     assert!(std::fs::read(kept).unwrap() == content);
 }
 
-#[tokio::test]
-async fn a_private_registry_is_logged_in_to_once_for_each_image() {
-    let private = || changed(|server| server.login = Some(("ann".to_owned(), "hunter2".to_owned())));
-    let failure = Trial::new(private()).run().await.unwrap_err();
-    assert!(failure.advice.as_deref().unwrap().contains("docker login"), "{failure:?}");
-    // A server of its own: the first one may still be asked by what that failure ended.
-    let trial = Trial::new(private());
+/// A private registry, and what its user is known by there.
+async fn private(change: impl FnOnce(&mut Behaviour), entry: &str) -> (Trial, crate::failure::Result<usize>) {
+    let trial = Trial::new(changed(|server| {
+        server.login = Some(("ann".to_owned(), "hunter2".to_owned()));
+        change(server);
+    }));
     let server = trial.url.strip_prefix("http://").unwrap();
     let config = trial.folder.path().join("config.json");
-    std::fs::write(&config, format!("{{\"auths\":{{\"{server}\":{{\"auth\":\"YW5uOmh1bnRlcjI=\"}}}}}}")).unwrap();
+    std::fs::write(&config, format!("{{\"auths\":{{\"{server}\":{entry}}}}}")).unwrap();
     let credentials = Credentials::read(&config).unwrap();
     let order = Order { credentials, ..order(&trial.url, &trial.cache()) };
     let folder = tempfile::tempdir().unwrap();
-    let digests = download(&order, folder.path(), &|_, _, _| ()).await.unwrap();
-    assert_eq!(digests.len(), IMAGES.len());
+    let digests = download(&order, folder.path(), &|_, _, _| ()).await;
+    (trial, digests.map(|digests| digests.len()))
+}
+
+const ANN: &str = "{\"auth\":\"YW5uOmh1bnRlcjI=\"}";
+
+#[tokio::test]
+async fn a_private_registry_is_logged_in_to_once_for_each_image() {
+    let (_, refused) = private(|_| (), "{}").await;
+    assert!(refused.unwrap_err().advice.unwrap().contains("docker login"));
+    let (trial, images) = private(|_| (), ANN).await;
+    assert_eq!(images, Ok(IMAGES.len()));
     assert_eq!(trial.asked("/token?"), IMAGES.len());
+}
+
+#[tokio::test]
+async fn a_registry_may_want_name_and_password_or_an_identity_token() {
+    let (trial, images) = private(|server| server.basic = true, ANN).await;
+    assert_eq!((images, trial.asked("/token")), (Ok(IMAGES.len()), 0));
+    let identity = |server: &mut Behaviour| server.identity = Some("refresh".to_owned());
+    let (trial, images) = private(identity, "{\"identitytoken\":\"refresh\"}").await;
+    assert_eq!((images, trial.asked("/token")), (Ok(IMAGES.len()), IMAGES.len()));
+    let (_, refused) = private(identity, "{\"identitytoken\":\"another\"}").await;
+    assert!(refused.unwrap_err().advice.unwrap().contains("docker login"));
+}
+
+#[tokio::test]
+async fn a_server_for_logins_that_is_ill_is_asked_again() {
+    let ill = |server: &mut Behaviour| _ = server.statuses.insert("/token".to_owned(), vec![503, 500]);
+    let (trial, images) = private(ill, ANN).await;
+    assert_eq!((images, trial.asked("/token?")), (Ok(IMAGES.len()), IMAGES.len() + 2));
+}
+
+/// A manifest that no index speaks of, with a configuration for this architecture.
+fn without_index(behaviour: &mut Behaviour, architecture: &str) {
+    let config = format!("{{\"architecture\":\"{architecture}\",\"os\":\"linux\"}}");
+    let digest = format!("sha256:{}", sha256(config.as_bytes()));
+    let manifest =
+        serde_json::json!({"schemaVersion": 2, "config": {"digest": digest, "size": config.len()}, "layers": []});
+    behaviour.files.insert("/v2/mirror/pause/manifests/3.10.2".to_owned(), manifest.to_string().into_bytes());
+    behaviour.files.insert(format!("/v2/mirror/pause/blobs/{digest}"), config.into_bytes());
+}
+
+#[tokio::test]
+async fn an_image_without_an_index_may_be_for_the_right_architecture() {
+    Trial::new(changed(|server| without_index(server, "amd64"))).run().await.unwrap();
+}
+
+/// A proxy is asked for the whole URL; names that are excepted are reached without it.
+#[tokio::test]
+async fn proxies_of_a_machine_are_used_apart_from_what_is_excepted() {
+    let file = |path: &str, content: &str| {
+        let files = std::iter::once((path.to_owned(), content.as_bytes().to_vec())).collect();
+        start(Behaviour { files, ..Behaviour::default() })
+    };
+    let (proxy, _) = file("http://releases.invalid/file", "through the proxy");
+    let (direct, _) = file("/file", "directly");
+    let settings = format!("http_proxy={proxy}\nno_proxy=10.0.0.0/8,127.0.0.1\n");
+    let downloads = Downloads::through(&Proxies::of(&settings)).unwrap();
+    let get = async |url: &str| {
+        let answered = downloads.open(&Ask { url, ..Ask::default() }).await?;
+        answered.body(1000).await
+    };
+    assert_eq!(get("http://releases.invalid/file").await.unwrap(), b"through the proxy");
+    assert_eq!(get(&format!("{direct}/file")).await.unwrap(), b"directly");
 }
 
 fn changed(change: impl FnOnce(&mut Behaviour)) -> Behaviour {
@@ -298,6 +361,7 @@ fn changed(change: impl FnOnce(&mut Behaviour)) -> Behaviour {
     server.files.insert(format!("{name}.sha256"), sha256(&archive).into_bytes());
     server.files.insert(name, archive);
 }), "holds no host-local")]
+#[case(changed(|server| without_index(server, "arm64")), "for linux/arm64 only, and linux/amd64 is wanted")]
 #[case(changed(|server| { server.redirects.insert(KUBELET.into(), KUBELET.into()); }), "cannot download")]
 #[tokio::test]
 async fn what_a_server_does_wrong_is_a_sentence(#[case] behaviour: Behaviour, #[case] sentence: &str) {

@@ -43,7 +43,7 @@ pub enum ConfigVerb {
         /// The documents
         #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
         config: PathBuf,
-        /// Accept documents of versions that are deprecated
+        /// Do not warn about documents of versions that are deprecated
         #[arg(long)]
         allow_deprecated_api: bool,
         /// As kubeadm takes it; there is no experimental version that is accepted here

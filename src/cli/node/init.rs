@@ -165,12 +165,10 @@ impl Settings {
         init.node_registration.cri_socket = text(&self.cri_socket);
         init.certificate_key.clone_from(&self.certificate_key);
         init.patches = self.patches.clone().map(|directory| Patches { directory });
-        if self.token.is_some() || self.token_ttl.is_some() {
-            let description = INIT_TOKEN_DESCRIPTION.to_owned();
-            let token =
-                BootstrapToken { token: self.token.clone(), ttl: self.token_ttl, description, ..Default::default() };
-            init.bootstrap_tokens.push(token);
-        }
+        let description = INIT_TOKEN_DESCRIPTION.to_owned();
+        let token =
+            BootstrapToken { token: self.token.clone(), ttl: self.token_ttl, description, ..Default::default() };
+        init.bootstrap_tokens.push(token);
         documents
     }
 }
@@ -290,7 +288,7 @@ fn look(documents: &Documents, only: Option<&str>) -> Look {
     if only.is_none_or(|phase| phase == "preflight") {
         return Look::Everything;
     }
-    let address = documents.init.as_ref().is_none_or(|init| init.local_api_endpoint.advertise_address.is_empty());
+    let address = documents.init.as_ref().is_none_or(|init| init.local_api_endpoint.is_told_by_host());
     let kubelet = documents.cluster.as_ref().is_none_or(|cluster| cluster.kubernetes_version.is_empty());
     Look::NameCard(Unknown { address, kubelet })
 }

@@ -1,6 +1,6 @@
 //! `clusterctl node join`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::ValueHint::{DirPath, FilePath};
@@ -17,6 +17,9 @@ use crate::kubernetes::configuration::{
 use crate::message::JoinOrder;
 use crate::node::{self, phases};
 use crate::secret::Secret;
+
+/// On a host that is a control plane in part it leads to the cluster (kubeadm.md section 9.3).
+const ADMIN_CONF: &str = "/etc/kubernetes/admin.conf";
 
 /// Arguments of `node join`.
 #[derive(Debug, Clone, clap::Args)]
@@ -96,6 +99,15 @@ struct Settings {
 }
 
 impl Settings {
+    /// With the host's own admin.conf for finding the cluster, where it can serve and a control plane is wanted that is
+    /// told of no other way.
+    fn or_by(mut self, admin_conf: bool) -> Self {
+        if self.control_plane && admin_conf {
+            self.discovery_file.get_or_insert_with(|| ADMIN_CONF.to_owned());
+        }
+        self
+    }
+
     /// The document these flags stand for.
     fn document(&self, endpoint: Option<&str>) -> JoinConfiguration {
         let mut join = JoinConfiguration::default();
@@ -123,7 +135,9 @@ impl Settings {
 
 impl Arguments {
     /// The document of the file or the flags, with the flags laid over that may stand beside `--config`.
-    fn document(&self, endpoint: Option<&str>, context: &Context) -> Result<JoinConfiguration> {
+    /// `admin_conf` says whether the host has one.
+    fn document(&self, endpoint: Option<&str>, admin_conf: bool, context: &Context) -> Result<JoinConfiguration> {
+        let settings = self.settings.clone().or_by(admin_conf && endpoint.is_none());
         let mut join = match (&self.config, endpoint) {
             (Some(_), Some(endpoint)) => {
                 return Err(Failure::new(
@@ -135,13 +149,13 @@ impl Arguments {
             (Some(path), None) => flags::documents(path, context)?.join.ok_or_else(|| {
                 Failure::new(Kind::Configuration, format!("{} holds no JoinConfiguration", path.display()))
             })?,
-            (None, None) if self.settings.discovery_file.is_none() => {
+            (None, None) if settings.discovery_file.is_none() => {
                 return Err(Failure::new(Kind::Usage, "nothing says which cluster to join").advise(
                     "give the endpoint, --token and --discovery-token-ca-cert-hash, as \
                      `clusterctl node token create --print-join-command` prints them, or --discovery-file or --config",
                 ));
             }
-            (None, endpoint) => self.settings.document(endpoint),
+            (None, endpoint) => settings.document(endpoint),
         };
         if let Some(name) = &self.node_name {
             join.node_registration.name.clone_from(name);
@@ -158,7 +172,7 @@ impl Arguments {
 /// Joins this host.
 pub(super) async fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode> {
     let words = words::read(&arguments.words, &phases::JOIN, true)?;
-    let join = arguments.document(words.endpoint.as_deref(), context)?;
+    let join = arguments.document(words.endpoint.as_deref(), Path::new(ADMIN_CONF).exists(), context)?;
     let control_plane = join.control_plane.is_some();
     let form = Form::of(arguments.form, context);
     let ignore = join.node_registration.ignore_preflight_errors.clone();
@@ -182,4 +196,27 @@ pub(super) async fn run(arguments: &Arguments, context: &Context) -> Result<Exit
         || format!("{} is {role} of the cluster. On a control plane, `kubectl get nodes` shows it.\n", joined.node);
     context.screen.print(&form.write(&document, text))?;
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::Settings;
+
+    #[rstest]
+    #[case::a_control_plane_in_part(true, true, None, Some("/etc/kubernetes/admin.conf"))]
+    #[case::a_file_is_named(true, true, Some("/root/found"), Some("/root/found"))]
+    #[case::there_is_none(true, false, None, None)]
+    #[case::a_worker(false, true, None, None)]
+    fn the_hosts_own_admin_conf_may_stand_for_discovery(
+        #[case] control_plane: bool,
+        #[case] admin_conf: bool,
+        #[case] file: Option<&str>,
+        #[case] expected: Option<&str>,
+    ) {
+        let settings = Settings { control_plane, discovery_file: file.map(str::to_owned), ..Settings::default() };
+        let discovery = settings.or_by(admin_conf).document(None).discovery;
+        assert_eq!(discovery.file.map(|file| file.kube_config_path).as_deref(), expected);
+    }
 }

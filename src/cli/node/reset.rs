@@ -44,6 +44,9 @@ pub struct Arguments {
     /// Phases to leave out
     #[arg(long, value_name = "PHASES", value_delimiter = ',')]
     skip_phases: Vec<String>,
+    /// Do not ask; unlike with --force, etcd still does not lose its quorum
+    #[arg(long)]
+    yes: bool,
     /// How to print the result
     #[arg(short = 'o', value_name = "FORM", value_enum)]
     form: Option<Form>,
@@ -54,7 +57,7 @@ pub struct Arguments {
 #[group(id = "reset-settings", conflicts_with = "config")]
 #[command(next_help_heading = "Instead of --config")]
 struct Settings {
-    /// Do not ask, and go on although etcd loses its quorum
+    /// Do not ask, as with --yes, and go on although etcd loses its quorum: what kubeadm's scripts say
     #[arg(short, long)]
     force: bool,
     /// Remove this folder of certificates, too [default: the one the control plane uses]
@@ -99,21 +102,14 @@ pub(super) async fn run(arguments: &Arguments, context: &Context) -> Result<Exit
     let reset = arguments.document(context)?;
     let ignore = reset.ignore_preflight_errors.clone();
     here::must_be_root(&ignore)?;
-    if !reset.force && !reset.dry_run {
+    if is_asked(arguments.yes, &reset) {
         confirm(context).await?;
     }
     let form = Form::of(arguments.form, context);
-    let order = ResetOrder {
-        force: reset.force,
-        only: words.phase,
-        skip_phases: reset.skip_phases,
-        certificates: Some(reset.certificates_dir),
-        kubeconfig: arguments.kubeconfig.as_ref().map(|path| path.display().to_string()),
-        cri_socket: Some(reset.cri_socket).filter(|socket| !socket.is_empty()),
-        keep_temporary: !reset.cleanup_tmp_dir,
-        ..ResetOrder::default()
-    };
-    if reset.dry_run {
+    let dry_run = reset.dry_run;
+    let kubeconfig = arguments.kubeconfig.as_ref().map(|path| path.display().to_string());
+    let order = order(reset, words.phase, kubeconfig);
+    if dry_run {
         let folder = here::folder("reset")?;
         let told = here::work(context, "reset", &ignore, Look::Nothing, async |host, _, events| {
             node::rehearse_reset(host, &order, &folder, events).await
@@ -130,6 +126,28 @@ pub(super) async fn run(arguments: &Arguments, context: &Context) -> Result<Exit
     Ok(ExitCode::SUCCESS)
 }
 
+/// What a completed document comes to.
+fn order(reset: ResetConfiguration, only: Option<String>, kubeconfig: Option<String>) -> ResetOrder {
+    let limit = reset.timeouts.etcd_api_call.0;
+    ResetOrder {
+        force: reset.force,
+        only,
+        skip_phases: reset.skip_phases,
+        certificates: Some(reset.certificates_dir),
+        kubeconfig,
+        cri_socket: Some(reset.cri_socket).filter(|socket| !socket.is_empty()),
+        keep_temporary: !reset.cleanup_tmp_dir,
+        // A part of a second counts as one.
+        etcd_limit_seconds: Some(limit.as_secs() + u64::from(limit.subsec_nanos() > 0)),
+        ..ResetOrder::default()
+    }
+}
+
+/// Whether a person has to say yes first.
+fn is_asked(yes: bool, reset: &ResetConfiguration) -> bool {
+    !yes && !reset.force && !reset.dry_run
+}
+
 async fn confirm(context: &Context) -> Result<()> {
     let question = "What `node init` or `node join` did on this host will be undone. Are you sure you want to proceed?";
     match context.prompts.confirm(question).await {
@@ -137,6 +155,49 @@ async fn confirm(context: &Context) -> Result<()> {
         Some(false) if context.cancel.requested() => Err(Cancel::failure()),
         Some(false) => Err(Failure::new(Kind::Interrupted, "the reset was not confirmed; nothing was altered")),
         None => Err(Failure::new(Kind::Usage, "there is no terminal to ask on whether to reset this host")
-            .advise("give --force to reset it without a question")),
+            .advise("give --yes to reset it without a question")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::{is_asked, order};
+    use crate::kubernetes::configuration::{ResetConfiguration, load};
+
+    #[rstest]
+    #[case::nothing(false, false, false, true)]
+    #[case::yes(true, false, false, false)]
+    #[case::force(false, true, false, false)]
+    #[case::dry_run(false, false, true, false)]
+    fn a_person_is_asked(#[case] yes: bool, #[case] force: bool, #[case] dry_run: bool, #[case] expected: bool) {
+        let reset = ResetConfiguration { force, dry_run, ..ResetConfiguration::default() };
+        assert_eq!(is_asked(yes, &reset), expected);
+    }
+
+    #[rstest]
+    #[case("", 120)]
+    #[case("timeouts: {etcdAPICall: 30s}", 30)]
+    #[case("timeouts: {etcdAPICall: 1500ms}", 2)]
+    fn etcd_is_tried_as_long_as_the_document_says(#[case] text: &str, #[case] seconds: u64) {
+        let text = format!("apiVersion: kubeadm.k8s.io/v1beta4\nkind: ResetConfiguration\n{text}");
+        let mut reset = load(&text).unwrap().reset.unwrap();
+        reset.complete();
+        assert_eq!(order(reset, None, None).etcd_limit_seconds, Some(seconds));
+    }
+
+    #[test]
+    fn a_document_comes_to_an_order() {
+        let text = "apiVersion: kubeadm.k8s.io/v1beta4\nkind: ResetConfiguration\nforce: true\ncriSocket: /run/crio/crio.sock\n\
+                    cleanupTmpDir: true\nskipPhases: [cleanup-node]\n";
+        let mut reset = load(text).unwrap().reset.unwrap();
+        reset.complete();
+        let order = order(reset, Some("remove-etcd-member".into()), Some("/a".into()));
+        assert!(order.force && !order.keep_temporary && !order.whole_cluster);
+        assert_eq!(order.cri_socket.as_deref(), Some("unix:///run/crio/crio.sock"));
+        assert_eq!(order.certificates.as_deref(), Some("/etc/kubernetes/pki"));
+        assert_eq!((order.only.as_deref(), order.kubeconfig.as_deref()), (Some("remove-etcd-member"), Some("/a")));
+        assert_eq!(order.skip_phases, ["cleanup-node"]);
     }
 }

@@ -11,6 +11,9 @@ use crate::fact::Facts;
 use crate::host::measure::Measured;
 use crate::inventory::{Host, Inventory, Role};
 
+/// Name of the check of clocks.
+pub const CLOCK: &str = "ClockSkew";
+
 /// Clocks further apart than this are said: etcd warns of them, and logs get hard to read.
 const NOTABLE_SKEW: Duration = Duration::from_secs(1);
 
@@ -106,7 +109,8 @@ fn meet(one: &IpNet, other: &IpNet) -> bool {
 
 /// Room for what Kubernetes brings: on the filesystems it fills.
 pub fn room(host: &Host, facts: &Facts) -> Vec<Finding> {
-    let member = facts.kubernetes.kubelet_conf;
+    // What was brought to a host by a run that broke off is counted twice otherwise.
+    let begun = facts.kubernetes.kubelet_conf || facts.kubernetes.journal_cluster.is_some();
     let of_role = |path: &str| host.role == Role::ControlPlane || path != "/var/lib/etcd";
     let tight = facts.disks.iter().filter(|disk| of_role(&disk.path) && disk.free_bytes < NOTABLE_ROOM);
     // Several of the paths are often on one filesystem: it is named once.
@@ -120,7 +124,7 @@ pub fn room(host: &Host, facts: &Facts) -> Vec<Finding> {
         let gigabytes = disk.free_bytes as f64 / f64::from(1 << 30);
         let failure = unmet(format!("there are {gigabytes:.1} GiB free for {}", disk.path))
             .advise("free some space, or mount a larger disk there");
-        let harmful = disk.free_bytes < HARMFUL_ROOM && !member;
+        let harmful = disk.free_bytes < HARMFUL_ROOM && !begun;
         let finding =
             if harmful { Finding::error("DiskSpace", failure) } else { Finding::warning("DiskSpace", failure) };
         found.push(finding.on(&host.name));
@@ -175,11 +179,8 @@ pub fn clocks(clocks: &BTreeMap<String, Clock>) -> Vec<Finding> {
         let seconds = apart.as_secs_f64();
         let failure = unmet(format!("its clock is {seconds:.1} s {way} that of {reference}"))
             .advise("let a time service such as chrony or systemd-timesyncd set the clocks of all hosts");
-        let finding = if apart > HARMFUL_SKEW {
-            Finding::error("ClockSkew", failure)
-        } else {
-            Finding::warning("ClockSkew", failure)
-        };
+        let finding =
+            if apart > HARMFUL_SKEW { Finding::error(CLOCK, failure) } else { Finding::warning(CLOCK, failure) };
         found.push(finding.on(name));
     }
     found
@@ -297,6 +298,9 @@ mod tests {
             ]
         );
         assert_eq!(room(&inventory.hosts[1], &facts).len(), 1);
+        let mut begun = facts;
+        begun.kubernetes.journal_cluster = Some("demo".into());
+        assert!(lines(&room(&inventory.hosts[0], &begun)).iter().all(|line| line.starts_with("Warning")));
     }
 
     #[test]

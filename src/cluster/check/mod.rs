@@ -1,5 +1,5 @@
-//! `check`: every condition on every host in one report, before anything is changed. What facts tell `up` judges as well;
-//! what takes time is measured and tried here alone: clocks, disks, names, and the ways between hosts.
+//! `check`: every condition on every host in one report, before anything is changed. `up` judges by the same: what facts tell
+//! on all hosts, and what takes time (clocks, disks, names, and the ways between hosts) where hosts are to join.
 
 pub(super) mod fleet;
 mod ways;
@@ -18,9 +18,10 @@ use super::findings::{Finding, turn_down};
 use super::plan::{Assessment, HostPlan, Way, assess};
 use crate::bundle::Manifest;
 use crate::event::{What, elapsed_milliseconds};
+use crate::fact::Facts;
 use crate::failure::{Failure, Result};
 use crate::host::measure::{Measure, Measured};
-use crate::host::reach::{Dialled, Listen, Transport};
+use crate::host::reach::{Dial, Dialled, Listen, Transport};
 use crate::inventory::{Endpoint, Fetch, Inventory, Role};
 use crate::message::Request;
 use crate::node::Severity;
@@ -68,12 +69,15 @@ pub async fn check(inventory: &Inventory, manifest: Option<&Manifest>, settings:
     let facts = facts_of(inventory, &sessions);
     let Assessment { hosts: plans, mut findings } = assess(inventory, &documents, &facts, manifest);
     findings.extend(unreachable.into_iter().map(|failure| Finding::error(CONNECTION, failure)));
-    for session in &sessions {
+    // That of hosts that are to join is judged with their facts.
+    let is_member = |session: &&Session| !plans.iter().any(|plan| plan.name == session.host.name && !plan.member);
+    for session in sessions.iter().filter(is_member) {
         findings.extend(fleet::room(&session.host, &session.facts));
     }
+    let everybody = |_: &str| true;
     let (measured, tried, missing) = futures::join!(
-        measure(inventory, &documents, &sessions, &plans),
-        try_ways(inventory, &documents, &sessions, &plans),
+        measure(inventory, &documents, &sessions, &plans, everybody),
+        try_ways(inventory, &documents, &sessions, &plans, None),
         try_downloads(inventory, &sessions)
     );
     findings.extend(measured.into_iter().chain(missing));
@@ -90,6 +94,43 @@ pub async fn check(inventory: &Inventory, manifest: Option<&Manifest>, settings:
     settings.events.send(What::RunFinished { milliseconds, changes: 0, failed });
     let hosts = inventory.hosts.iter().map(|host| host.name.clone()).collect();
     Ok(Verdict { hosts, findings, ways, milliseconds })
+}
+
+/// What is measured and tried before hosts join: on them, on the ways between them and all others, and on everybody's clock.
+/// Without a host that is to join nobody is asked anything. A host on which a former run has begun was judged by that run.
+pub(super) async fn of_newcomers(
+    inventory: &Inventory,
+    documents: &Documents,
+    facts: &BTreeMap<String, Facts>,
+    sessions: &[Session],
+) -> Vec<Finding> {
+    let new: BTreeSet<&str> = facts.iter().filter(|(_, facts)| is_new(facts)).map(|(name, _)| name.as_str()).collect();
+    if new.is_empty() {
+        return Vec::new();
+    }
+    let plans = assess(inventory, documents, facts, None).hosts;
+    let is_new = |name: &str| new.contains(name);
+    let (measured, (_, closed)) = futures::join!(
+        measure(inventory, documents, sessions, &plans, is_new),
+        try_ways(inventory, documents, sessions, &plans, Some(&is_new))
+    );
+    let measured = measured.into_iter().filter_map(|finding| for_newcomers(finding, is_new));
+    measured.chain(closed).collect()
+}
+
+/// Whether nothing of a cluster is on a host, ours or another.
+fn is_new(facts: &Facts) -> bool {
+    facts.kubernetes.journal_cluster.is_none() && !facts.kubernetes.kubelet_conf
+}
+
+/// What a finding on any host means where hosts are to join: a member works as it is, but its clock is worth a word.
+fn for_newcomers(finding: Finding, is_new: impl Fn(&str) -> bool) -> Option<Finding> {
+    match finding.failure.host.as_deref() {
+        Some(host) if !is_new(host) => {
+            (finding.check == fleet::CLOCK).then(|| Finding { severity: Severity::Warning, ..finding })
+        }
+        _ => Some(finding),
+    }
 }
 
 fn state(findings: &[Finding], host: &str) -> &'static str {
@@ -116,25 +157,30 @@ fn unmade(check: &str, session: &Session, failure: Failure) -> Finding {
     Finding::error(check, failure).on(&session.host.name)
 }
 
-/// Clocks, disks and names, on all hosts at once.
+/// Clocks, disks and names, on all hosts at once; of those that are not `judged` the clock alone.
 async fn measure(
     inventory: &Inventory,
     documents: &Documents,
     sessions: &[Session],
     plans: &[HostPlan],
+    judged: impl Fn(&str) -> bool,
 ) -> Vec<Finding> {
+    let judged = &judged;
     let asked = sessions.iter().map(|session| async move {
         let control_plane = session.host.role == Role::ControlPlane;
         let member = plans.iter().any(|plan| plan.name == session.host.name && plan.member);
         let text = |kind: &str, path: &[&str]| documents.field(kind, path).and_then(|value| value.as_str());
-        let order = Measure {
-            // etcd of a member is at work there: measuring would disturb it and say little.
-            disk: control_plane && !member && has_local_etcd(documents),
-            etcd_directory: text("ClusterConfiguration", &["etcd", "local", "dataDir"])
-                .unwrap_or("/var/lib/etcd")
-                .to_owned(),
-            names: names(inventory),
-            resolv_conf: text("KubeletConfiguration", &["resolvConf"]).map(str::to_owned),
+        let order = match judged(&session.host.name) {
+            true => Measure {
+                // etcd of a member is at work there: measuring would disturb it and say little.
+                disk: control_plane && !member && has_local_etcd(documents),
+                etcd_directory: text("ClusterConfiguration", &["etcd", "local", "dataDir"])
+                    .unwrap_or("/var/lib/etcd")
+                    .to_owned(),
+                names: names(inventory),
+                resolv_conf: text("KubeletConfiguration", &["resolvConf"]).map(str::to_owned),
+            },
+            false => Measure::clock(),
         };
         let step = session.events.step("measure", "measure clock, disk and names");
         let before = now();
@@ -192,12 +238,13 @@ async fn try_downloads(inventory: &Inventory, sessions: &[Session]) -> Vec<Findi
     found.into_iter().flatten().collect()
 }
 
-/// Tries every way that must be open; how many there are, and what was found.
+/// Tries every way that must be open; how many there are, and what was found. With `is_new` only those from and to new hosts.
 async fn try_ways(
     inventory: &Inventory,
     documents: &Documents,
     sessions: &[Session],
     plans: &[HostPlan],
+    is_new: Option<&dyn Fn(&str) -> bool>,
 ) -> (usize, Vec<Finding>) {
     let known: Vec<(&Session, &HostPlan)> = sessions
         .iter()
@@ -209,7 +256,10 @@ async fn try_ways(
         local_etcd: has_local_etcd(documents),
         plugin: inventory.cluster.network.plugin,
     };
-    let needs = ways::needs(&places, settings);
+    let mut needs = ways::needs(&places, settings);
+    if let Some(is_new) = is_new {
+        needs = ways::of_new(needs, &places, |host| is_new(&places[host].name));
+    }
     if needs.is_empty() {
         return (0, Vec::new());
     }
@@ -222,7 +272,7 @@ async fn try_ways(
         async move {
             let (needs, targets): (Vec<Need>, Vec<_>) = dials.into_iter().unzip();
             let step = session.events.step("ways", "try the ways to the other hosts");
-            let answered: Result<Vec<Dialled>> = session.agent.ask(Request::Dial { targets }).await;
+            let answered = dial(session, targets).await;
             (*session, needs, step.end(answered))
         }
     });
@@ -234,16 +284,31 @@ async fn try_ways(
                 let judged = needs.iter().zip(answered);
                 findings.extend(judged.filter_map(|(need, dialled)| ways::judge(need, &places, dialled)));
             }
-            Err(failure) => findings.push(unmade("Reachable", session, failure)),
+            Err(failure) => findings.push(unmade("Measurement", session, failure)),
         }
     }
     // Listeners go with their agents; these go at once.
-    let quiet = known.iter().map(|(session, _)| async move {
+    let listened = known.iter().zip(&listening).filter(|(_, ports)| !ports.is_empty());
+    let quiet = listened.map(|((session, _), _)| async move {
         let none = Listen { ports: Vec::new(), word: String::new(), ipv6: false };
         let _: Result<Vec<(Transport, u16)>> = session.agent.ask(Request::Listen(none)).await;
     });
     futures::future::join_all(quiet).await;
     (tried, findings)
+}
+
+/// Has a host dial. Where there is no answer it dials once more: a lost packet is no closed port.
+async fn dial(session: &Session, targets: Vec<Dial>) -> Result<Vec<Dialled>> {
+    let mut answered: Vec<Dialled> = session.agent.ask(Request::Dial { targets: targets.clone() }).await?;
+    let silent = answered.iter().zip(&targets).filter(|(dialled, _)| **dialled == Dialled::Silent);
+    let targets: Vec<Dial> = silent.map(|(_, target)| target.clone()).collect();
+    if targets.is_empty() {
+        return Ok(answered);
+    }
+    let again: Vec<Dialled> = session.agent.ask(Request::Dial { targets }).await?;
+    let silent = answered.iter_mut().filter(|dialled| **dialled == Dialled::Silent);
+    silent.zip(again).for_each(|(before, now)| *before = now);
+    Ok(answered)
 }
 
 /// Has all hosts listen on what nobody listens on yet; which ports each could take.
@@ -256,7 +321,12 @@ async fn listen(
     let orders = known.iter().enumerate().map(|(host, (session, plan))| {
         let ports = ways::listened(needs, places, host);
         let order = Listen { ports, word: word.to_owned(), ipv6: plan.node.address.is_ipv6() };
-        async move { session.agent.ask::<Vec<(Transport, u16)>>(Request::Listen(order)).await.unwrap_or_default() }
+        async move {
+            match order.ports.is_empty() {
+                true => Vec::new(),
+                false => session.agent.ask::<Vec<(Transport, u16)>>(Request::Listen(order)).await.unwrap_or_default(),
+            }
+        }
     });
     futures::future::join_all(orders).await.into_iter().map(|taken| taken.into_iter().collect()).collect()
 }
@@ -279,9 +349,11 @@ mod tests {
 
     use rstest::rstest;
 
-    use super::{Finding, names, sort, state};
+    use super::{Finding, for_newcomers, is_new, names, sort, state};
     use crate::cluster::findings::unmet;
+    use crate::fact::Facts;
     use crate::inventory::{self, Inventory};
+    use crate::node::Severity;
 
     fn inventory(endpoint: &str) -> Inventory {
         let text = format!("cluster: {{name: demo, endpoint: '{endpoint}'}}\nssh: {{user: root}}\nhosts: [b, a]\n");
@@ -296,6 +368,28 @@ mod tests {
     #[case("api.demo.example:6443", &["api.demo.example"])]
     fn the_name_of_the_endpoint_must_be_known(#[case] endpoint: &str, #[case] expected: &[&str]) {
         assert_eq!(names(&inventory(endpoint)), expected);
+    }
+
+    #[rstest]
+    #[case("w1", "Resolver", Some(Severity::Error))]
+    #[case("w1", "ClockSkew", Some(Severity::Error))]
+    #[case("member", "ClockSkew", Some(Severity::Warning))]
+    #[case("member", "Resolver", None)]
+    fn members_are_only_told_of_their_clocks(
+        #[case] host: &str,
+        #[case] check: &str,
+        #[case] expected: Option<Severity>,
+    ) {
+        let found = for_newcomers(Finding::error(check, unmet("no")).on(host), |host| host == "w1");
+        assert_eq!(found.map(|finding| finding.severity), expected);
+    }
+
+    #[test]
+    fn a_host_that_a_run_has_begun_with_is_not_new() {
+        let mut facts = Facts::default();
+        assert!(is_new(&facts));
+        facts.kubernetes.journal_cluster = Some("demo".into());
+        assert!(!is_new(&facts));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use ipnet::IpNet;
 
-use crate::cluster::findings::{Finding, unmet};
+use crate::cluster::findings::{Finding, WAY, unmet};
 use crate::host::reach::{Dial, Dialled, Transport};
 use crate::inventory::NetworkPlugin;
 
@@ -80,6 +80,12 @@ pub fn needs(places: &[Place], settings: Settings) -> Vec<Need> {
     needs
 }
 
+/// The needs of hosts that are new: what is at work already is not disturbed, so nobody listens there in its place.
+pub fn of_new(needs: Vec<Need>, places: &[Place], is_new: impl Fn(usize) -> bool) -> Vec<Need> {
+    let concerns = |need: &Need| is_new(need.from) || is_new(need.to);
+    needs.into_iter().filter(|need| concerns(need) && (is_new(need.to) || is_taken(need, places))).collect()
+}
+
 /// The ports a host has to listen on for it: nobody listens there yet.
 pub fn listened(needs: &[Need], places: &[Place], host: usize) -> Vec<(Transport, u16)> {
     let free = |need: &&Need| need.to == host && !is_taken(need, places);
@@ -141,14 +147,14 @@ pub fn judge(need: &Need, places: &[Place], dialled: Dialled) -> Option<Finding>
             (format!("it has no way to {target}"), "correct its routes, or the addresses in the inventory")
         }
     };
-    Some(Finding::error(format!("Reachable-{}", need.port), unmet(sentence).advise(advice)).on(&from.name))
+    Some(Finding::error(format!("{WAY}{}", need.port), unmet(sentence).advise(advice)).on(&from.name))
 }
 
 #[cfg(test)]
 mod tests {
     use rstest::rstest;
 
-    use super::{Need, Place, Settings, dials, judge, listened, needs};
+    use super::{Need, Place, Settings, dials, judge, listened, needs, of_new};
     use crate::host::reach::{Dialled, Transport};
     use crate::inventory::NetworkPlugin;
 
@@ -196,6 +202,22 @@ mod tests {
         );
         let elsewhere = Settings { local_etcd: false, plugin: NetworkPlugin::None, ..settings() };
         assert_eq!(shown(&needs(&places[1..], elsewhere), &places[1..]), ["b>w 10250", "w>b 6443"]);
+    }
+
+    #[test]
+    fn only_what_is_new_is_tried_and_nobody_listens_for_a_member() {
+        let mut places = [
+            place("a", "10.0.0.1/24", true),
+            place("b", "10.0.0.2/24", true),
+            place("w", "10.9.0.1/24", false),
+            place("n", "10.0.0.3/24", false),
+        ];
+        places[0].taken = vec![6443, 10250];
+        // The API server of b does not run now; n is new.
+        let new = of_new(needs(&places, settings()), &places, |host| host == 3);
+        assert_eq!(shown(&new, &places), ["a>n 10250", "b>n 10250", "w>n 4789/udp", "n>a 6443"]);
+        assert!((0..3).all(|member| listened(&new, &places, member).is_empty()));
+        assert!(of_new(needs(&places, settings()), &places, |_| false).is_empty());
     }
 
     #[test]

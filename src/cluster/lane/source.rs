@@ -48,7 +48,8 @@ impl Lane<'_> {
         }
         let api = Api::open(self.session).await.ok()?;
         // Two questions at once: so there are two open connections for the two at the end.
-        let (nodes, _) = futures::try_join!(api::nodes(&api), api::pods(&api, "kube-system")).ok()?;
+        let (nodes, pods) = futures::try_join!(api::nodes(&api), api::pods(&api, "kube-system")).ok()?;
+        let _ = self.board.pods_before.set(pods);
         self.board.nodes_before.keep(Ok(Arc::new(nodes)));
         Some(api)
     }

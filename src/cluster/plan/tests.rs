@@ -9,7 +9,7 @@ use super::{Assessment, Borne, Plan, Way, assess, default_address, node_address,
 use crate::bundle::{Blob, FORMAT, Manifest};
 use crate::cluster::documents::Documents;
 use crate::cluster::findings::{divide, turn_down};
-use crate::fact::{EtcdOrigin, Facts, LinkAddress, Route, Runtime};
+use crate::fact::{Disk, EtcdOrigin, Facts, KubernetesState, LinkAddress, Route, Runtime};
 use crate::failure::{Failure, Kind};
 use crate::inventory::{self, Inventory, Role};
 use crate::message::Place;
@@ -155,6 +155,7 @@ fn all_reasons_on_all_hosts_come_at_once() {
 
 #[rstest]
 #[case::a_worker("w1", |facts: &mut Facts| facts.systemd = false, Some("w1"))]
+#[case::without_room("w1", |facts: &mut Facts| facts.disks = vec![Disk { path: "/var/lib".into(), total_bytes: 4 << 30, free_bytes: 1 << 30 }], Some("w1"))]
 #[case::for_two_reasons("w1", |facts: &mut Facts| { facts.systemd = false; facts.architecture = "arm64".into(); }, Some("w1"))]
 #[case::nobody("w1", |_: &mut Facts| (), None)]
 fn a_worker_that_is_not_fit_is_left_out(
@@ -164,7 +165,8 @@ fn a_worker_that_is_not_fit_is_left_out(
 ) {
     let mut facts = facts();
     spoil(facts.get_mut(host).unwrap());
-    let Borne { plan, unfit } = plan_of_the_fit(&inventory(), &Documents::default(), &facts, &manifest()).unwrap();
+    let Borne { plan, unfit } =
+        plan_of_the_fit(&inventory(), &Documents::default(), &facts, &manifest(), Vec::new()).unwrap();
     let names: Vec<_> = unfit.iter().filter_map(|failure| failure.host.as_deref()).collect();
     assert_eq!(names, left_out.into_iter().collect::<Vec<_>>());
     assert!(plan.hosts.iter().all(|host| Some(host.name.as_str()) != left_out) && plan.source() == Some("cp1"));
@@ -177,7 +179,7 @@ fn a_worker_that_is_not_fit_is_left_out(
 fn what_concerns_all_hosts_stops_the_run(#[case] host: &str, #[case] spoil: fn(&mut Facts)) {
     let mut facts = facts();
     spoil(facts.get_mut(host).unwrap());
-    assert!(plan_of_the_fit(&inventory(), &Documents::default(), &facts, &manifest()).is_err());
+    assert!(plan_of_the_fit(&inventory(), &Documents::default(), &facts, &manifest(), Vec::new()).is_err());
 }
 
 #[test]
@@ -193,6 +195,28 @@ fn members_of_this_cluster_are_recognised_by_its_ca() {
     assert!(planned.hosts.iter().all(|host| host.member));
     facts.get_mut("w1").unwrap().kubernetes.ca_hash = Some("sha256:2".into());
     assert!(failures(&facts)[0].1.contains("another cluster"));
+}
+
+#[rstest]
+#[case::external_ca(|_: &mut KubernetesState| (), true)]
+#[case::its_key_is_here(|state: &mut KubernetesState| state.ca_key = true, false)]
+#[case::a_worker_of_another_cluster(|state: &mut KubernetesState| state.admin_conf = false, false)]
+#[case::a_control_plane_of_another_cluster(
+    |state: &mut KubernetesState| state.manifests = vec!["kube-apiserver.yaml".into()],
+    false
+)]
+fn kubeconfigs_that_a_person_brought_with_an_external_ca_are_no_other_cluster(
+    #[case] change: fn(&mut KubernetesState),
+    #[case] accepted: bool,
+) {
+    let mut facts = facts();
+    let state = &mut facts.get_mut("cp1").unwrap().kubernetes;
+    (state.kubelet_conf, state.admin_conf, state.ca_hash) = (true, true, Some("sha256:1".into()));
+    change(state);
+    match plan(&inventory(), &Documents::default(), &facts, &manifest()) {
+        Ok(plan) => assert!(accepted && !plan.hosts[0].member),
+        Err(failures) => assert!(!accepted && failures[0].sentence.contains("another cluster"), "{failures:?}"),
+    }
 }
 
 #[test]

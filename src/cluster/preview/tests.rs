@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
-use super::{Plan, Way, network, of_nodes};
+use super::{Plan, Way, network, of_nodes, told};
 use crate::api::NodeStatus;
 use crate::change::Change;
 use crate::cluster::documents::NodeAddress;
 use crate::cluster::plan::HostPlan;
+use crate::failure::{Failure, Kind};
 use crate::inventory::{self, Inventory};
 
 fn inventory() -> Inventory {
@@ -59,6 +60,18 @@ fn nodes_come_get_labels_and_go_only_when_told() {
     let section = of_nodes(&inventory(), &plan(false), &nodes, true);
     assert_eq!(section.changes.last().map(line).as_deref(), Some("Remove old not in the inventory"));
     assert!(section.changes.last().unwrap().disrupts && section.unknown.is_empty());
+}
+
+#[test]
+fn a_cluster_that_cannot_be_asked_has_not_no_nodes() {
+    let refused = || Err(Failure::new(Kind::Cluster, "it refuses"));
+    assert_eq!(told(refused(), false).1.as_deref(), Some("the cluster cannot be asked: it refuses"));
+    let (nodes, sentence) = told(refused(), true);
+    let expected =
+        "the cluster cannot be asked; nodes that are not in the inventory are named when it can be: it refuses";
+    assert_eq!((nodes, sentence.as_deref()), (Vec::new(), Some(expected)));
+    let nodes = vec![node("cp1", "10.0.0.11", "10.244.0.0/24")];
+    assert_eq!(told(Ok(nodes.clone()), true), (nodes, None));
 }
 
 #[test]

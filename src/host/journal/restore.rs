@@ -9,11 +9,12 @@ use std::path::Path;
 use super::{BACKUPS, Contents, Entry, FSTAB_MARK, JOURNAL, STATE_DIRECTORY, load, parse};
 use crate::event::{Events, Step};
 use crate::failure::{Failure, Kind, Result};
+use crate::host::listing::AWAITED;
 use crate::host::machine::is_beside;
 use crate::host::{Command, EntryKind, Host, containerd, sysctl_path, systemd};
 
 /// Undoes everything the journal has, latest first, and removes the journal, the backups and what else lies in
-/// /var/lib/clusterctl, apart from the program that is running. Returns how many things were altered.
+/// /var/lib/clusterctl, apart from the program that is running and a listing that is still to be compared. Returns how many things were altered.
 ///
 /// A single thing that cannot be undone does not stop the rest.
 ///
@@ -81,7 +82,7 @@ fn clean(host: &dyn Host, damaged: usize) -> Result<()> {
     let state = Path::new(STATE_DIRECTORY);
     for name in host.list(state)? {
         let path = state.join(name);
-        if path != Path::new(JOURNAL) && !running.starts_with(&path) {
+        if path != Path::new(JOURNAL) && path != Path::new(AWAITED) && !running.starts_with(&path) {
             host.remove_tree(&path)?;
         }
     }

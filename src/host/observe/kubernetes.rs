@@ -20,6 +20,7 @@ pub(super) fn state(host: &dyn Host) -> Result<KubernetesState> {
         etcd: etcd(&super::text(host, "/etc/kubernetes/manifests/etcd.yaml")?),
         serves: false,
         ca_hash: certificate.as_deref().and_then(super::public_key_hash),
+        ca_key: there("/etc/kubernetes/pki/ca.key")?,
         server: server(&kubelet_conf),
         kubelet_version: None,
         etcd_data: !host.list(Path::new("/var/lib/etcd"))?.is_empty(),

@@ -31,12 +31,27 @@ struct Address {
     prefixlen: u8,
 }
 
+/// The loopback link.
+const LOOPBACK: &str = "lo";
+
 /// What `ip -json address show up` prints, loopback left out.
 pub(super) fn addresses(json: &str) -> Vec<LinkAddress> {
+    of_links(json, |link| link != LOOPBACK)
+}
+
+/// The addresses of the loopback link in what `ip -json address show up` prints, IPv4 first.
+pub(super) fn loopback_addresses(json: &str) -> Vec<IpAddr> {
+    let mut addresses: Vec<IpAddr> =
+        of_links(json, |link| link == LOOPBACK).iter().map(|found| found.address.addr()).collect();
+    addresses.sort_by_key(IpAddr::is_ipv6);
+    addresses
+}
+
+fn of_links(json: &str, wanted: impl Fn(&str) -> bool) -> Vec<LinkAddress> {
     // Links without addresses come as empty objects.
     let links: Vec<Link> = serde_json::from_str(json).unwrap_or_default();
     let mut addresses = Vec::new();
-    for link in links.into_iter().filter(|link| link.ifname != "lo") {
+    for link in links.into_iter().filter(|link| wanted(&link.ifname)) {
         for address in link.addr_info.iter().filter(|address| address.family.starts_with("inet")) {
             let network = address.local.and_then(|local| IpNet::new(local, address.prefixlen).ok());
             if let Some(network) = network {
@@ -73,7 +88,7 @@ pub(super) fn routes6(text: &str) -> Vec<Route> {
         let local = flags & 0x8000_0000 != 0 || flags & 0x0020_0000 != 0;
         let refused = flags & 0x0200 != 0;
         let destination = Ipv6Net::new(hexadecimal(destination)?, u8::from_str_radix(length, 16).ok()?).ok()?;
-        let uninteresting = local || refused || *link == "lo" || destination.addr().is_multicast();
+        let uninteresting = local || refused || *link == LOOPBACK || destination.addr().is_multicast();
         let via = hexadecimal(via).filter(|via| !via.is_unspecified()).map(IpAddr::V6);
         (!uninteresting).then(|| Route { destination: IpNet::V6(destination), via, link: (*link).to_owned() })
     };

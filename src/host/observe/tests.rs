@@ -2,7 +2,7 @@ use std::net::IpAddr;
 
 use rstest::rstest;
 
-use super::network::{Socket, addresses, routes, routes6, sockets};
+use super::network::{Socket, addresses, loopback_addresses, routes, routes6, sockets};
 use super::{Unknown, architecture, facts, kernel, name_card, operating_system, runtime_version};
 use crate::fact::Service;
 use crate::host::fake::FakeHost;
@@ -59,12 +59,15 @@ fn memory_and_swap() {
 
 #[test]
 fn addresses_without_loopback_and_empty_links() {
-    let json = r#"[{},{"ifname":"lo","addr_info":[{"family":"inet","local":"127.0.0.1","prefixlen":8}]},
+    let json = r#"[{},{"ifname":"lo","addr_info":[{"family":"inet6","local":"::1","prefixlen":128},
+        {"family":"inet","local":"127.0.0.1","prefixlen":8},{"family":"inet","local":"192.0.2.7","prefixlen":32}]},
         {"ifname":"eth0","addr_info":[{"family":"inet","local":"10.0.0.11","prefixlen":24},
         {"family":"inet6","local":"fd00::b","prefixlen":64}]}]"#;
     let found: Vec<String> = addresses(json).iter().map(|found| format!("{} {}", found.link, found.address)).collect();
     assert_eq!(found, ["eth0 10.0.0.11/24", "eth0 fd00::b/64"]);
     assert!(addresses("nonsense").is_empty());
+    let found: Vec<String> = loopback_addresses(json).iter().map(ToString::to_string).collect();
+    assert_eq!(found, ["127.0.0.1", "192.0.2.7", "::1"]);
 }
 
 #[test]

@@ -146,7 +146,7 @@ fn found(text: &str) -> Vec<String> {
 #[case("ssh: {password: {file: no-such}, identity: [no-such, x.pub]}\nhosts: [a]", &[
     "1:24 `ssh.password.file`: there is no file /work/no-such",
     "1:45 `ssh.identity`: there is no file /work/no-such",
-    "1:54 /work/x.pub is a public key",
+    "1:54 `ssh.identity`: there is no file /work/x.pub",
 ])]
 #[case("ssh: {identity: ~root/x, known_hosts: {}}\nhosts: [a]", &[
     "1:17 `ssh.identity`: `~root/x` names another user's home folder",

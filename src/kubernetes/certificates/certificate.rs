@@ -156,8 +156,8 @@ impl Certificate {
         })
     }
 
-    /// Whether it leads to one of `authorities`, over the `intermediates` that came with it. Times are not looked at:
-    /// what is expired is warned about, as upstream does.
+    /// Whether it leads to one of `authorities`, over the `intermediates` that came with it. Times are not looked at: see
+    /// [`Self::out_of_time`], which says more.
     pub fn leads_to(&self, authorities: &[Certificate], intermediates: &[Certificate]) -> bool {
         let mut current = self;
         for _ in 0..=intermediates.len() {

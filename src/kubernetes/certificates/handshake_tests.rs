@@ -27,7 +27,6 @@ fn certificates(algorithm: &str) -> Files {
         local: &local,
         now_seconds: SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs(),
         joining: false,
-        kubelet_client_in_admins: false,
     };
     let issued = issue(&order, &BTreeMap::new(), &mut KeyPool::new(algorithm.parse().unwrap())).unwrap();
     issued.files.into_iter().map(|file| (file.path, file.content)).collect()

@@ -9,12 +9,16 @@ use super::certificate::{Certificate, OutOfTime};
 use super::key::{KeyPool, PrivateKey};
 use crate::failure::{Failure, Kind, Result};
 use crate::kubernetes::configuration::{ApiEndpoint, ClusterConfiguration};
+use crate::kubernetes::moment;
 use crate::kubernetes::version::{self, Release};
 use crate::secret::Secret;
 
 /// What to do where an authority has no key.
 pub const EXTERNAL: &str = "with an external certificate authority, put everything it signs there with its keys: \
                             `clusterctl node certs generate-csr` makes the keys and the requests";
+
+/// What to do where a certificate is one of the future.
+const SET_CLOCK: &str = "set the clock of this host, and run the same command again";
 
 /// What to make certificates for.
 #[derive(Debug, Clone, Copy)]
@@ -29,9 +33,6 @@ pub struct CertificateOrder<'a> {
     pub now_seconds: u64,
     /// Whether this node joins: what all control planes share must then be there already and is never made.
     pub joining: bool,
-    /// Whether the API server's kubelet client belongs to kubeadm:cluster-admins even where the release drops that: for
-    /// joining a cluster whose binding kubeadm:apiserver-kubelet-client is missing ('1.37 and corrections', C).
-    pub kubelet_client_in_admins: bool,
 }
 
 /// A file below certificatesDir.
@@ -73,7 +74,7 @@ fn wanted(cluster: &ClusterConfiguration) -> impl Iterator<Item = &'static Entry
 ///
 /// # Errors
 /// [`Kind::Configuration`] with everything that is wrong at once: a file that cannot be read, does not belong to its CA
-/// or lacks a name; a CA that is expired or not valid yet; a CA without a key and something missing that it must sign;
+/// or lacks a name; one that is expired or not valid yet; a CA without a key and something missing that it must sign;
 /// if `joining`, something shared that is missing.
 pub fn issue(order: &CertificateOrder<'_>, existing: &BTreeMap<String, Secret>, keys: &mut KeyPool) -> Result<Issued> {
     let missing = wanted(order.cluster).filter(|entry| !has_either(existing, entry.base_name)).count();
@@ -168,11 +169,17 @@ impl Work<'_> {
         self.files.push(file("key", 0o600, key.clone()));
     }
 
-    /// A certificate out of its time is only warned about, as upstream does: it can be renewed, or the clock set.
-    fn warn_about_times(&mut self, base_name: &str, certificate: &Certificate) {
-        if let Some(why) = certificate.out_of_time(self.order.now_seconds) {
-            self.warnings.push(format!("{} {}", self.path(base_name, "crt"), why.words()));
-        }
+    /// A certificate out of its time is refused, as upstream does: its chain does not verify at the time it is.
+    fn leaf_in_time(&self, entry: &Entry, certificate: &Certificate, authority: &Authority) -> Result<()> {
+        let Some(why) = certificate.out_of_time(self.order.now_seconds) else { return Ok(()) };
+        let sentence = format!("{} {}", self.path(entry.base_name, "crt"), why.words());
+        Err(Failure::new(Kind::Configuration, sentence).advise(match why {
+            OutOfTime::NotYet(_) => SET_CLOCK.to_owned(),
+            OutOfTime::Expired(_) if authority.is_external() => {
+                "have its certificate authority sign a new one, and put that there".to_owned()
+            }
+            OutOfTime::Expired(_) => format!("make a new one: `clusterctl node certs renew {}`", entry.name()),
+        }))
     }
 
     /// An authority out of its time is refused, where upstream warns and then waits in vain for an API server whom nobody
@@ -184,8 +191,26 @@ impl Work<'_> {
             OutOfTime::Expired(_) => {
                 "put a certificate authority there that is valid, and have its certificates made anew"
             }
-            OutOfTime::NotYet(_) => "set the clock of this host, and run the same command again",
+            OutOfTime::NotYet(_) => SET_CLOCK,
         }))
+    }
+
+    /// What an authority signs now may be valid for longer than itself, and is worth nothing then.
+    fn warn_if_outlived(&mut self, base_name: &str, authority: &Authority) {
+        let until = authority.certificates()[0].not_after;
+        let wanted = self.order.now_seconds.saturating_add(self.leaf_period_seconds());
+        if !authority.is_external() && i64::try_from(wanted).is_ok_and(|wanted| until < wanted) {
+            let (path, until) = (self.path(base_name, "crt"), moment::rfc3339(u64::try_from(until).unwrap_or(0)));
+            let wanted = moment::rfc3339(wanted);
+            self.warnings.push(format!(
+                "the certificate authority {path} is valid until {until}, and certificates that are made now until {wanted}: \
+                 they are worth nothing once it has expired"
+            ));
+        }
+    }
+
+    fn leaf_period_seconds(&self) -> u64 {
+        self.order.cluster.certificate_validity_period.map_or(8760 * 3600, |period| period.0.as_secs())
     }
 
     fn authority(&mut self, entry: &Entry) -> Result<Authority> {
@@ -195,6 +220,7 @@ impl Work<'_> {
                 let authority = Authority::from_pem(certificate.expose(), key)
                     .map_err(|failure| self.at(base_name, "crt", failure))?;
                 self.in_time(base_name, &authority)?;
+                self.warn_if_outlived(base_name, &authority);
                 self.kept.push(base_name.to_owned());
                 Ok(authority)
             }
@@ -229,28 +255,25 @@ impl Work<'_> {
         let subject = entry.subject(order.cluster, order.node_name, order.local, organization)?;
         let base_name = entry.base_name;
         if has_either(self.existing, base_name) {
-            return self.judge(base_name, authority, &subject);
+            return self.judge(entry, authority, &subject);
         }
         if authority.is_external() {
             let sentence = format!("{} is missing, and its authority has no key here", self.path(base_name, "crt"));
             return Err(Failure::new(Kind::Configuration, sentence).advise(EXTERNAL));
         }
         let key = self.keys.take()?;
-        let period = order.cluster.certificate_validity_period.map_or(8760 * 3600, |it| it.0.as_secs());
-        let certificate = authority.sign(&subject, &key, order.now_seconds, period)?;
+        let certificate = authority.sign(&subject, &key, order.now_seconds, self.leaf_period_seconds())?;
         self.write(base_name, &certificate.pem(), key.pem());
         Ok(())
     }
 
     fn kubelet_organization(&self) -> Result<Option<&'static str>> {
-        if self.order.kubelet_client_in_admins {
-            return Ok(Some("kubeadm:cluster-admins"));
-        }
         let version = version::parse(&self.order.cluster.kubernetes_version)?;
         Ok(Release::of(&version)?.kubelet_client_organization(&version))
     }
 
-    fn judge(&mut self, base_name: &str, authority: &Authority, subject: &super::Subject) -> Result<()> {
+    fn judge(&mut self, entry: &Entry, authority: &Authority, subject: &super::Subject) -> Result<()> {
+        let base_name = entry.base_name;
         let missing = |end: &str| Failure::new(Kind::Configuration, format!("its .{end} file is missing"));
         let text = self.text(base_name, "crt").ok_or_else(|| self.at(base_name, "key", missing("crt")))?;
         let chain = Certificate::parse_pem(text.expose()).map_err(|failure| self.at(base_name, "crt", failure))?;
@@ -272,8 +295,7 @@ impl Work<'_> {
                 return Err(refuse(format!("it is not valid for {name}")));
             }
         }
-        let leaf = chain[0].clone();
-        self.warn_about_times(base_name, &leaf);
+        self.leaf_in_time(entry, &chain[0], authority)?;
         self.kept.push(base_name.to_owned());
         Ok(())
     }

@@ -33,14 +33,7 @@ fn run_at(
     existing: &BTreeMap<String, Secret>,
     joining: bool,
 ) -> Result<Issued> {
-    let order = CertificateOrder {
-        cluster,
-        node_name: "cp1",
-        local: &endpoint(),
-        now_seconds,
-        joining,
-        kubelet_client_in_admins: false,
-    };
+    let order = CertificateOrder { cluster, node_name: "cp1", local: &endpoint(), now_seconds, joining };
     issue(&order, existing, &mut KeyPool::new(cluster.encryption_algorithm.parse().unwrap()))
 }
 
@@ -107,12 +100,7 @@ fn what_is_there_is_kept() {
 fn a_joining_node_makes_only_its_own() {
     let cluster = cluster();
     let first = as_map(&run(&cluster, &BTreeMap::new(), false).unwrap());
-    let shared: BTreeMap<_, _> = first
-        .iter()
-        .filter(|(path, _)| path.contains("ca.") || path.starts_with("sa."))
-        .map(|(path, text)| (path.clone(), text.clone()))
-        .collect();
-    let joined = run(&cluster, &shared, true).unwrap();
+    let joined = run(&cluster, &only_authorities(&first), true).unwrap();
     assert_eq!(joined.kept, ["ca", "front-proxy-ca", "etcd/ca", "sa"]);
     assert_eq!(joined.files.len(), 14);
     let failure = run(&cluster, &BTreeMap::new(), true).unwrap_err();
@@ -181,14 +169,7 @@ fn an_authority_out_of_its_time_is_refused(#[case] now_seconds: u64, #[case] wor
     let files = as_map(&run(&cluster, &BTreeMap::new(), false).unwrap());
     let files = files.into_iter().filter(|(path, _)| path.starts_with("ca.")).collect();
     let local = endpoint();
-    let order = CertificateOrder {
-        cluster: &cluster,
-        node_name: "cp1",
-        local: &local,
-        now_seconds,
-        joining: false,
-        kubelet_client_in_admins: false,
-    };
+    let order = CertificateOrder { cluster: &cluster, node_name: "cp1", local: &local, now_seconds, joining: false };
     let failure = issue(&order, &files, &mut KeyPool::new(KeyAlgorithm::EcdsaP256)).unwrap_err();
     assert_eq!(failure.sentence, format!("the certificate authority /etc/kubernetes/pki/ca.crt {words}"));
     assert!(failure.advice.unwrap().starts_with(advice));
@@ -235,25 +216,57 @@ fn a_certificate_without_a_wanted_name_is_refused() {
     assert_eq!(failure.causes, ["it is not valid for new.example"]);
 }
 
+/// As upstream, to whom its chain does not verify any more.
 #[test]
-fn an_expired_certificate_is_only_warned_about() {
+fn a_certificate_out_of_its_time_is_refused() {
     let cluster = cluster();
     let files = as_map(&run(&cluster, &BTreeMap::new(), false).unwrap());
-    let local = endpoint();
-    let later = CertificateOrder {
-        cluster: &cluster,
-        node_name: "cp1",
-        local: &local,
-        now_seconds: NOW + 9000 * 3600,
-        joining: false,
-        kubelet_client_in_admins: false,
-    };
-    let issued = issue(&later, &files, &mut KeyPool::new(KeyAlgorithm::EcdsaP256)).unwrap();
-    assert_eq!(issued.warnings.len(), 7);
-    assert_eq!(
-        issued.warnings[0],
-        "/etc/kubernetes/pki/apiserver.crt has expired: it was valid until 2027-11-23T12:00:00Z"
+    let later = NOW + 9000 * 3600;
+    let failure = run_at(later, &cluster, &files, false).unwrap_err();
+    assert_eq!(failure.sentence, "7 things are missing or do not fit in /etc/kubernetes/pki");
+    let detail = failure.detail.unwrap();
+    let first = detail.lines().next().unwrap();
+    let words = "/etc/kubernetes/pki/apiserver.crt has expired: it was valid until 2027-11-23T12:00:00Z";
+    assert_eq!(first, format!("{words}; make a new one: `clusterctl node certs renew apiserver`"));
+    assert!(detail.contains("`clusterctl node certs renew etcd-healthcheck-client`"), "{detail}");
+
+    // One alone, made by the same authority in a time to come.
+    let anew = as_map(&run_at(later, &cluster, &only_authorities(&files), false).unwrap());
+    let mut future = files.clone();
+    future.extend(anew.into_iter().filter(|(path, _)| path.starts_with("front-proxy-client.")));
+    let failure = run(&cluster, &future, false).unwrap_err();
+    assert!(
+        failure.sentence.starts_with("/etc/kubernetes/pki/front-proxy-client.crt is not valid before"),
+        "{failure}"
     );
+    assert!(failure.advice.unwrap().starts_with("set the clock of this host"));
+
+    // Without the authority's key nothing can be renewed here.
+    let mut external = files.clone();
+    external.remove("front-proxy-ca.key");
+    let detail = run_at(later, &cluster, &external, false).unwrap_err().detail.unwrap();
+    let line = detail.lines().find(|line| line.contains("front-proxy-client.crt")).unwrap();
+    assert!(line.ends_with("have its certificate authority sign a new one, and put that there"), "{line}");
+}
+
+#[test]
+fn an_authority_that_ends_before_what_it_signs_is_warned_about() {
+    let mut cluster = cluster();
+    cluster.ca_certificate_validity_period = Some("8761h".parse().unwrap());
+    let files = only_authorities(&as_map(&run(&cluster, &BTreeMap::new(), false).unwrap()));
+    assert!(run_at(NOW + 3600, &cluster, &files, false).unwrap().warnings.is_empty());
+    let warnings = run_at(NOW + 3601, &cluster, &files, false).unwrap().warnings;
+    assert_eq!(warnings.len(), 3);
+    assert_eq!(
+        warnings[0],
+        "the certificate authority /etc/kubernetes/pki/ca.crt is valid until 2027-11-23T13:00:00Z, and certificates that are \
+         made now until 2027-11-23T13:00:01Z: they are worth nothing once it has expired"
+    );
+}
+
+fn only_authorities(files: &BTreeMap<String, Secret>) -> BTreeMap<String, Secret> {
+    let of_authority = |path: &str| path.contains("ca.") || path.starts_with("sa.");
+    files.iter().filter(|(path, _)| of_authority(path)).map(|(path, text)| (path.clone(), text.clone())).collect()
 }
 
 #[test]
@@ -313,6 +326,7 @@ fn a_persons_own_authority_signs() {
 #[case("ECDSA-P256", "ecdsa-with-SHA256")]
 #[case("ECDSA-P384", "ecdsa-with-SHA384")]
 #[case("RSA-3072", "Public-Key: (3072 bit)")]
+#[case("RSA-4096", "Public-Key: (4096 bit)")]
 fn openssl_agrees(#[case] algorithm: &str, #[case] signature: &str) {
     let mut cluster = cluster();
     cluster.encryption_algorithm = algorithm.into();

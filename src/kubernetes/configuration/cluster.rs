@@ -6,35 +6,39 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Duration, is_default};
+use crate::failure::Result;
+use crate::kubernetes::version::{self, Release};
+
+/// The feature gate that chose ECDSA-P256 before there was encryptionAlgorithm.
+const GATE: &str = "PublicKeysECDSA";
 
 /// An argument of a component; a name may occur more than once.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", default)]
 pub struct Arg {
     /// Name of the flag without dashes.
     pub name: String,
     /// Its value.
-    #[serde(default)]
     pub value: String,
 }
 
 /// An environment variable, as core/v1 EnvVar.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", default)]
 pub struct EnvVar {
     /// The variable's name.
     pub name: String,
     /// Its value.
-    #[serde(default, skip_serializing_if = "is_default")]
+    #[serde(skip_serializing_if = "is_default")]
     pub value: String,
     /// Where the value comes from instead.
-    #[serde(default, skip_serializing_if = "is_default")]
+    #[serde(skip_serializing_if = "is_default")]
     pub value_from: Option<Value>,
 }
 
 /// A directory or file of the host, mounted into a static pod.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", default)]
 pub struct HostPathMount {
     /// Name of the volume; a default volume of the same name is replaced.
     pub name: String,
@@ -43,10 +47,10 @@ pub struct HostPathMount {
     /// Path in the container.
     pub mount_path: String,
     /// Whether the container can only read it.
-    #[serde(default, skip_serializing_if = "is_default")]
+    #[serde(skip_serializing_if = "is_default")]
     pub read_only: bool,
     /// HostPathType: `DirectoryOrCreate`, `File`...; empty checks nothing.
-    #[serde(default, skip_serializing_if = "is_default")]
+    #[serde(skip_serializing_if = "is_default")]
     pub path_type: String,
 }
 
@@ -225,9 +229,19 @@ pub struct ClusterConfiguration {
 }
 
 impl ClusterConfiguration {
-    /// The algorithm of keys: the gate PublicKeysECDSA, where it is set, wins over encryptionAlgorithm, as upstream has it.
+    /// What is special about the minor that is deployed.
+    ///
+    /// # Errors
+    /// [`crate::failure::Kind::Configuration`] if kubernetesVersion is not a version or not supported.
+    pub fn release(&self) -> Result<&'static Release> {
+        Release::of(&version::parse(&self.kubernetes_version)?)
+    }
+
+    /// The algorithm of keys: the gate PublicKeysECDSA, where it is set and the release knows it, wins over
+    /// encryptionAlgorithm, as upstream has it. Old clusters keep the gate ('1.37 and corrections', A).
     pub fn key_algorithm(&self) -> &str {
-        match self.feature_gates.get("PublicKeysECDSA") {
+        let known = self.release().map_or(true, |release| release.feature_gates.contains(&GATE));
+        match self.feature_gates.get(GATE).filter(|_| known) {
             Some(true) => "ECDSA-P256",
             Some(false) => "RSA-2048",
             None => &self.encryption_algorithm,
@@ -243,5 +257,31 @@ impl ClusterConfiguration {
             fields.insert("kind".into(), "ClusterConfiguration".into());
         }
         crate::kubernetes::text::yaml(&document)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::ClusterConfiguration;
+
+    #[rstest]
+    #[case("v1.36.3", Some(true), "ECDSA-P256")]
+    #[case("v1.36.3", Some(false), "RSA-2048")]
+    #[case("v1.36.3", None, "RSA-4096")]
+    #[case("v1.37.2", Some(true), "RSA-4096")]
+    fn the_old_gate_counts_where_it_is_known(
+        #[case] version: &str,
+        #[case] gate: Option<bool>,
+        #[case] algorithm: &str,
+    ) {
+        let cluster = ClusterConfiguration {
+            kubernetes_version: version.into(),
+            encryption_algorithm: "RSA-4096".into(),
+            feature_gates: gate.map(|wanted| ("PublicKeysECDSA".to_owned(), wanted)).into_iter().collect(),
+            ..ClusterConfiguration::default()
+        };
+        assert_eq!(cluster.key_algorithm(), algorithm);
     }
 }

@@ -32,18 +32,17 @@ pub struct BootstrapToken {
 
 /// A taint of a node, as core/v1 Taint.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", default)]
 pub struct Taint {
     /// Key.
     pub key: String,
     /// Value, often empty.
-    #[serde(default, skip_serializing_if = "is_default")]
+    #[serde(skip_serializing_if = "is_default")]
     pub value: String,
     /// `NoSchedule`, `PreferNoSchedule`, `NoExecute`.
-    #[serde(default)]
     pub effect: String,
     /// Since when, RFC 3339; only for `NoExecute`.
-    #[serde(default, skip_serializing_if = "is_default")]
+    #[serde(skip_serializing_if = "is_default")]
     pub time_added: Option<String>,
 }
 

@@ -16,21 +16,20 @@ pub struct Judged {
 /// What begins the warning about a version that is going away.
 const DEPRECATED: &str = "is written in kubeadm.k8s.io/v1beta3";
 
-/// Judges a text; with `deprecated`, versions that are going away are only warned about.
+/// Judges a text; with `deprecated`, versions that are going away are not even warned about.
 pub fn judge(text: &str, deprecated: bool) -> Judged {
     let mut judged = Judged::default();
     let mut documents = match load(text) {
         Ok(documents) => documents,
         Err(failure) => {
-            judged.errors.push(failure.to_string());
+            judged.errors = sentences(&failure);
             return judged;
         }
     };
     for warning in std::mem::take(&mut documents.warnings) {
         if warning.contains(DEPRECATED) {
-            let list = if deprecated { &mut judged.warnings } else { &mut judged.errors };
-            list.push(warning);
-        } else if warning.contains(" of kubeadm.k8s.io ") || warning.contains(" has no field ") {
+            judged.warnings.extend((!deprecated).then_some(warning));
+        } else if warning.contains(" is not known here ") || warning.contains(" has no field ") {
             judged.errors.push(warning.trim_end_matches("; it is ignored").replace(" and is ignored", ""));
         } else {
             judged.warnings.push(warning);
@@ -47,7 +46,12 @@ pub fn judge(text: &str, deprecated: bool) -> Judged {
 /// What a host would be, where a document does not say.
 fn any_host() -> HostDefaults {
     let address = std::net::Ipv4Addr::new(1, 2, 3, 4);
-    HostDefaults { hostname: "node".to_owned(), default_route_address: Some(address.into()), cri_socket: None }
+    HostDefaults {
+        hostname: "node".to_owned(),
+        default_route_addresses: vec![address.into()],
+        loopback_addresses: vec![address.into()],
+        cri_sockets: Vec::new(),
+    }
 }
 
 fn complete_and_validate(documents: Documents) -> Vec<Result<()>> {
@@ -87,11 +91,16 @@ mod tests {
 
     const INIT: &str = "apiVersion: kubeadm.k8s.io/v1beta4\nkind: InitConfiguration\n";
     const CLUSTER: &str = "apiVersion: kubeadm.k8s.io/v1beta4\nkind: ClusterConfiguration\n";
+    const KUBELET: &str = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n";
+    const KUBE_PROXY: &str = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n";
     const UPGRADE: &str = "apiVersion: kubeadm.k8s.io/v1beta4\nkind: UpgradeConfiguration\n";
 
     #[rstest]
     #[case(INIT, "")]
     #[case(CLUSTER, "kubernetesVersion: 1.36.3\n")]
+    #[case(INIT, "localAPIEndpoint: {advertiseAddress: 127.0.0.1}\n")]
+    #[case(KUBELET, "maxPods: 42\nimageMaximumGCAge: 1h\nevictionHard: {memory.available: 100Mi}\n")]
+    #[case(KUBE_PROXY, "mode: ipvs\nlogging: {flushFrequency: 5s, verbosity: 2}\n")]
     #[case(
         UPGRADE,
         "apply: {forceUpgrade: true, etcdUpgrade: false}\ndiff: {contextLines: 5}\nplan: {printConfig: true}\n"
@@ -110,7 +119,22 @@ mod tests {
     #[case(CLUSTER, "apiServer:\n  extraArgs:\n  - {name: a, valu: b}\n", "extraArgs[0].valu (line 5, column 15)")]
     #[case(UPGRADE, "appl: {}\n", "UpgradeConfiguration has no field appl (line 3, column 1)")]
     #[case(INIT, "nodeRegistration: {imagePullPolicy: Sometimes}\n", "imagePullPolicy")]
-    #[case(INIT, "localAPIEndpoint: {bindPort: no}\n", "InitConfiguration has a wrong value")]
+    #[case(
+        INIT,
+        "localAPIEndpoint: {bindPort: no}\n",
+        "InitConfiguration has a wrong value: localAPIEndpoint.bindPort"
+    )]
+    #[case(INIT, "bootstrapTokens:\n- expires: tomorrow\n", "bootstrapTokens[0].expires must be a moment")]
+    #[case(INIT, "bootstrapTokens:\n- expires: 2030-01-01T00:00:00Z\n  ttl: 1h\n", "exclude each other")]
+    #[case(CLUSTER, "imageRepository: https://mirror.example/k8s\n", "imageRepository: ")]
+    #[case(KUBELET, "maxPod: 42\n", "KubeletConfiguration has no field maxPod (line 3, column 1)")]
+    #[case(KUBELET, "maxPods: many\n", "maxPods must be a whole number, and is a text (line 3, column 10)")]
+    #[case(
+        KUBE_PROXY,
+        "ipvs:\n  strictArp: true\n",
+        "KubeProxyConfiguration has no field ipvs.strictArp (line 4, column 3)"
+    )]
+    #[case("apiVersion: example.com/v1\nkind: Thing\n", "", "Thing of example.com/v1 is not known here")]
     #[case(INIT, "dryRun: true\ndryRun: false\n", "line 4, column 1")]
     #[case(CLUSTER, "kubernetesVersion: 1.12.0\n", "Kubernetes 1.12.0 is not supported")]
     #[case(
@@ -126,10 +150,25 @@ mod tests {
     }
 
     #[test]
-    fn old_versions_are_for_a_person_to_allow() {
+    fn all_that_cannot_be_read_is_named() {
+        let twice = judge(&format!("{INIT}dryRun: true\ndryRun: false\nskipPhases: []\nskipPhases: []\n"), false);
+        assert_eq!(twice.errors.len(), 2, "{twice:?}");
+        let wrong = judge(&format!("{CLUSTER}clusterName: 1\nscheduler: 2\n"), false);
+        assert_eq!(
+            wrong.errors,
+            [
+                "ClusterConfiguration has a wrong value: clusterName must be a text, and is a number; write it in quotes (line 3, \
+                 column 14)",
+                "ClusterConfiguration has a wrong value: scheduler must be a mapping, and is a number (line 4, column 12)",
+            ]
+        );
+    }
+
+    #[test]
+    fn old_versions_are_warned_about_unless_a_person_allows_them() {
         let text = "apiVersion: kubeadm.k8s.io/v1beta3\nkind: ClusterConfiguration\nkubernetesVersion: 1.36.3\n";
-        assert_eq!(judge(text, false).errors.len(), 1);
-        let allowed = judge(text, true);
-        assert!(allowed.errors.is_empty() && allowed.warnings.len() == 1, "{allowed:?}");
+        let judged = judge(text, false);
+        assert!(judged.errors.is_empty() && judged.warnings.len() == 1, "{judged:?}");
+        assert_eq!(judge(text, true), super::Judged::default());
     }
 }

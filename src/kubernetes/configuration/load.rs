@@ -7,10 +7,11 @@ use super::cluster::ClusterConfiguration;
 use super::init::InitConfiguration;
 use super::join::{JoinConfiguration, ResetConfiguration};
 use super::migrate::lifted;
-use super::shape;
+use super::shape::{self, Fault};
 use super::upgrade::UpgradeConfiguration;
+use super::validity;
 use crate::failure::{Failure, Kind, Result};
-use crate::yaml::{self, Node};
+use crate::yaml::{self, Finding, Node};
 
 /// What a configuration text holds, not completed and not validated yet: see `complete` and `validate` of each type.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -43,25 +44,37 @@ pub fn documents(text: &str) -> Result<Vec<Value>> {
 
 /// The documents with their places.
 fn nodes(text: &str) -> Result<Vec<Node>> {
-    let read = yaml::trees(text).and_then(|(nodes, findings)| match findings.into_iter().next() {
-        Some(finding) => Err(finding),
-        None => Ok(nodes),
-    });
     // The line itself is not repeated: configurations and kubeconfigs hold tokens and keys.
-    read.map_err(|finding| {
+    let sentence = |finding: &Finding| {
         let span = finding.span();
-        let sentence = format!("line {}, column {}: {}", span.line, span.column, finding.message);
-        Failure::new(Kind::Configuration, "the configuration is not YAML").caused_by(sentence)
-    })
+        format!("line {}, column {}: {}", span.line, span.column, finding.message)
+    };
+    let (nodes, findings) = yaml::trees(text).unwrap_or_else(|finding| (Vec::new(), vec![finding]));
+    let broken = || Failure::new(Kind::Configuration, "the configuration is not YAML");
+    match findings.as_slice() {
+        [] => Ok(nodes),
+        [only] => Err(broken().caused_by(sentence(only))),
+        several => Err(broken().detailed(several.iter().map(sentence).collect::<Vec<_>>().join("\n"))),
+    }
 }
 
-/// Reads the documents that concern kubeadm. Unknown kinds and fields are warned about, as upstream does.
+/// Reads the documents that concern kubeadm. Unknown kinds and fields are warned about, as upstream does, and so are
+/// unwise values.
 ///
 /// # Errors
-/// [`Kind::Configuration`]: not YAML, no `kind`, a kind twice, a value of the wrong type, an API version that is too
-/// old or too new.
+/// [`Kind::Configuration`]: not YAML, no `kind`, a kind twice, values of a wrong type (all of them, each with its place), an
+/// API version that is too old or too new.
 pub fn load(text: &str) -> Result<Documents> {
+    let mut loaded = read(text)?;
+    if let Some(cluster) = &loaded.cluster {
+        loaded.warnings.extend(validity::unwise(cluster));
+    }
+    Ok(loaded)
+}
+
+fn read(text: &str) -> Result<Documents> {
     let mut loaded = Documents::default();
+    let mut wrong = Vec::new();
     let nodes: Vec<Node> = nodes(text)?.into_iter().filter(|node| !node.is_null()).collect();
     for (position, node) in lifted(nodes, &mut loaded.warnings).iter().enumerate() {
         let document = node.to_value();
@@ -73,35 +86,55 @@ pub fn load(text: &str) -> Result<Documents> {
                 .advise("begin each document with apiVersion and kind, for example kubeadm.k8s.io/v1beta4 and ClusterConfiguration"));
         }
         let (group, api_version) = version.split_once('/').unwrap_or(("", &version));
-        match (group, kind.as_str()) {
+        let component = shape::of_component(&kind).filter(|(known, ..)| *known == group);
+        let shape = match (group, component) {
             ("kubeadm.k8s.io", _) => {
                 accept_version(api_version, &kind)?;
-                loaded.take_kubeadm(&kind, document, node)?;
+                shape::of(&kind)
             }
-            ("kubelet.config.k8s.io", "KubeletConfiguration") => once(&mut loaded.kubelet, document, &kind)?,
-            ("kubeproxy.config.k8s.io", "KubeProxyConfiguration") => once(&mut loaded.kube_proxy, document, &kind)?,
-            _ => loaded.warnings.push(format!("{kind} of {version} is not known here and is ignored")),
+            (_, Some((_, known, shape))) if api_version == known => Some(shape),
+            (_, Some((_, known, _))) => {
+                return Err(Failure::new(Kind::Configuration, format!("{kind} has the unknown version {version}"))
+                    .advise(format!("write it in {group}/{known}")));
+            }
+            _ => None,
+        };
+        let Some(shape) = shape else {
+            let of = if group == "kubeadm.k8s.io" { group } else { &version };
+            loaded.warnings.push(format!("{kind} of {of} is not known here and is ignored"));
+            continue;
+        };
+        let before = wrong.len();
+        for finding in shape::findings(node, shape) {
+            match finding.fault {
+                Fault::Unknown => loaded.warnings.push(format!("{}; it is ignored", finding.sentence(&kind))),
+                Fault::Wrong(_) => wrong.push(finding.sentence(&kind)),
+            }
+        }
+        if wrong.len() == before {
+            loaded.take(&kind, document)?;
         }
     }
-    Ok(loaded)
+    match wrong.as_slice() {
+        [] => Ok(loaded),
+        [only] => Err(Failure::new(Kind::Configuration, only)),
+        several => {
+            let sentence = format!("{} fields of the configuration have a wrong value", several.len());
+            Err(Failure::new(Kind::Configuration, sentence).detailed(several.join("\n")))
+        }
+    }
 }
 
 impl Documents {
-    fn take_kubeadm(&mut self, kind: &str, document: Value, node: &Node) -> Result<()> {
-        let Some(shape) = shape::of(kind) else {
-            self.warnings.push(format!("{kind} of kubeadm.k8s.io is not known here and is ignored"));
-            return Ok(());
-        };
-        for field in shape::unknown_fields(&document, shape) {
-            let place = shape::locate(node, &field);
-            let place = place.map(|span| format!(" (line {}, column {})", span.line, span.column)).unwrap_or_default();
-            self.warnings.push(format!("{kind} has no field {field}{place}; it is ignored"));
-        }
+    /// Takes a document whose fields are of their types.
+    fn take(&mut self, kind: &str, document: Value) -> Result<()> {
         match kind {
             "InitConfiguration" => once(&mut self.init, typed(document, kind)?, kind),
             "ClusterConfiguration" => once(&mut self.cluster, typed(document, kind)?, kind),
             "JoinConfiguration" => once(&mut self.join, typed(document, kind)?, kind),
             "ResetConfiguration" => once(&mut self.reset, typed(document, kind)?, kind),
+            "KubeletConfiguration" => once(&mut self.kubelet, document, kind),
+            "KubeProxyConfiguration" => once(&mut self.kube_proxy, document, kind),
             _ => once(&mut self.upgrade, typed(document, kind)?, kind),
         }
     }
@@ -115,8 +148,10 @@ impl ClusterConfiguration {
     /// [`Kind::Cluster`] if it is not a ClusterConfiguration.
     pub fn from_stored(text: &str) -> Result<(Self, Vec<String>)> {
         let broken = |sentence: &str| Failure::new(Kind::Cluster, sentence);
-        let loaded = load(text)
-            .map_err(|failure| broken("the ConfigMap kubeadm-config cannot be read").caused_by(failure.to_string()))?;
+        let loaded = read(text).map_err(|failure| {
+            let broken = broken("the ConfigMap kubeadm-config cannot be read").caused_by(failure.to_string());
+            Failure { detail: failure.detail, ..broken }
+        })?;
         match loaded.cluster {
             Some(cluster) => Ok((cluster, loaded.warnings)),
             None => Err(broken("the ConfigMap kubeadm-config holds no ClusterConfiguration")),
@@ -218,10 +253,55 @@ apiVersion: example.com/v1
     #[case("kind: ClusterConfiguration", "has no apiVersion")]
     #[case("apiVersion: kubeadm.k8s.io/v1beta2\nkind: ClusterConfiguration", "unknown version kubeadm.k8s.io/v1beta2")]
     #[case("apiVersion: kubeadm.k8s.io/v1beta4\nkind: ClusterConfiguration\nclusterName: [1]", "wrong value")]
-    #[case("apiVersion: kubeadm.k8s.io/v1beta4\nkind: JoinConfiguration\ntimeouts: {discovery: 5}", "wrong value")]
+    #[case(
+        "apiVersion: kubeadm.k8s.io/v1beta4\nkind: JoinConfiguration\ntimeouts: {discovery: 5}",
+        "JoinConfiguration has a wrong value: timeouts.discovery must be a duration such as 4m0s, and is a number (line 3, \
+         column 23)"
+    )]
+    #[case(
+        "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nmaxPods: many",
+        "KubeletConfiguration has a wrong value: maxPods must be a whole number, and is a text (line 3, column 10)"
+    )]
+    #[case(
+        "apiVersion: kubeproxy.config.k8s.io/v1\nkind: KubeProxyConfiguration",
+        "KubeProxyConfiguration has the unknown version kubeproxy.config.k8s.io/v1"
+    )]
     #[case("a: {b", "not YAML")]
     fn what_cannot_be_read_is_refused(#[case] text: &str, #[case] sentence: &str) {
         assert!(load(text).unwrap_err().sentence.contains(sentence));
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_said_at_once() {
+        let failure = load("a: 1\na: 2\nb: {c: 1, c: 2}\n").unwrap_err();
+        assert_eq!(failure.sentence, "the configuration is not YAML");
+        let detail = failure.detail.unwrap();
+        let lines: Vec<_> = detail.lines().collect();
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        assert!(lines[0].starts_with("line 2, column 1: ") && lines[1].starts_with("line 3, column 11: "), "{lines:?}");
+
+        let text = "apiVersion: kubeadm.k8s.io/v1beta4\nkind: ClusterConfiguration\nclusterName: 1\n---\n\
+                    apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\noomScoreAdj: x\n";
+        let failure = load(text).unwrap_err();
+        assert_eq!(failure.sentence, "2 fields of the configuration have a wrong value");
+        let detail = failure.detail.unwrap();
+        assert!(detail.contains("clusterName must be") && detail.contains("oomScoreAdj must be"), "{detail}");
+    }
+
+    #[test]
+    fn fields_that_a_component_does_not_have_are_warned_about() {
+        let text = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nmaxPod: 42\n---\n\
+                    apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nipvs:\n  strictArp: true\n";
+        let loaded = load(text).unwrap();
+        assert_eq!(
+            loaded.warnings,
+            [
+                "KubeletConfiguration has no field maxPod (line 3, column 1); it is ignored",
+                "KubeProxyConfiguration has no field ipvs.strictArp (line 8, column 3); it is ignored",
+            ]
+        );
+        // It stays in the document: a component newer than we are may have it.
+        assert_eq!(loaded.kubelet.unwrap()["maxPod"], 42);
     }
 
     #[test]

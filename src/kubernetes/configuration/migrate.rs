@@ -9,7 +9,7 @@ mod special;
 mod steps;
 
 use super::load::load;
-use super::shape::{self, Shape};
+use super::shape::{self, Fault, Shape};
 use crate::kubernetes::text;
 use crate::kubernetes::version;
 use crate::secret::Secret;
@@ -133,6 +133,24 @@ impl Document {
             return Err(finding.help(did_you_mean(&kind, kinds.iter().copied())));
         }
         Ok(Self { version: Some(version), kind, root, older: version < VERSIONS.len() - 1 })
+    }
+}
+
+impl Document {
+    /// Values of wrong types, each where it stands in the old text. Unknown fields of a component are only warned about: they
+    /// stay, because the component may be newer than we are.
+    fn misfits(&self, warnings: &mut Vec<Finding>) -> Vec<Finding> {
+        let component = || shape::of_component(&self.kind).map(|(_, _, shape)| shape);
+        let shape = if self.version.is_some() { shape::of(&self.kind) } else { component() };
+        let mut wrong = Vec::new();
+        for found in shape.map(|shape| shape::findings(&self.root, shape)).unwrap_or_default() {
+            let message = found.words(&self.kind);
+            match found.fault {
+                Fault::Unknown => warnings.push(Finding::warning(found.span, message)),
+                Fault::Wrong(_) => wrong.push(Finding::error(found.span, message)),
+            }
+        }
+        wrong
     }
 }
 
@@ -286,7 +304,10 @@ impl Work {
         let mut seen: Vec<&str> = Vec::new();
         for document in &self.documents {
             let text = text::yaml(&document.root.to_value());
-            if seen.contains(&document.kind.as_str()) {
+            let wrong = document.misfits(&mut self.warnings);
+            if !wrong.is_empty() {
+                errors.extend(wrong);
+            } else if seen.contains(&document.kind.as_str()) {
                 let message = format!("{} occurs more than once", document.kind);
                 errors.push(Finding::error(document.root.span, message));
             } else if let Err(failure) = load(&text) {

@@ -9,9 +9,11 @@ mod judge;
 mod load;
 mod migrate;
 mod print;
+mod repository;
 mod shape;
 mod upgrade;
 mod validation;
+mod validity;
 #[cfg(test)]
 mod verdict_tests;
 mod write;
@@ -20,8 +22,8 @@ pub use cluster::{
     ApiServer, Arg, ClusterConfiguration, ControlPlaneComponent, Dns, EnvVar, Etcd, ExternalEtcd, HostPathMount,
     LocalEtcd, Networking, Proxy,
 };
-pub(crate) use default::join_host_port;
 pub use default::{HostDefaults, control_plane_taint};
+pub(crate) use default::{is_global_unicast, join_host_port};
 pub use duration::Duration;
 pub use init::{ApiEndpoint, BootstrapToken, InitConfiguration, NodeRegistrationOptions, Patches, Taint, Timeouts};
 pub use join::{

@@ -13,7 +13,12 @@ const TOKEN: &str = "abcdef.0123456789abcdef";
 /// Stands where a host must say what it is.
 fn placeholders(hostname: &str) -> HostDefaults {
     let address = std::net::Ipv4Addr::new(1, 2, 3, 4);
-    HostDefaults { hostname: hostname.to_owned(), default_route_address: Some(address.into()), cri_socket: None }
+    HostDefaults {
+        hostname: hostname.to_owned(),
+        default_route_addresses: vec![address.into()],
+        loopback_addresses: Vec::new(),
+        cri_sockets: Vec::new(),
+    }
 }
 
 /// InitConfiguration and ClusterConfiguration with every default.

@@ -1,220 +1,256 @@
-//! The fields kubeadm knows, so that a misspelt one is named: upstream only warns about those, and so do we.
+//! The fields kubeadm knows and what may stand in each: a misspelt one is named (upstream only warns about those, and so
+//! do we), and so is a value of a wrong type, which is an error.
 
-use serde_json::Value;
+mod finding;
+mod kube_proxy;
+mod kubelet;
+mod scalar;
 
-use crate::yaml::{Content, Node, Span};
+pub(super) use finding::{Fault, findings};
 
 /// What may stand below a field.
 pub(super) enum Shape {
-    /// A scalar, or a value that is not looked into (EnvVar.valueFrom, feature gates).
-    Leaf,
+    /// A text.
+    Text,
+    /// `true` or `false`.
+    Truth,
+    /// A whole number, at least and at most.
+    Whole(i64, i64),
+    /// A number, with or without a fraction.
+    Number,
+    /// A duration in Go's notation.
+    Duration,
+    /// A duration in Go's notation, or nanoseconds as a number.
+    DurationOrNumber,
+    /// A moment in RFC 3339.
+    Moment,
+    /// A quantity: `100Mi`, or a number.
+    Quantity,
     /// An object with these fields.
     Fields(&'static [(&'static str, &'static Shape)]),
     /// A list of such values.
     List(&'static Shape),
+    /// An object whose fields a person names.
+    Map(&'static Shape),
 }
 
-use Shape::{Fields, Leaf, List};
+use Shape::{Duration, Fields, List, Map, Moment, Quantity, Text, Truth, Whole};
 
-const ARG: Shape = Fields(&[("name", &Leaf), ("value", &Leaf)]);
+const TEXTS: Shape = List(&Text);
+/// Go's int32.
+const INT32: Shape = Whole(i32::MIN as i64, i32::MAX as i64);
+const PORT: Shape = Whole(0, u16::MAX as i64);
+
+const ARG: Shape = Fields(&[("name", &Text), ("value", &Text)]);
 const ARGS: Shape = List(&ARG);
-const ENVS: Shape = List(&Fields(&[("name", &Leaf), ("value", &Leaf), ("valueFrom", &Leaf)]));
+/// core/v1 EnvVarSource.
+const VALUE_FROM: Shape = Fields(&[
+    ("fieldRef", &Fields(&[("apiVersion", &Text), ("fieldPath", &Text)])),
+    ("resourceFieldRef", &Fields(&[("containerName", &Text), ("resource", &Text), ("divisor", &Quantity)])),
+    ("configMapKeyRef", &KEY_OF_OBJECT),
+    ("secretKeyRef", &KEY_OF_OBJECT),
+    ("fileKeyRef", &Fields(&[("volumeName", &Text), ("path", &Text), ("key", &Text), ("optional", &Truth)])),
+]);
+const KEY_OF_OBJECT: Shape = Fields(&[("name", &Text), ("key", &Text), ("optional", &Truth)]);
+const ENVS: Shape = List(&Fields(&[("name", &Text), ("value", &Text), ("valueFrom", &VALUE_FROM)]));
 const VOLUMES: Shape = List(&Fields(&[
-    ("name", &Leaf),
-    ("hostPath", &Leaf),
-    ("mountPath", &Leaf),
-    ("readOnly", &Leaf),
-    ("pathType", &Leaf),
+    ("name", &Text),
+    ("hostPath", &Text),
+    ("mountPath", &Text),
+    ("readOnly", &Truth),
+    ("pathType", &Text),
 ]));
 const COMPONENT: Shape = Fields(&[("extraArgs", &ARGS), ("extraVolumes", &VOLUMES), ("extraEnvs", &ENVS)]);
 const TIMEOUTS: Shape = Fields(&[
-    ("controlPlaneComponentHealthCheck", &Leaf),
-    ("kubeletHealthCheck", &Leaf),
-    ("kubernetesAPICall", &Leaf),
-    ("etcdAPICall", &Leaf),
-    ("tlsBootstrap", &Leaf),
-    ("discovery", &Leaf),
-    ("upgradeManifests", &Leaf),
+    ("controlPlaneComponentHealthCheck", &Duration),
+    ("kubeletHealthCheck", &Duration),
+    ("kubernetesAPICall", &Duration),
+    ("etcdAPICall", &Duration),
+    ("tlsBootstrap", &Duration),
+    ("discovery", &Duration),
+    ("upgradeManifests", &Duration),
 ]);
-const PATCHES: Shape = Fields(&[("directory", &Leaf)]);
+/// core/v1 Taint.
+const TAINTS: Shape = List(&Fields(&[("key", &Text), ("value", &Text), ("effect", &Text), ("timeAdded", &Moment)]));
+const PATCHES: Shape = Fields(&[("directory", &Text)]);
 const NODE_REGISTRATION: Shape = Fields(&[
-    ("name", &Leaf),
-    ("criSocket", &Leaf),
-    ("taints", &List(&Fields(&[("key", &Leaf), ("value", &Leaf), ("effect", &Leaf), ("timeAdded", &Leaf)]))),
+    ("name", &Text),
+    ("criSocket", &Text),
+    ("taints", &TAINTS),
     ("kubeletExtraArgs", &ARGS),
-    ("ignorePreflightErrors", &Leaf),
-    ("imagePullPolicy", &Leaf),
-    ("imagePullSerial", &Leaf),
+    ("ignorePreflightErrors", &TEXTS),
+    ("imagePullPolicy", &Text),
+    ("imagePullSerial", &Truth),
 ]);
-const API_ENDPOINT: Shape = Fields(&[("advertiseAddress", &Leaf), ("bindPort", &Leaf)]);
+const API_ENDPOINT: Shape = Fields(&[("advertiseAddress", &Text), ("bindPort", &PORT)]);
 
 /// ClusterConfiguration.
 pub(super) const CLUSTER: Shape = Fields(&[
-    ("apiVersion", &Leaf),
-    ("kind", &Leaf),
+    ("apiVersion", &Text),
+    ("kind", &Text),
     (
         "etcd",
         &Fields(&[
             (
                 "local",
                 &Fields(&[
-                    ("imageRepository", &Leaf),
-                    ("imageTag", &Leaf),
-                    ("dataDir", &Leaf),
+                    ("imageRepository", &Text),
+                    ("imageTag", &Text),
+                    ("dataDir", &Text),
                     ("extraArgs", &ARGS),
                     ("extraEnvs", &ENVS),
-                    ("serverCertSANs", &Leaf),
-                    ("peerCertSANs", &Leaf),
+                    ("serverCertSANs", &TEXTS),
+                    ("peerCertSANs", &TEXTS),
                 ]),
             ),
             (
                 "external",
                 &Fields(&[
-                    ("endpoints", &Leaf),
-                    ("httpEndpoints", &Leaf),
-                    ("caFile", &Leaf),
-                    ("certFile", &Leaf),
-                    ("keyFile", &Leaf),
+                    ("endpoints", &TEXTS),
+                    ("httpEndpoints", &TEXTS),
+                    ("caFile", &Text),
+                    ("certFile", &Text),
+                    ("keyFile", &Text),
                 ]),
             ),
         ]),
     ),
-    ("networking", &Fields(&[("serviceSubnet", &Leaf), ("podSubnet", &Leaf), ("dnsDomain", &Leaf)])),
-    ("kubernetesVersion", &Leaf),
-    ("controlPlaneEndpoint", &Leaf),
+    ("networking", &Fields(&[("serviceSubnet", &Text), ("podSubnet", &Text), ("dnsDomain", &Text)])),
+    ("kubernetesVersion", &Text),
+    ("controlPlaneEndpoint", &Text),
     (
         "apiServer",
-        &Fields(&[("extraArgs", &ARGS), ("extraVolumes", &VOLUMES), ("extraEnvs", &ENVS), ("certSANs", &Leaf)]),
+        &Fields(&[("extraArgs", &ARGS), ("extraVolumes", &VOLUMES), ("extraEnvs", &ENVS), ("certSANs", &TEXTS)]),
     ),
     ("controllerManager", &COMPONENT),
     ("scheduler", &COMPONENT),
-    ("dns", &Fields(&[("imageRepository", &Leaf), ("imageTag", &Leaf), ("disabled", &Leaf)])),
-    ("proxy", &Fields(&[("disabled", &Leaf)])),
-    ("certificatesDir", &Leaf),
-    ("imageRepository", &Leaf),
-    ("featureGates", &Leaf),
-    ("clusterName", &Leaf),
-    ("encryptionAlgorithm", &Leaf),
-    ("certificateValidityPeriod", &Leaf),
-    ("caCertificateValidityPeriod", &Leaf),
+    ("dns", &Fields(&[("imageRepository", &Text), ("imageTag", &Text), ("disabled", &Truth)])),
+    ("proxy", &Fields(&[("disabled", &Truth)])),
+    ("certificatesDir", &Text),
+    ("imageRepository", &Text),
+    ("featureGates", &Map(&Truth)),
+    ("clusterName", &Text),
+    ("encryptionAlgorithm", &Text),
+    ("certificateValidityPeriod", &Duration),
+    ("caCertificateValidityPeriod", &Duration),
 ]);
 
 /// InitConfiguration.
 pub(super) const INIT: Shape = Fields(&[
-    ("apiVersion", &Leaf),
-    ("kind", &Leaf),
+    ("apiVersion", &Text),
+    ("kind", &Text),
     (
         "bootstrapTokens",
         &List(&Fields(&[
-            ("token", &Leaf),
-            ("description", &Leaf),
-            ("ttl", &Leaf),
-            ("expires", &Leaf),
-            ("usages", &Leaf),
-            ("groups", &Leaf),
+            ("token", &Text),
+            ("description", &Text),
+            ("ttl", &Duration),
+            ("expires", &Moment),
+            ("usages", &TEXTS),
+            ("groups", &TEXTS),
         ])),
     ),
-    ("dryRun", &Leaf),
+    ("dryRun", &Truth),
     ("nodeRegistration", &NODE_REGISTRATION),
     ("localAPIEndpoint", &API_ENDPOINT),
-    ("certificateKey", &Leaf),
-    ("skipPhases", &Leaf),
+    ("certificateKey", &Text),
+    ("skipPhases", &TEXTS),
     ("patches", &PATCHES),
     ("timeouts", &TIMEOUTS),
 ]);
 
 /// JoinConfiguration.
 pub(super) const JOIN: Shape = Fields(&[
-    ("apiVersion", &Leaf),
-    ("kind", &Leaf),
-    ("dryRun", &Leaf),
+    ("apiVersion", &Text),
+    ("kind", &Text),
+    ("dryRun", &Truth),
     ("nodeRegistration", &NODE_REGISTRATION),
-    ("caCertPath", &Leaf),
+    ("caCertPath", &Text),
     (
         "discovery",
         &Fields(&[
             (
                 "bootstrapToken",
                 &Fields(&[
-                    ("token", &Leaf),
-                    ("apiServerEndpoint", &Leaf),
-                    ("caCertHashes", &Leaf),
-                    ("unsafeSkipCAVerification", &Leaf),
+                    ("token", &Text),
+                    ("apiServerEndpoint", &Text),
+                    ("caCertHashes", &TEXTS),
+                    ("unsafeSkipCAVerification", &Truth),
                 ]),
             ),
-            ("file", &Fields(&[("kubeConfigPath", &Leaf)])),
-            ("tlsBootstrapToken", &Leaf),
+            ("file", &Fields(&[("kubeConfigPath", &Text)])),
+            ("tlsBootstrapToken", &Text),
         ]),
     ),
-    ("controlPlane", &Fields(&[("localAPIEndpoint", &API_ENDPOINT), ("certificateKey", &Leaf)])),
-    ("skipPhases", &Leaf),
+    ("controlPlane", &Fields(&[("localAPIEndpoint", &API_ENDPOINT), ("certificateKey", &Text)])),
+    ("skipPhases", &TEXTS),
     ("patches", &PATCHES),
     ("timeouts", &TIMEOUTS),
 ]);
 
 /// ResetConfiguration.
 pub(super) const RESET: Shape = Fields(&[
-    ("apiVersion", &Leaf),
-    ("kind", &Leaf),
-    ("cleanupTmpDir", &Leaf),
-    ("certificatesDir", &Leaf),
-    ("criSocket", &Leaf),
-    ("dryRun", &Leaf),
-    ("force", &Leaf),
-    ("ignorePreflightErrors", &Leaf),
-    ("skipPhases", &Leaf),
-    ("unmountFlags", &Leaf),
+    ("apiVersion", &Text),
+    ("kind", &Text),
+    ("cleanupTmpDir", &Truth),
+    ("certificatesDir", &Text),
+    ("criSocket", &Text),
+    ("dryRun", &Truth),
+    ("force", &Truth),
+    ("ignorePreflightErrors", &TEXTS),
+    ("skipPhases", &TEXTS),
+    ("unmountFlags", &TEXTS),
     ("timeouts", &TIMEOUTS),
 ]);
 
 /// UpgradeConfiguration.
 pub(super) const UPGRADE: Shape = Fields(&[
-    ("apiVersion", &Leaf),
-    ("kind", &Leaf),
+    ("apiVersion", &Text),
+    ("kind", &Text),
     (
         "apply",
         &Fields(&[
-            ("kubernetesVersion", &Leaf),
-            ("allowExperimentalUpgrades", &Leaf),
-            ("allowRCUpgrades", &Leaf),
-            ("certificateRenewal", &Leaf),
-            ("dryRun", &Leaf),
-            ("etcdUpgrade", &Leaf),
-            ("forceUpgrade", &Leaf),
-            ("ignorePreflightErrors", &Leaf),
+            ("kubernetesVersion", &Text),
+            ("allowExperimentalUpgrades", &Truth),
+            ("allowRCUpgrades", &Truth),
+            ("certificateRenewal", &Truth),
+            ("dryRun", &Truth),
+            ("etcdUpgrade", &Truth),
+            ("forceUpgrade", &Truth),
+            ("ignorePreflightErrors", &TEXTS),
             ("patches", &PATCHES),
-            ("printConfig", &Leaf),
-            ("skipPhases", &Leaf),
-            ("imagePullPolicy", &Leaf),
-            ("imagePullSerial", &Leaf),
+            ("printConfig", &Truth),
+            ("skipPhases", &TEXTS),
+            ("imagePullPolicy", &Text),
+            ("imagePullSerial", &Truth),
         ]),
     ),
     (
         "node",
         &Fields(&[
-            ("certificateRenewal", &Leaf),
-            ("dryRun", &Leaf),
-            ("etcdUpgrade", &Leaf),
-            ("ignorePreflightErrors", &Leaf),
-            ("skipPhases", &Leaf),
+            ("certificateRenewal", &Truth),
+            ("dryRun", &Truth),
+            ("etcdUpgrade", &Truth),
+            ("ignorePreflightErrors", &TEXTS),
+            ("skipPhases", &TEXTS),
             ("patches", &PATCHES),
-            ("imagePullPolicy", &Leaf),
-            ("imagePullSerial", &Leaf),
+            ("imagePullPolicy", &Text),
+            ("imagePullSerial", &Truth),
         ]),
     ),
     (
         "plan",
         &Fields(&[
-            ("kubernetesVersion", &Leaf),
-            ("allowExperimentalUpgrades", &Leaf),
-            ("allowRCUpgrades", &Leaf),
-            ("dryRun", &Leaf),
-            ("etcdUpgrade", &Leaf),
-            ("ignorePreflightErrors", &Leaf),
-            ("printConfig", &Leaf),
+            ("kubernetesVersion", &Text),
+            ("allowExperimentalUpgrades", &Truth),
+            ("allowRCUpgrades", &Truth),
+            ("dryRun", &Truth),
+            ("etcdUpgrade", &Truth),
+            ("ignorePreflightErrors", &TEXTS),
+            ("printConfig", &Truth),
         ]),
     ),
-    ("diff", &Fields(&[("kubernetesVersion", &Leaf), ("contextLines", &Leaf)])),
+    ("diff", &Fields(&[("kubernetesVersion", &Text), ("contextLines", &Whole(0, u32::MAX as i64))])),
     ("timeouts", &TIMEOUTS),
 ]);
 
@@ -230,20 +266,12 @@ pub(super) fn of(kind: &str) -> Option<&'static Shape> {
     }
 }
 
-/// Where the key of a path such as `apiServer.extraArgs[0].nam` stands.
-pub(super) fn locate(node: &Node, path: &str) -> Option<Span> {
-    let (step, rest) = path.split_once('.').map_or((path, None), |(step, rest)| (step, Some(rest)));
-    let (name, indexes) = step.split_once('[').map_or((step, ""), |(name, indexes)| (name, indexes));
-    let Content::Map(entries) = &node.content else { return None };
-    let entry = entries.iter().find(|entry| entry.key.text == name)?;
-    let mut below = &entry.value;
-    for index in indexes.split('[').filter(|index| !index.is_empty()) {
-        let Content::List(items) = &below.content else { return None };
-        below = items.get(index.trim_end_matches(']').parse::<usize>().ok()?)?;
-    }
-    match rest {
-        Some(rest) => locate(below, rest),
-        None => Some(entry.key.span),
+/// The shape of a component's kind, with its group and version.
+pub(super) fn of_component(kind: &str) -> Option<(&'static str, &'static str, &'static Shape)> {
+    match kind {
+        "KubeletConfiguration" => Some(("kubelet.config.k8s.io", "v1beta1", &kubelet::KUBELET)),
+        "KubeProxyConfiguration" => Some(("kubeproxy.config.k8s.io", "v1alpha1", &kube_proxy::KUBE_PROXY)),
+        _ => None,
     }
 }
 
@@ -251,7 +279,6 @@ pub(super) fn locate(node: &Node, path: &str) -> Option<Span> {
 #[cfg(test)]
 pub(super) fn paths(shape: &Shape) -> Vec<String> {
     match shape {
-        Leaf => Vec::new(),
         List(items) => paths(items).into_iter().map(|below| format!("[].{below}")).collect(),
         Fields(fields) => fields
             .iter()
@@ -263,32 +290,6 @@ pub(super) fn paths(shape: &Shape) -> Vec<String> {
                 std::iter::once((*name).to_owned()).chain(nested)
             })
             .collect(),
-    }
-}
-
-/// Paths of the fields in `value` that `shape` does not have, as `apiServer.extraArg`.
-pub(super) fn unknown_fields(value: &Value, shape: &Shape) -> Vec<String> {
-    let mut found = Vec::new();
-    collect(value, shape, "", &mut found);
-    found
-}
-
-fn collect(value: &Value, shape: &Shape, path: &str, found: &mut Vec<String>) {
-    match (shape, value) {
-        (Fields(known), Value::Object(fields)) => {
-            for (name, below) in fields {
-                let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-                match known.iter().find(|(known, _)| known == name) {
-                    Some((_, shape)) => collect(below, shape, &path, found),
-                    None => found.push(path),
-                }
-            }
-        }
-        (List(shape), Value::Array(items)) => {
-            for (position, item) in items.iter().enumerate() {
-                collect(item, shape, &format!("{path}[{position}]"), found);
-            }
-        }
-        _ => {}
+        _ => Vec::new(),
     }
 }

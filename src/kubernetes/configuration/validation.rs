@@ -4,14 +4,17 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::default::is_global_unicast;
+use super::repository::is_repository;
+use super::validity;
 use super::{
-    ApiEndpoint, Arg, ClusterConfiguration, Discovery, Etcd, InitConfiguration, JoinConfiguration,
-    NodeRegistrationOptions, ResetConfiguration,
+    ApiEndpoint, Arg, ClusterConfiguration, Discovery, EnvVar, Etcd, HostPathMount, InitConfiguration,
+    JoinConfiguration, NodeRegistrationOptions, ResetConfiguration,
 };
 use crate::failure::{Failure, Kind, Result};
 use crate::kubernetes::certificates::KeyAlgorithm;
+use crate::kubernetes::moment;
 use crate::kubernetes::token::Token;
-use crate::kubernetes::version::{self, Release};
 
 /// One or two networks, the first of which counts where only one can be used.
 pub type Subnets = Vec<IpNet>;
@@ -105,10 +108,40 @@ impl Findings {
         self.refuse_unless(path.starts_with('/'), field, format_args!("{path:?} is not an absolute path"));
     }
 
+    /// Where it is not given it is another field's.
+    fn repository(&mut self, field: &str, repository: &str) {
+        let message = format!("{repository:?} is not a repository such as registry.k8s.io or mirror.example:5000/k8s");
+        self.refuse_unless(repository.is_empty() || is_repository(repository), field, message);
+    }
+
+    fn socket(&mut self, field: &str, socket: &str) {
+        let message = format!("{socket:?} is not a socket such as unix:///var/run/containerd/containerd.sock");
+        self.refuse_unless(socket.starts_with("unix:///"), field, message);
+    }
+
     fn arguments(&mut self, field: &str, arguments: &[Arg]) {
         for (position, argument) in arguments.iter().enumerate() {
             self.refuse_unless(!argument.name.is_empty(), &format!("{field}[{position}]"), "has no name");
         }
+    }
+
+    fn volumes(&mut self, field: &str, volumes: &[HostPathMount]) {
+        for (position, volume) in volumes.iter().enumerate() {
+            let whole = ![&volume.name, &volume.host_path, &volume.mount_path].iter().any(|part| part.is_empty());
+            self.refuse_unless(whole, &format!("{field}[{position}]"), "needs name, hostPath and mountPath");
+        }
+    }
+
+    fn environment(&mut self, field: &str, variables: &[EnvVar]) {
+        for (position, variable) in variables.iter().enumerate() {
+            self.refuse_unless(!variable.name.is_empty(), &format!("{field}[{position}]"), "has no name");
+        }
+    }
+
+    fn component(&mut self, name: &str, arguments: &[Arg], volumes: &[HostPathMount], variables: &[EnvVar]) {
+        self.arguments(&format!("{name}.extraArgs"), arguments);
+        self.volumes(&format!("{name}.extraVolumes"), volumes);
+        self.environment(&format!("{name}.extraEnvs"), variables);
     }
 
     fn names(&mut self, field: &str, names: &[String]) {
@@ -136,10 +169,17 @@ impl ClusterConfiguration {
         let mut findings = Findings::default();
         self.validate_networking(&mut findings);
         findings.names("apiServer.certSANs", &self.api_server.cert_sans);
-        findings.arguments("apiServer.extraArgs", &self.api_server.extra_args);
-        findings.arguments("controllerManager.extraArgs", &self.controller_manager.extra_args);
-        findings.arguments("scheduler.extraArgs", &self.scheduler.extra_args);
+        let server = &self.api_server;
+        findings.component("apiServer", &server.extra_args, &server.extra_volumes, &server.extra_envs);
+        for (name, part) in [("controllerManager", &self.controller_manager), ("scheduler", &self.scheduler)] {
+            findings.component(name, &part.extra_args, &part.extra_volumes, &part.extra_envs);
+        }
         findings.absolute("certificatesDir", &self.certificates_dir);
+        findings.repository("imageRepository", &self.image_repository);
+        findings.repository("dns.imageRepository", &self.dns.image_repository);
+        for field in validity::impossible(self) {
+            findings.add(field, "must be longer than 0s: such certificates would have expired when they are made");
+        }
         self.validate_feature_gates(&mut findings);
         if !self.control_plane_endpoint.is_empty()
             && let Err(failure) = host_and_port(&self.control_plane_endpoint)
@@ -148,7 +188,7 @@ impl ClusterConfiguration {
         }
         match self.encryption_algorithm.parse::<KeyAlgorithm>() {
             Err(failure) => findings.add("encryptionAlgorithm", failure.sentence),
-            Ok(KeyAlgorithm::EcdsaP384) if version::parse(&self.kubernetes_version).is_ok_and(|it| it.minor < 34) => {
+            Ok(KeyAlgorithm::EcdsaP384) if self.release().is_ok_and(|release| !release.ecdsa_p384) => {
                 findings.add("encryptionAlgorithm", "ECDSA-P384 came with Kubernetes 1.34");
             }
             Ok(_) => {}
@@ -219,7 +259,7 @@ impl ClusterConfiguration {
         let message = "RootlessControlPlane is not supported: the control plane's static pods run as root";
         findings.refuse_unless(!rootless, "featureGates", message);
         // Another version than those we know is a finding of its own.
-        let Ok(release) = version::parse(&self.kubernetes_version).and_then(|version| Release::of(&version)) else {
+        let Ok(release) = self.release() else {
             return;
         };
         for gate in self.feature_gates.keys() {
@@ -233,9 +273,10 @@ fn validate_etcd(etcd: &Etcd, findings: &mut Findings) {
     if let Some(local) = &etcd.local {
         findings.refuse_unless(etcd.external.is_none(), "etcd", "local and external exclude each other");
         findings.absolute("etcd.local.dataDir", &local.data_dir);
+        findings.repository("etcd.local.imageRepository", &local.image_repository);
         findings.names("etcd.local.serverCertSANs", &local.server_cert_sans);
         findings.names("etcd.local.peerCertSANs", &local.peer_cert_sans);
-        findings.arguments("etcd.local.extraArgs", &local.extra_args);
+        findings.component("etcd.local", &local.extra_args, &[], &local.extra_envs);
     }
     let Some(external) = &etcd.external else { return };
     let field = "etcd.external";
@@ -291,6 +332,11 @@ impl InitConfiguration {
             if let Some(Err(failure)) = token.token.as_ref().map(|token| Token::parse(token.expose())) {
                 findings.add(&format!("{field}.token"), failure.sentence);
             }
+            if token.expires.as_deref().is_some_and(|expires| moment::from_rfc3339(expires).is_none()) {
+                findings.add(&format!("{field}.expires"), "is not a moment such as 2030-01-31T12:00:00Z");
+            }
+            let one_end = token.expires.is_none() || token.ttl.is_none();
+            findings.refuse_unless(one_end, &field, "ttl and expires exclude each other");
             for usage in &token.usages {
                 let known = ["signing", "authentication"].contains(&usage.as_str());
                 findings.refuse_unless(known, &format!("{field}.usages"), format_args!("{usage:?} is not known"));
@@ -337,6 +383,9 @@ impl ResetConfiguration {
     pub fn validate(&self) -> Result<()> {
         let mut findings = Findings::default();
         findings.absolute("certificatesDir", &self.certificates_dir);
+        if !self.cri_socket.is_empty() {
+            findings.socket("criSocket", &self.cri_socket);
+        }
         for flag in &self.unmount_flags {
             let known = ["MNT_FORCE", "MNT_DETACH", "MNT_EXPIRE", "UMOUNT_NOFOLLOW"].contains(&flag.as_str());
             findings.refuse_unless(known, "unmountFlags", format_args!("{flag:?} is not known"));
@@ -360,9 +409,7 @@ fn validate_node(node: &NodeRegistrationOptions, findings: &mut Findings) {
     let field = "nodeRegistration";
     let name = &node.name;
     findings.refuse_unless(is_dns_name(name), &format!("{field}.name"), format_args!("{name:?} is not a DNS name"));
-    let socket = &node.cri_socket;
-    let message = format!("{socket:?} is not a socket such as unix:///var/run/containerd/containerd.sock");
-    findings.refuse_unless(socket.starts_with("unix:///"), &format!("{field}.criSocket"), message);
+    findings.socket(&format!("{field}.criSocket"), &node.cri_socket);
     findings.arguments(&format!("{field}.kubeletExtraArgs"), &node.kubelet_extra_args);
     let policy = &node.image_pull_policy;
     findings.refuse_unless(
@@ -388,7 +435,7 @@ fn validate_endpoint(endpoint: &ApiEndpoint, field: &str, findings: &mut Finding
     match address.parse::<IpAddr>() {
         Err(_) => findings.add(field, format_args!("advertiseAddress {address:?} is not an address")),
         Ok(parsed) => findings.refuse_unless(
-            !parsed.is_unspecified(),
+            is_global_unicast(parsed),
             field,
             format_args!("advertiseAddress {address} is not an address others can reach"),
         ),

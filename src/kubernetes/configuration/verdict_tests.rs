@@ -1,8 +1,13 @@
 //! Every field of kubeadm's documents and what becomes of it: nothing that a person writes is passed over in silence.
 
+mod components;
+
 use std::collections::BTreeSet;
 
-use super::shape;
+use serde_json::{Value, json};
+
+use super::load;
+use super::shape::{self, Shape};
 
 /// Fields by kind; behind each what it does, or why it is refused.
 const VERDICTS: &[(&str, &str)] = &[
@@ -67,6 +72,26 @@ const VERDICTS: &[(&str, &str)] = &[
         etcd.local.extraEnvs[].name              as it is
         etcd.local.extraEnvs[].value             as it is
         etcd.local.extraEnvs[].valueFrom         as it is
+        etcd.local.extraEnvs[].valueFrom.fieldRef below
+        etcd.local.extraEnvs[].valueFrom.fieldRef.apiVersion as it is
+        etcd.local.extraEnvs[].valueFrom.fieldRef.fieldPath as it is
+        etcd.local.extraEnvs[].valueFrom.resourceFieldRef below
+        etcd.local.extraEnvs[].valueFrom.resourceFieldRef.containerName as it is
+        etcd.local.extraEnvs[].valueFrom.resourceFieldRef.resource as it is
+        etcd.local.extraEnvs[].valueFrom.resourceFieldRef.divisor as it is
+        etcd.local.extraEnvs[].valueFrom.configMapKeyRef below
+        etcd.local.extraEnvs[].valueFrom.configMapKeyRef.name as it is
+        etcd.local.extraEnvs[].valueFrom.configMapKeyRef.key as it is
+        etcd.local.extraEnvs[].valueFrom.configMapKeyRef.optional as it is
+        etcd.local.extraEnvs[].valueFrom.secretKeyRef below
+        etcd.local.extraEnvs[].valueFrom.secretKeyRef.name as it is
+        etcd.local.extraEnvs[].valueFrom.secretKeyRef.key as it is
+        etcd.local.extraEnvs[].valueFrom.secretKeyRef.optional as it is
+        etcd.local.extraEnvs[].valueFrom.fileKeyRef below
+        etcd.local.extraEnvs[].valueFrom.fileKeyRef.volumeName as it is
+        etcd.local.extraEnvs[].valueFrom.fileKeyRef.path as it is
+        etcd.local.extraEnvs[].valueFrom.fileKeyRef.key as it is
+        etcd.local.extraEnvs[].valueFrom.fileKeyRef.optional as it is
         etcd.local.serverCertSANs                certificate etcd/server
         etcd.local.peerCertSANs                  certificate etcd/peer
         etcd.external                            no member here
@@ -95,6 +120,26 @@ const VERDICTS: &[(&str, &str)] = &[
         apiServer.extraEnvs[].name               as it is
         apiServer.extraEnvs[].value              as it is
         apiServer.extraEnvs[].valueFrom          as it is
+        apiServer.extraEnvs[].valueFrom.fieldRef below
+        apiServer.extraEnvs[].valueFrom.fieldRef.apiVersion as it is
+        apiServer.extraEnvs[].valueFrom.fieldRef.fieldPath as it is
+        apiServer.extraEnvs[].valueFrom.resourceFieldRef below
+        apiServer.extraEnvs[].valueFrom.resourceFieldRef.containerName as it is
+        apiServer.extraEnvs[].valueFrom.resourceFieldRef.resource as it is
+        apiServer.extraEnvs[].valueFrom.resourceFieldRef.divisor as it is
+        apiServer.extraEnvs[].valueFrom.configMapKeyRef below
+        apiServer.extraEnvs[].valueFrom.configMapKeyRef.name as it is
+        apiServer.extraEnvs[].valueFrom.configMapKeyRef.key as it is
+        apiServer.extraEnvs[].valueFrom.configMapKeyRef.optional as it is
+        apiServer.extraEnvs[].valueFrom.secretKeyRef below
+        apiServer.extraEnvs[].valueFrom.secretKeyRef.name as it is
+        apiServer.extraEnvs[].valueFrom.secretKeyRef.key as it is
+        apiServer.extraEnvs[].valueFrom.secretKeyRef.optional as it is
+        apiServer.extraEnvs[].valueFrom.fileKeyRef below
+        apiServer.extraEnvs[].valueFrom.fileKeyRef.volumeName as it is
+        apiServer.extraEnvs[].valueFrom.fileKeyRef.path as it is
+        apiServer.extraEnvs[].valueFrom.fileKeyRef.key as it is
+        apiServer.extraEnvs[].valueFrom.fileKeyRef.optional as it is
         apiServer.certSANs                       certificate apiserver
         controllerManager                        below
         controllerManager.extraArgs              manifest
@@ -110,6 +155,26 @@ const VERDICTS: &[(&str, &str)] = &[
         controllerManager.extraEnvs[].name       as it is
         controllerManager.extraEnvs[].value      as it is
         controllerManager.extraEnvs[].valueFrom  as it is
+        controllerManager.extraEnvs[].valueFrom.fieldRef below
+        controllerManager.extraEnvs[].valueFrom.fieldRef.apiVersion as it is
+        controllerManager.extraEnvs[].valueFrom.fieldRef.fieldPath as it is
+        controllerManager.extraEnvs[].valueFrom.resourceFieldRef below
+        controllerManager.extraEnvs[].valueFrom.resourceFieldRef.containerName as it is
+        controllerManager.extraEnvs[].valueFrom.resourceFieldRef.resource as it is
+        controllerManager.extraEnvs[].valueFrom.resourceFieldRef.divisor as it is
+        controllerManager.extraEnvs[].valueFrom.configMapKeyRef below
+        controllerManager.extraEnvs[].valueFrom.configMapKeyRef.name as it is
+        controllerManager.extraEnvs[].valueFrom.configMapKeyRef.key as it is
+        controllerManager.extraEnvs[].valueFrom.configMapKeyRef.optional as it is
+        controllerManager.extraEnvs[].valueFrom.secretKeyRef below
+        controllerManager.extraEnvs[].valueFrom.secretKeyRef.name as it is
+        controllerManager.extraEnvs[].valueFrom.secretKeyRef.key as it is
+        controllerManager.extraEnvs[].valueFrom.secretKeyRef.optional as it is
+        controllerManager.extraEnvs[].valueFrom.fileKeyRef below
+        controllerManager.extraEnvs[].valueFrom.fileKeyRef.volumeName as it is
+        controllerManager.extraEnvs[].valueFrom.fileKeyRef.path as it is
+        controllerManager.extraEnvs[].valueFrom.fileKeyRef.key as it is
+        controllerManager.extraEnvs[].valueFrom.fileKeyRef.optional as it is
         scheduler                                below
         scheduler.extraArgs                      manifest
         scheduler.extraArgs[].name               as it is
@@ -124,6 +189,26 @@ const VERDICTS: &[(&str, &str)] = &[
         scheduler.extraEnvs[].name               as it is
         scheduler.extraEnvs[].value              as it is
         scheduler.extraEnvs[].valueFrom          as it is
+        scheduler.extraEnvs[].valueFrom.fieldRef below
+        scheduler.extraEnvs[].valueFrom.fieldRef.apiVersion as it is
+        scheduler.extraEnvs[].valueFrom.fieldRef.fieldPath as it is
+        scheduler.extraEnvs[].valueFrom.resourceFieldRef below
+        scheduler.extraEnvs[].valueFrom.resourceFieldRef.containerName as it is
+        scheduler.extraEnvs[].valueFrom.resourceFieldRef.resource as it is
+        scheduler.extraEnvs[].valueFrom.resourceFieldRef.divisor as it is
+        scheduler.extraEnvs[].valueFrom.configMapKeyRef below
+        scheduler.extraEnvs[].valueFrom.configMapKeyRef.name as it is
+        scheduler.extraEnvs[].valueFrom.configMapKeyRef.key as it is
+        scheduler.extraEnvs[].valueFrom.configMapKeyRef.optional as it is
+        scheduler.extraEnvs[].valueFrom.secretKeyRef below
+        scheduler.extraEnvs[].valueFrom.secretKeyRef.name as it is
+        scheduler.extraEnvs[].valueFrom.secretKeyRef.key as it is
+        scheduler.extraEnvs[].valueFrom.secretKeyRef.optional as it is
+        scheduler.extraEnvs[].valueFrom.fileKeyRef below
+        scheduler.extraEnvs[].valueFrom.fileKeyRef.volumeName as it is
+        scheduler.extraEnvs[].valueFrom.fileKeyRef.path as it is
+        scheduler.extraEnvs[].valueFrom.fileKeyRef.key as it is
+        scheduler.extraEnvs[].valueFrom.fileKeyRef.optional as it is
         dns                                      below
         dns.imageRepository                      CoreDNS's image
         dns.imageTag                             CoreDNS's image
@@ -194,7 +279,7 @@ const VERDICTS: &[(&str, &str)] = &[
         kind                                     read: chooses the type
         cleanupTmpDir                            whether /etc/kubernetes/tmp goes
         certificatesDir                          goes, besides the one the manifests name
-        criSocket                                accepted: pods are found by their control groups, whatever runs them
+        criSocket                                where containerd is asked to forget pods; they are found by their control groups
         dryRun                                   as --dry-run
         force                                    no question, and etcd may lose its quorum
         ignorePreflightErrors                    accepted: the only check is that of root, which nobody can ignore here
@@ -204,13 +289,20 @@ const VERDICTS: &[(&str, &str)] = &[
         timeouts.controlPlaneComponentHealthCheck reset waits for no component, as upstream
         timeouts.kubeletHealthCheck              reset waits for no kubelet, as upstream
         timeouts.kubernetesAPICall               reset reads the cluster once, as upstream
-        timeouts.etcdAPICall                     remove-etcd-member
+        timeouts.etcdAPICall                     remove-etcd-member, at most 10 s by force
         timeouts.tlsBootstrap                    of joining
         timeouts.discovery                       of joining
         timeouts.upgradeManifests                of upgrading
         ",
     ),
+    ("KubeletConfiguration", components::KUBELET),
+    ("KubeProxyConfiguration", components::KUBE_PROXY),
 ];
+
+/// The shape of any kind that is read.
+fn shape_of(kind: &str) -> &'static Shape {
+    shape::of(kind).or_else(|| shape::of_component(kind).map(|(_, _, shape)| shape)).unwrap()
+}
 
 #[test]
 fn every_field_has_its_verdict() {
@@ -218,10 +310,48 @@ fn every_field_has_its_verdict() {
         let lines = table.lines().map(str::trim).filter(|line| !line.is_empty());
         let rows: Vec<(&str, &str)> = lines.map(|line| line.split_once(' ').unwrap_or((line, ""))).collect();
         let judged: BTreeSet<String> = rows.iter().map(|(field, _)| (*field).to_owned()).collect();
-        let known: BTreeSet<String> = shape::paths(shape::of(kind).unwrap()).into_iter().collect();
+        let known: BTreeSet<String> = shape::paths(shape_of(kind)).into_iter().collect();
         let differing: Vec<_> = known.symmetric_difference(&judged).collect();
         assert!(differing.is_empty(), "{kind}: {differing:?}");
         assert!(rows.iter().all(|(_, verdict)| !verdict.trim().is_empty()), "{kind}");
         assert_eq!(rows.len(), judged.len(), "{kind} has a row twice");
+    }
+}
+
+/// A value that a shape takes, with every field.
+fn sample(shape: &Shape) -> Value {
+    match shape {
+        Shape::Text => json!("a"),
+        Shape::Truth => json!(true),
+        Shape::Whole(least, _) => json!(least.max(&1)),
+        Shape::Number => json!(1.5),
+        Shape::Duration | Shape::DurationOrNumber => json!("1h0m0s"),
+        Shape::Moment => json!("2030-01-31T12:00:00Z"),
+        Shape::Quantity => json!("100Mi"),
+        Shape::Fields(fields) => fields.iter().map(|(name, below)| ((*name).to_owned(), sample(below))).collect(),
+        Shape::List(below) => json!([sample(below)]),
+        Shape::Map(below) => json!({ "a": sample(below) }),
+    }
+}
+
+/// What the shapes take the types take, too: else a document would be refused without the place of what is wrong.
+#[test]
+fn shapes_and_types_agree() {
+    for kind in VERDICTS.iter().map(|(kind, _)| *kind).chain(["UpgradeConfiguration"]) {
+        let mut document = sample(shape_of(kind));
+        let group = shape::of_component(kind)
+            .map_or_else(|| "kubeadm.k8s.io/v1beta4".to_owned(), |(group, version, _)| format!("{group}/{version}"));
+        document["apiVersion"] = json!(group);
+        document["kind"] = json!(kind);
+        let loaded = load(&document.to_string()).unwrap_or_else(|failure| panic!("{kind}: {failure}"));
+        assert_eq!(loaded.warnings, Vec::<String>::new(), "{kind}");
+        // Every field is somewhere in what was read.
+        let text = loaded.to_text();
+        let (nodes, _) = crate::yaml::trees(text.expose()).unwrap();
+        let written = nodes[0].to_value();
+        for path in shape::paths(shape_of(kind)) {
+            let pointer = format!("/{}", path.replace("[]", "/0").replace('.', "/"));
+            assert!(written.pointer(&pointer).is_some(), "{kind} does not keep {path}");
+        }
     }
 }

@@ -116,11 +116,9 @@ pub(super) fn environment(first: &[EnvVar], second: &[EnvVar]) -> Vec<Value> {
             if !variable.value.is_empty() {
                 value["value"] = json!(variable.value);
             }
-            if let Some(source) = &variable.value_from {
-                let mut source = source.clone();
-                if let Some(field) = source.get_mut("fieldRef").and_then(Value::as_object_mut) {
-                    field.entry("apiVersion").or_insert(json!("v1"));
-                }
+            let mut variable = variable.clone();
+            variable.complete();
+            if let Some(source) = variable.value_from {
                 value["valueFrom"] = source;
             }
             value

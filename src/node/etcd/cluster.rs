@@ -9,6 +9,7 @@ use crate::api::Client;
 use crate::api::wait::{Look, Wait};
 use crate::failure::{Failure, Kind, Result};
 use crate::host::Host;
+use crate::kubernetes::tag::{etcd_numbers, repository_and_tag};
 use crate::node::files;
 use crate::secret::Secret;
 
@@ -151,11 +152,27 @@ impl Silence {
     }
 }
 
-/// Client URLs of etcd's members, as kubeadm notes them on their pods; waits until there is one.
+/// What etcd's pods tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Pods {
+    /// Client URLs of the members, as kubeadm notes them on their pods.
+    pub(super) endpoints: Vec<String>,
+    /// Tag of the newest image among them; `None` where none has the tag of a version.
+    pub(super) tag: Option<String>,
+}
+
+/// The tag of the newest etcd among pods.
+fn newest_tag(pods: &[serde_json::Value]) -> Option<String> {
+    let images = pods.iter().filter_map(|pod| pod["spec"]["containers"][0]["image"].as_str());
+    let tags = images.filter_map(repository_and_tag).map(|(_, tag)| tag).filter(|tag| etcd_numbers(tag).is_some());
+    tags.max_by_key(|tag| etcd_numbers(tag)).map(str::to_owned)
+}
+
+/// What the pods of a running etcd tell; waits until one says where its member is.
 ///
 /// # Errors
 /// Kind `Cluster` after `limit`, with what to do about the last answer.
-pub(super) async fn endpoints(admin: &Client, limit: Duration) -> Result<Vec<String>> {
+pub(super) async fn pods(admin: &Client, limit: Duration) -> Result<Pods> {
     let wait = Wait::new(format!("{} and its etcd pods", admin.server()), "say where etcd is", limit);
     let silence = Mutex::new(Silence::Unanswered);
     let not_yet = |why: Silence, sentence: String| {
@@ -172,9 +189,9 @@ pub(super) async fn endpoints(admin: &Client, limit: Duration) -> Result<Vec<Str
             let noted = |pod: &serde_json::Value| {
                 pod["metadata"]["annotations"][ENDPOINT_ANNOTATION].as_str().map(str::to_owned)
             };
-            let found: Vec<String> = pods.iter().filter_map(noted).collect();
-            match (found.is_empty(), pods.len()) {
-                (false, _) => Ok(Look::There(found)),
+            let endpoints: Vec<String> = pods.iter().filter_map(noted).collect();
+            match (endpoints.is_empty(), pods.len()) {
+                (false, _) => Ok(Look::There(Pods { endpoints, tag: newest_tag(&pods) })),
                 (true, 0) => not_yet(Silence::NoPod, "the cluster has no pod of etcd".to_owned()),
                 (true, count) => {
                     not_yet(Silence::NoNote, format!("none of {count} etcd pods notes {ENDPOINT_ANNOTATION}"))
@@ -193,21 +210,25 @@ mod tests {
     use rstest::rstest;
     use serde_json::json;
 
-    use super::endpoints;
+    use super::{Pods, pods};
     use crate::api::fake::FakeApi;
     use crate::node::etcd::fake::FakeEtcd;
 
     #[tokio::test]
     async fn endpoints_are_those_that_pods_note() {
         let api = FakeApi::start().await;
-        for (name, annotations) in
-            [("etcd-cp1", json!({super::ENDPOINT_ANNOTATION: "https://10.0.0.11:2379"})), ("etcd-cp2", json!({}))]
-        {
-            api.put(json!({"kind": "Pod",
-                "metadata": {"name": name, "namespace": "kube-system", "annotations": annotations}}));
+        for (name, annotations, image) in [
+            ("etcd-cp1", json!({super::ENDPOINT_ANNOTATION: "https://10.0.0.11:2379"}), "registry.k8s.io/etcd:3.6.8-0"),
+            ("etcd-cp2", json!({}), "registry.k8s.io/etcd:3.7.0-0"),
+            ("etcd-cp3", json!({}), "mine/etcd:latest"),
+        ] {
+            let metadata = json!({"name": name, "namespace": "kube-system", "annotations": annotations});
+            let spec = json!({"containers": [{"name": "etcd", "image": image}]});
+            api.put(json!({"kind": "Pod", "metadata": metadata, "spec": spec}));
         }
-        let found = endpoints(&api.client().await, Duration::from_secs(1)).await.unwrap();
-        assert_eq!(found, ["https://10.0.0.11:2379"]);
+        let found = pods(&api.client().await, Duration::from_secs(1)).await.unwrap();
+        let (endpoints, tag) = (vec!["https://10.0.0.11:2379".to_owned()], Some("3.7.0-0".to_owned()));
+        assert_eq!(found, Pods { endpoints, tag });
     }
 
     #[rstest]
@@ -229,7 +250,7 @@ mod tests {
             let metadata = json!({"name": "etcd-cp1", "namespace": "kube-system", "annotations": annotations});
             api.put(json!({"kind": "Pod", "metadata": metadata}));
         }
-        let failure = endpoints(&api.client().await, Duration::from_millis(200)).await.unwrap_err();
+        let failure = pods(&api.client().await, Duration::from_millis(200)).await.unwrap_err();
         assert!(failure.advice.as_ref().is_some_and(|advice| advice.contains(words)), "{failure:?}");
     }
 

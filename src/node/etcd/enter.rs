@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::cluster::{Cluster, endpoints};
+use super::cluster::{Cluster, Pods, pods};
 use super::gateway::Member;
 use super::membership::{Arrival, Quorum, There, arrival, initial_cluster};
 use crate::api::Client;
@@ -48,6 +48,8 @@ pub(in crate::node) struct Entrant<'a> {
     pub(in crate::node) manifest: &'a Path,
     /// How many learners etcd takes at a time.
     pub(in crate::node) learners: usize,
+    /// Whether it only enters an etcd that has its quorum (phase check-etcd).
+    pub(in crate::node) wants_quorum: bool,
 }
 
 /// Limits of waiting.
@@ -70,6 +72,8 @@ pub(in crate::node) struct Entry {
     pub(in crate::node) id: u64,
     /// What its static pod names as initial cluster; `None` for one that has its data already.
     pub(in crate::node) initial_cluster: Option<Vec<EtcdMember>>,
+    /// Tag of the image that the other members run; `None` where that is no version.
+    pub(in crate::node) tag: Option<String>,
     /// What was altered, one line each.
     pub(in crate::node) changes: Vec<String>,
 }
@@ -88,6 +92,16 @@ impl Entrant<'_> {
     }
 }
 
+/// Finds etcd through the API and sees that it has a quorum.
+///
+/// # Errors
+/// Kind `Cluster` when etcd does not answer or has no quorum within the limits.
+pub(in crate::node) async fn check(host: &dyn Host, admin: &Client, certificates: &Path, limits: Limits) -> Result<()> {
+    let pods = pods(admin, limits.api.max(NEXT_LOOK)).await?;
+    let cluster = Cluster::new(host, certificates, pods.endpoints)?;
+    answering(&cluster, true, limits.etcd.min(QUORUM_LIMIT)).await.map(drop)
+}
+
 /// Finds etcd through the API, sees that it has a quorum, and has this host's member added unless it is there.
 ///
 /// # Errors
@@ -100,12 +114,13 @@ pub(in crate::node) async fn enter(
     entrant: &Entrant<'_>,
     limits: Limits,
 ) -> Result<Entry> {
-    let cluster = Cluster::new(host, certificates, endpoints(admin, limits.api.max(NEXT_LOOK)).await?)?;
-    enter_cluster(host, cluster, entrant, limits).await
+    let Pods { endpoints, tag } = pods(admin, limits.api.max(NEXT_LOOK)).await?;
+    let cluster = Cluster::new(host, certificates, endpoints)?;
+    Ok(Entry { tag, ..enter_cluster(host, cluster, entrant, limits).await? })
 }
 
 async fn enter_cluster(host: &dyn Host, mut cluster: Cluster, entrant: &Entrant<'_>, limits: Limits) -> Result<Entry> {
-    let members = serving(&cluster, limits.etcd.min(QUORUM_LIMIT)).await?;
+    let members = answering(&cluster, entrant.wants_quorum, limits.etcd.min(QUORUM_LIMIT)).await?;
     let own = own_host(entrant.peer_url);
     cluster.follow(&members, |url| url.contains(own));
     let changes = std::sync::Mutex::new(Vec::new());
@@ -167,7 +182,7 @@ async fn enter_cluster(host: &dyn Host, mut cluster: Cluster, entrant: &Entrant<
         )
     })?;
     let changes = changes.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-    Ok(Entry { cluster, id, initial_cluster, changes })
+    Ok(Entry { cluster, id, initial_cluster, tag: None, changes })
 }
 
 /// The host in a URL, for telling whether another URL is of the same host.
@@ -199,8 +214,8 @@ fn stale(entrant: &Entrant<'_>) -> Failure {
     .advise(format!("reset the host, or remove {data} if nothing in it is needed; then run the same command again"))
 }
 
-/// Waits until etcd has a quorum that answers; returns its members.
-async fn serving(cluster: &Cluster, limit: Duration) -> Result<Vec<Member>> {
+/// Waits until etcd answers, and where it is wanted has a quorum that does; returns its members.
+async fn answering(cluster: &Cluster, wants_quorum: bool, limit: Duration) -> Result<Vec<Member>> {
     let wait = Wait::new("etcd", "have a quorum of members that answer", limit);
     let served = wait
         .until(async || {
@@ -208,6 +223,9 @@ async fn serving(cluster: &Cluster, limit: Duration) -> Result<Vec<Member>> {
                 Ok(members) => members,
                 Err(refusal) => return Ok(Look::NotYet(refusal.to_string())),
             };
+            if !wants_quorum {
+                return Ok(Look::There(members));
+            }
             let healthy = cluster.healthy(&members).await;
             let quorum = Quorum::of(&members, &healthy, None);
             Ok(match quorum.is_there() {
@@ -321,7 +339,21 @@ mod tests {
             log: Path::new("/var/lib/etcd/member/wal"),
             manifest: Path::new("/etc/kubernetes/manifests/etcd.yaml"),
             learners: 1,
+            wants_quorum: true,
         }
+    }
+
+    #[tokio::test]
+    async fn whoever_skips_the_check_enters_an_etcd_of_whose_members_most_cannot_be_asked() {
+        // Two that announce no URL to ask them by.
+        let etcd = FakeEtcd::start(&["cp1", "", ""]).await;
+        let own = entrant("cp4", "https://10.0.0.4:2380");
+        let limits = Limits { etcd: Duration::from_millis(300), ..LIMITS };
+        let failure = enter_cluster(&FakeHost::new(), etcd.cluster(), &own, limits).await.unwrap_err();
+        assert!(failure.sentence.contains("have a quorum"), "{failure}");
+        let own = Entrant { wants_quorum: false, ..own };
+        let entry = enter_cluster(&FakeHost::new(), etcd.cluster(), &own, limits).await.unwrap();
+        assert_eq!(entry.changes, ["etcd member https://10.0.0.4:2380 added as learner"]);
     }
 
     #[tokio::test]

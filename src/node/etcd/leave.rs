@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::CLIENT_PORT;
-use super::cluster::{Cluster, endpoints};
+use super::cluster::{Cluster, pods};
 use super::gateway::Member;
 use super::membership::{Departure, Owner, Quorum, departure};
 use crate::api::Client;
@@ -27,7 +27,7 @@ const ALONE_LIMIT: Duration = Duration::from_secs(3);
 /// How long the API server is asked where etcd is.
 const API_LIMIT: Duration = Duration::from_secs(6);
 
-/// How long the removal is tried: etcd refuses changes for 5 s after a member came or went.
+/// How long the removal is tried where nobody said: etcd refuses changes for 5 s after a member came or went.
 const REMOVE_LIMIT: Duration = Duration::from_secs(60);
 
 /// How long it is tried where it may as well be given up.
@@ -85,7 +85,23 @@ pub(in crate::node) enum Left {
     GivenUp(String),
 }
 
-/// Takes this host's member out of etcd. With `force`, what cannot be done is given up instead.
+/// How the member is taken out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::node) struct Manner {
+    /// What cannot be done is given up instead.
+    pub(in crate::node) force: bool,
+    /// How long the removal is tried; a minute where nobody said.
+    pub(in crate::node) limit: Option<Duration>,
+}
+
+impl Manner {
+    fn limit(self) -> Duration {
+        let limit = self.limit.unwrap_or(REMOVE_LIMIT);
+        if self.force { limit.min(FORCED_LIMIT) } else { limit }
+    }
+}
+
+/// Takes this host's member out of etcd.
 ///
 /// # Errors
 /// Kind `Cluster` when the others would have no quorum without it, or cannot be asked.
@@ -94,8 +110,9 @@ pub(in crate::node) async fn leave(
     trace: &Trace,
     certificates: &Path,
     admin: Option<&Secret>,
-    force: bool,
+    manner: Manner,
 ) -> Result<Left> {
+    let force = manner.force;
     let local = format!("https://{}", join_host_port("127.0.0.1", CLIENT_PORT));
     let local_v6 = format!("https://{}", join_host_port("::1", CLIENT_PORT));
     // The own member first: dead it says so at once, while a host that is gone says nothing.
@@ -125,8 +142,7 @@ pub(in crate::node) async fn leave(
                 }
             }
         };
-        let limit = if force { FORCED_LIMIT } else { REMOVE_LIMIT };
-        remove(cluster, &members, &trace.owner, Whose::Own { force }, limit).await
+        remove(cluster, &members, &trace.owner, Whose::Own { force }, manner.limit()).await
     };
     match left.await {
         Err(failure) if force => Ok(Left::GivenUp(failure.to_string())),
@@ -164,7 +180,7 @@ pub(in crate::node) async fn expel(host: &dyn Host, certificates: &Path, owner: 
 
 async fn through_api(admin: Option<&Secret>) -> Option<Vec<String>> {
     let client = Client::from_kubeconfig(admin?).await.ok()?.hurried(Duration::from_secs(4));
-    endpoints(&client, API_LIMIT).await.ok()
+    pods(&client, API_LIMIT).await.ok().map(|pods| pods.endpoints)
 }
 
 async fn members(cluster: &Cluster, limit: Duration) -> Result<Vec<Member>> {
@@ -245,7 +261,9 @@ mod tests {
     use std::path::Path;
     use std::time::Duration;
 
-    use super::{Left, Owner, Trace, Whose, knows_others, remove};
+    use rstest::rstest;
+
+    use super::{Left, Manner, Owner, Trace, Whose, knows_others, remove};
     use crate::host::fake::FakeHost;
     use crate::kubernetes::certificates::{Authority, KeyAlgorithm, PrivateKey, Subject};
     use crate::node::etcd::fake::FakeEtcd;
@@ -333,6 +351,18 @@ mod tests {
         let address = Owner::Addresses(vec!["10.0.0.1".parse().unwrap()]);
         let failure = remove(etcd.cluster(), &members, &address, Whose::Lost, LIMIT).await.unwrap_err();
         assert_eq!(failure.sentence, "without the lost member 1 etcd would have no quorum: of the other 2, 1 are well");
+    }
+
+    #[rstest]
+    #[case(false, None, 60)]
+    #[case(false, Some(120), 120)]
+    #[case(false, Some(5), 5)]
+    #[case(true, None, 10)]
+    #[case(true, Some(120), 10)]
+    #[case(true, Some(5), 5)]
+    fn the_removal_is_tried_as_long_as_was_said(#[case] force: bool, #[case] said: Option<u64>, #[case] limit: u64) {
+        let manner = Manner { force, limit: said.map(Duration::from_secs) };
+        assert_eq!(manner.limit(), Duration::from_secs(limit));
     }
 
     #[tokio::test]

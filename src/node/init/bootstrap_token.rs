@@ -7,7 +7,6 @@ use super::plan::Plan;
 use crate::api::{Client, Outcome, create_or_update, create_or_update_all};
 use crate::failure::{Failure, Kind, Result};
 use crate::host::Host;
-use crate::kubernetes::configuration::BootstrapToken;
 use crate::kubernetes::kubeconfig::{ADMIN, Kubeconfig};
 use crate::kubernetes::moment::rfc3339;
 use crate::kubernetes::token::Token;
@@ -50,11 +49,16 @@ async fn tokens(client: &Client, plan: &Plan, now_seconds: u64) -> Result<(Chang
     let mut changes = Vec::new();
     let mut tokens = Vec::new();
     for settings in &plan.init.bootstrap_tokens {
+        let mut settings = settings.clone();
+        if !plan.tokens_given {
+            // By this the next run knows the token as one of ours.
+            objects::INIT_TOKEN_DESCRIPTION.clone_into(&mut settings.description);
+        }
         let text = settings.token.as_ref().map(|token| token.expose()).unwrap_or_default();
         let token = Token::parse(text)?;
         let lives = there.iter().any(|secret| reusable_as(secret, &token, &alive));
         if !lives {
-            let object = objects::bootstrap_token(&token, settings, expiration(settings, now_seconds).as_deref());
+            let object = objects::bootstrap_token(&token, &settings, settings.expiration(now_seconds).as_deref());
             match create_or_update(client, &object, plan.init.timeouts.kubernetes_api_call.0).await? {
                 Outcome::Unchanged => {}
                 Outcome::Created => changes.push(format!("bootstrap token {} created", token.id)),
@@ -64,15 +68,6 @@ async fn tokens(client: &Client, plan: &Plan, now_seconds: u64) -> Result<(Chang
         tokens.push(token);
     }
     Ok((changes, tokens))
-}
-
-/// When a token ends; `None` for one that does not.
-fn expiration(settings: &BootstrapToken, now_seconds: u64) -> Option<String> {
-    if settings.expires.is_some() {
-        return settings.expires.clone();
-    }
-    let life = settings.ttl.map(|ttl| ttl.0.as_secs()).unwrap_or(24 * 3600);
-    (life > 0).then(|| rfc3339(now_seconds + life))
 }
 
 /// A field of a Secret as text.
@@ -186,6 +181,20 @@ mod tests {
         assert_eq!(token, None);
         assert!(changes.iter().all(|change| !change.contains("token ")), "{changes:?}");
         assert!(api.object("/api/v1/namespaces/kube-public/configmaps/cluster-info").is_some());
+    }
+
+    /// Other programs compare the ends of tokens as texts, so they are all in UTC.
+    #[tokio::test]
+    async fn the_end_of_a_token_is_written_in_utc() {
+        let given = "---\napiVersion: kubeadm.k8s.io/v1beta4\nkind: InitConfiguration\n\
+            bootstrapTokens: [{token: abcdef.0123456789abcdef, expires: 2099-01-01T00:00:00+02:00}]\n";
+        let api = FakeApi::start().await;
+        let plan = plan(given);
+        let host = host(&plan).await;
+        make(&host, &api.client().await, &plan).await.unwrap();
+        let secret = api.object("/api/v1/namespaces/kube-system/secrets/bootstrap-token-abcdef").unwrap();
+        let end = STANDARD.decode(secret["data"]["expiration"].as_str().unwrap()).unwrap();
+        assert_eq!(end, b"2098-12-31T22:00:00Z");
     }
 
     #[tokio::test]

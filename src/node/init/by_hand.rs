@@ -144,6 +144,7 @@ async fn check(host: &dyn Host, facts: &Facts, plan: &Plan, events: &Events) -> 
         cluster: "",
         kubernetes: &plan.version,
         bind_port: plan.init.local_api_endpoint.bind_port,
+        listen: plan.listen(),
         etcd_data: plan.etcd_data(),
         ignore: &node.ignore_preflight_errors,
     };
@@ -152,12 +153,13 @@ async fn check(host: &dyn Host, facts: &Facts, plan: &Plan, events: &Events) -> 
         findings.retain(|finding| !left_behind(finding));
     }
     let ignore = &node.ignore_preflight_errors;
-    let (prepared, serves) =
-        tokio::join!(prepared(host, plan), preflight::runtime_serves(host, &node.cri_socket, ignore));
+    let by_hand = preflight::by_hand(host, plan.release, &node.cri_socket, ignore);
+    let (prepared, by_hand) = tokio::join!(prepared(host, plan), by_hand);
     findings.extend(prepared?);
-    findings.extend(serves);
+    findings.extend(by_hand);
     preflight::judge(&findings, events)?;
     let wanted = version::images(&plan.cluster)?;
+    images::judge_sandbox(host, node, &wanted.pause, events).await;
     images::fetch(host, node, &wanted.wanted(&plan.cluster, true), events).await.map(drop)
 }
 
@@ -173,12 +175,11 @@ mod tests {
 
     use super::{ByHand, addon_manifests, init_by_hand, rehearse_init};
     use crate::event::Events;
-    use crate::fact::Facts;
     use crate::failure::Kind;
     use crate::host::Host as _;
     use crate::host::fake::FakeHost;
     use crate::message::InitOrder;
-    use crate::node::init::plan::tests::{facts, order};
+    use crate::node::init::plan::tests::{able, facts, order};
 
     /// A host on which everything is prepared.
     fn prepared() -> FakeHost {
@@ -191,20 +192,6 @@ mod tests {
             .answer(&["ctr"], 0, "REF TYPE DIGEST SIZE PLATFORMS LABELS\n")
             .answer(&["systemctl"], 0, "")
             .every_unit(unit)
-    }
-
-    fn able() -> Facts {
-        let programs = ["mount", "losetup", "cp"].map(str::to_owned).to_vec();
-        Facts {
-            cpus: 2,
-            memory_bytes: 4 << 30,
-            cgroup_version: 2,
-            cgroup_controllers: ["cpu", "cpuset", "hugetlb", "io", "memory", "pids"].map(str::to_owned).to_vec(),
-            kernel: "6.12.0".into(),
-            kernel_options: Some(crate::node::kernel_options().map(str::to_owned).collect()),
-            programs,
-            ..facts()
-        }
     }
 
     fn one(phase: &str) -> ByHand<'_> {

@@ -55,7 +55,6 @@ pub(in crate::node) async fn make(
             local: &owned.init.local_api_endpoint,
             now_seconds,
             joining: owned.joining,
-            kubelet_client_in_admins: false,
         };
         issue(&order, &existing, &mut keys).map(|issued| (issued, keys))
     });

@@ -8,12 +8,14 @@ use crate::host::Host;
 use crate::kubernetes::configuration::EnvVar;
 use crate::kubernetes::manifests::{self, CA_DIRECTORIES, EtcdMember, Manifest, ManifestOrder};
 use crate::kubernetes::patches::Target;
+use crate::kubernetes::tag::{is_newer_etcd, repository_and_tag};
+use crate::kubernetes::version;
 use crate::node::files;
-use crate::node::manifest::flag;
+use crate::node::manifest::{flag, image};
 use crate::node::phase::Changes;
 
 /// The kubelet runs what lies here; files under way are made elsewhere and renamed into it.
-const DIRECTORY: &str = "/etc/kubernetes/manifests";
+pub(super) const DIRECTORY: &str = "/etc/kubernetes/manifests";
 
 /// Which static pods are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,16 +64,17 @@ pub(in crate::node) fn write(host: &dyn Host, plan: &Plan, part: Part) -> Result
         [] => joined_members(host)?,
         members => members.to_vec(),
     };
+    let etcd_tag = etcd_tag(host, plan)?;
     let order = ManifestOrder {
         cluster: &plan.cluster,
         local: &plan.init.local_api_endpoint,
         node_name: plan.node_name(),
         health_check: plan.init.timeouts.control_plane_component_health_check,
         ca_directories: &ca_directories,
-        external_ca: host.entry(&plan.pki("ca.key"))?.is_none(),
+        external_ca: host.entry(&plan.pki("ca.crt"))?.is_some() && host.entry(&plan.pki("ca.key"))?.is_none(),
         proxy_environment: &proxy_environment,
         etcd_members: &etcd_members,
-        etcd_tag: None,
+        etcd_tag: etcd_tag.as_deref(),
     };
     let mut wanted = Vec::new();
     if let (Part::Server | Part::Etcd, true, Some(etcd)) = (part, plan.phases.wants("etcd"), &plan.cluster.etcd.local) {
@@ -120,6 +123,19 @@ pub(in crate::node) fn joined_members(host: &dyn Host) -> Result<Vec<EtcdMember>
     Ok(members.collect())
 }
 
+/// The tag of etcd's image, where it is not the release's: that of the etcd the host joins, or of its own member if that is
+/// newer, since no member goes back ('1.37 and corrections', A).
+fn etcd_tag(host: &dyn Host, plan: &Plan) -> Result<Option<String>> {
+    let text = files::text(host, &Path::new(DIRECTORY).join("etcd.yaml"))?.unwrap_or_default();
+    let wanted = plan.etcd_tag.as_deref().unwrap_or_else(|| plan.release.etcd_tag(&plan.version));
+    let images = version::images(&plan.cluster)?;
+    let repository = repository_and_tag(&images.etcd).map(|(repository, _)| repository);
+    // An image from elsewhere is a patch's, which is laid over again.
+    let own = image(&text).and_then(repository_and_tag);
+    let newer = own.filter(|(from, tag)| Some(*from) == repository && is_newer_etcd(tag, wanted));
+    Ok(newer.map(|(_, tag)| tag.to_owned()).or_else(|| plan.etcd_tag.clone()))
+}
+
 /// The proxy variables of our environment (kubeadm.md section 4.1), sorted by name.
 pub(super) fn proxy_environment() -> Vec<(String, String)> {
     let is_proxy = |name: &str, value: &str| name.to_lowercase().ends_with("_proxy") && !value.is_empty();
@@ -133,6 +149,8 @@ pub(super) fn proxy_environment() -> Vec<(String, String)> {
 
 #[cfg(test)]
 mod tests {
+    use rstest::rstest;
+
     use super::{Part, Plan, write};
     use crate::host::fake::FakeHost;
     use crate::kubernetes::manifests::EtcdMember;
@@ -152,6 +170,21 @@ mod tests {
         }
     }
 
+    #[rstest]
+    #[case::key_and_certificate(&["ca.crt", "ca.key"], false)]
+    #[case::certificate_alone(&["ca.crt"], true)]
+    // As in a rehearsal, or where certs is left to a person.
+    #[case::neither(&[], false)]
+    fn a_ca_without_its_key_signs_nothing(#[case] there: &[&str], #[case] external: bool) {
+        let host = FakeHost::new();
+        for name in there {
+            host.put(format!("/etc/kubernetes/pki/{name}").as_ref(), b"", 0o600);
+        }
+        write(&host, &plan(""), Part::ControllerManager).unwrap();
+        let text = host.text("/etc/kubernetes/manifests/kube-controller-manager.yaml").unwrap();
+        assert_eq!(text.contains("- --cluster-signing-key-file=\n"), external, "{text}");
+    }
+
     #[test]
     fn a_member_that_joined_keeps_the_members_it_was_started_with() {
         let host = FakeHost::new();
@@ -164,5 +197,22 @@ mod tests {
         assert!(write(&host, &plan(""), Part::Etcd).unwrap().is_empty());
         assert_eq!(write(&host, &plan(""), Part::ApiServer).unwrap().len(), 1);
         assert!(write(&host, &plan(""), Part::Server).unwrap().is_empty());
+    }
+
+    #[rstest]
+    #[case::of_the_release(None, None, "registry.k8s.io/etcd:3.6.8-0")]
+    #[case::of_the_etcd_it_joins(Some("3.6.5-0"), None, "registry.k8s.io/etcd:3.6.5-0")]
+    #[case::its_own_is_newer(None, Some("registry.k8s.io/etcd:3.7.0-0"), "registry.k8s.io/etcd:3.7.0-0")]
+    #[case::its_own_is_older(None, Some("registry.k8s.io/etcd:3.5.24-0"), "registry.k8s.io/etcd:3.6.8-0")]
+    #[case::a_patch_took_it_from_elsewhere(None, Some("mine/etcd:9.9.9"), "registry.k8s.io/etcd:3.6.8-0")]
+    fn etcd_does_not_go_back(#[case] joined: Option<&str>, #[case] own: Option<&str>, #[case] image: &str) {
+        let host = FakeHost::new();
+        if let Some(own) = own {
+            host.put("/etc/kubernetes/manifests/etcd.yaml".as_ref(), format!("    image: {own}\n").as_bytes(), 0o600);
+        }
+        let plan = Plan { etcd_tag: joined.map(str::to_owned), ..plan("") };
+        write(&host, &plan, Part::Etcd).unwrap();
+        let text = host.text("/etc/kubernetes/manifests/etcd.yaml").unwrap();
+        assert!(text.contains(&format!("    image: {image}\n")), "{text}");
     }
 }

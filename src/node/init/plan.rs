@@ -20,6 +20,7 @@ use crate::kubernetes::patches::Patches;
 use crate::kubernetes::version::{self, Release};
 use crate::message::InitOrder;
 use crate::node::phases::{self, Selection};
+use crate::node::preflight::ListenAddresses;
 use crate::node::rehearse::Door;
 use crate::node::{defaults, patches, phase};
 
@@ -66,6 +67,8 @@ pub(in crate::node) struct Plan {
     /// etcd's members, the host's own included, when it has just been added to them; empty on the first control plane, and
     /// on one whose member has started.
     pub(in crate::node) etcd_members: Vec<EtcdMember>,
+    /// Tag of the etcd that the host joins, where that is not the one of the release.
+    pub(in crate::node) etcd_tag: Option<String>,
     /// Which phases are done.
     pub(in crate::node) phases: Selection,
     /// The host's own name, lower case.
@@ -152,6 +155,7 @@ impl Plan {
             joining: false,
             joined_before: !joined_members(host)?.is_empty(),
             etcd_members: Vec::new(),
+            etcd_tag: None,
             phases,
             hostname: facts.hostname.clone(),
             version,
@@ -188,6 +192,7 @@ impl Plan {
             joining: true,
             joined_before: false,
             etcd_members: Vec::new(),
+            etcd_tag: None,
             patches: Patches::default(),
             door: Door::Real,
             kubeconfigs: PathBuf::from(kubeconfigs::DIRECTORY),
@@ -238,6 +243,11 @@ impl Plan {
         self.cluster.etcd.local.as_ref().map(|local| local.data_dir.as_str())
     }
 
+    /// What the components on this host are told to listen on.
+    pub(in crate::node) fn listen(&self) -> ListenAddresses {
+        ListenAddresses::of(&self.cluster, &self.init.local_api_endpoint.advertise_address)
+    }
+
     /// A path below certificatesDir.
     pub(in crate::node) fn pki(&self, path: &str) -> PathBuf {
         Path::new(&self.cluster.certificates_dir).join(path)
@@ -274,6 +284,21 @@ pub(in crate::node) mod tests {
                 link: "eth0".into(),
             }],
             ..Facts::default()
+        }
+    }
+
+    /// Those of a host that is fit for a control plane.
+    pub(in crate::node) fn able() -> Facts {
+        let programs = ["mount", "losetup", "cp"].map(str::to_owned).to_vec();
+        Facts {
+            cpus: 2,
+            memory_bytes: 4 << 30,
+            cgroup_version: 2,
+            cgroup_controllers: ["cpu", "cpuset", "hugetlb", "io", "memory", "pids"].map(str::to_owned).to_vec(),
+            kernel: "6.12.0".into(),
+            kernel_options: Some(crate::node::kernel_options().map(str::to_owned).collect()),
+            programs,
+            ..facts()
         }
     }
 

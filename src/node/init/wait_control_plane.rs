@@ -1,20 +1,22 @@
 //! Phase wait-control-plane: from a started kubelet to an API server that takes our objects (kubeadm.md sections 3.3
 //! and 6.1).
 
+use std::path::Path;
 use std::time::Duration;
 
+use super::control_plane::DIRECTORY;
 use super::kubeconfigs;
 use super::plan::Plan;
 use crate::api::Client;
 use crate::api::wait::{Look, Wait};
 use crate::failure::{Failure, Kind, Result};
 use crate::host::Host;
-use crate::kubernetes::configuration::Arg;
 use crate::kubernetes::kubeconfig::{ADMIN, SUPER_ADMIN};
 use crate::kubernetes::rbac;
-use crate::node::diagnosis;
 use crate::node::health::Probe;
+use crate::node::manifest::flag;
 use crate::node::phase::Changes;
+use crate::node::{diagnosis, files};
 
 /// Waits until the API server takes objects from the administrator, whose rights are made on the way: the binding that
 /// gives them is written with admin.conf where it is there already, else with super-admin.conf. The client returned is
@@ -108,7 +110,7 @@ async fn administrators(admin: &Client, super_admin: Option<&Client>, limit: Dur
 /// Kind `Cluster` with the last lines of the component that is not.
 pub(in crate::node) async fn components(host: &dyn Host, plan: &Plan) -> Result<()> {
     let limit = plan.init.timeouts.control_plane_component_health_check.0;
-    let waits = probes(plan).into_iter().map(|probe| async move {
+    let waits = probes(host)?.into_iter().map(|probe| async move {
         match probe.wait(limit).await {
             Ok(()) => Ok(()),
             Err(failure) => Err(diagnosis::explain(host, failure, &[&probe.component]).await),
@@ -117,27 +119,22 @@ pub(in crate::node) async fn components(host: &dyn Host, plan: &Plan) -> Result<
     futures::future::join_all(waits).await.into_iter().collect()
 }
 
-/// The health paths of the components, where their arguments put them.
-fn probes(plan: &Plan) -> [Probe; 2] {
-    let cluster = &plan.cluster;
-    let probe = |component: &str, path: &str, arguments: &[Arg], default_port: u16| {
-        let address = match value(arguments, "bind-address").unwrap_or_default() {
+/// The health paths of the components, where their static pods put them: a person's patches are in those.
+fn probes(host: &dyn Host) -> Result<[Probe; 2]> {
+    let probe = |component: &str, path: &str, default_port: u16| -> Result<Probe> {
+        let manifest = Path::new(DIRECTORY).join(format!("{component}.yaml"));
+        let manifest = files::text(host, &manifest)?.unwrap_or_default();
+        let address = match flag(&manifest, "bind-address").unwrap_or_default().as_str() {
             "0.0.0.0" | "" => "127.0.0.1".to_owned(),
             "::" => "[::1]".to_owned(),
             address if address.contains(':') => format!("[{address}]"),
             address => address.to_owned(),
         };
-        let port = value(arguments, "secure-port").and_then(|port| port.parse().ok()).unwrap_or(default_port);
-        Probe { component: component.to_owned(), server: format!("https://{address}:{port}"), path: path.to_owned() }
+        let port = flag(&manifest, "secure-port").and_then(|port| port.parse().ok()).unwrap_or(default_port);
+        let server = format!("https://{address}:{port}");
+        Ok(Probe { component: component.to_owned(), server, path: path.to_owned() })
     };
-    [
-        probe("kube-controller-manager", "/healthz", &cluster.controller_manager.extra_args, 10257),
-        probe("kube-scheduler", "/livez", &cluster.scheduler.extra_args, 10259),
-    ]
-}
-
-fn value<'a>(arguments: &'a [Arg], name: &str) -> Option<&'a str> {
-    arguments.iter().rev().find(|argument| argument.name == name).map(|argument| argument.value.as_str())
+    Ok([probe("kube-controller-manager", "/healthz", 10257)?, probe("kube-scheduler", "/livez", 10259)?])
 }
 
 #[cfg(test)]
@@ -146,6 +143,10 @@ mod tests {
 
     use super::{administrators, joined_administrators, probes};
     use crate::api::fake::FakeApi;
+    use crate::host::fake::FakeHost;
+    use crate::kubernetes::patches::Patches;
+    use crate::node::init::control_plane::{Part, write};
+    use crate::node::init::plan::Plan;
     use crate::node::init::plan::tests::plan;
 
     #[tokio::test]
@@ -185,12 +186,20 @@ mod tests {
     }
 
     #[test]
-    fn health_is_looked_for_where_the_arguments_put_it() {
-        let plan = plan(
-            "controllerManager: {extraArgs: [{name: bind-address, value: '::'}]}\n\
-             scheduler: {extraArgs: [{name: bind-address, value: 0.0.0.0}, {name: secure-port, value: '1'}]}\n",
-        );
-        let servers = probes(&plan).map(|probe| probe.server);
-        assert_eq!(servers, ["https://[::1]:10257", "https://127.0.0.1:1"]);
+    fn health_is_looked_for_where_the_static_pods_put_it() {
+        let servers = |host: &FakeHost| probes(host).unwrap().map(|probe| probe.server);
+        assert_eq!(servers(&FakeHost::new()), ["https://127.0.0.1:10257", "https://127.0.0.1:10259"]);
+        let host = FakeHost::new();
+        let patch = ("/p/kube-scheduler+json.yaml".to_owned(), PATCH.to_owned());
+        let plan = plan("controllerManager: {extraArgs: [{name: bind-address, value: '::'}]}\n");
+        let (patches, _) = Patches::read(&[patch], plan.release).unwrap();
+        let plan = Plan { patches, ..plan };
+        for part in [Part::ControllerManager, Part::Scheduler] {
+            write(&host, &plan, part).unwrap();
+        }
+        assert_eq!(servers(&host), ["https://[::1]:10257", "https://10.0.0.11:10359"]);
     }
+
+    const PATCH: &str = "- {op: add, path: /spec/containers/0/command/-, value: --bind-address=10.0.0.11}\n\
+                         - {op: add, path: /spec/containers/0/command/-, value: --secure-port=10359}\n";
 }

@@ -10,7 +10,7 @@ use crate::failure::Result;
 use crate::host::Host;
 use crate::host::overlay::Overlay;
 use crate::kubernetes::configuration::JoinConfiguration;
-use crate::kubernetes::version;
+use crate::kubernetes::version::{self, Release};
 use crate::message::{JoinOrder, Joined};
 use crate::node::phases::{self, Selection};
 use crate::node::preflight::{self, Finding, Purpose};
@@ -19,6 +19,9 @@ use crate::node::rehearse::Rehearsed;
 /// Phases that alter the cluster or wait for it, which a dry run does not.
 const WAITS: &[&str] =
     &["check-etcd", "etcd-join", "kubelet-wait-bootstrap", "control-plane-join", "wait-control-plane"];
+
+/// kubeadm's name of the check of the kubelet's port.
+const KUBELET_PORT: &str = "Port-10250";
 
 /// Does the whole workflow, or with `only` one phase of it; the cluster is found and read in any case.
 ///
@@ -83,11 +86,17 @@ fn check(facts: &Facts, configuration: &JoinConfiguration, events: &Events) -> R
         cluster: "",
         kubernetes: &kubernetes,
         bind_port: control_plane.map_or(6443, |control_plane| control_plane.local_api_endpoint.bind_port),
-        etcd_data: Some(preflight::ETCD_DATA),
+        listen: preflight::ListenAddresses::default(),
+        // Where etcd is only the cluster tells; its ports and folder are judged with that.
+        etcd_data: None,
         ignore: &configuration.node_registration.ignore_preflight_errors,
     };
-    let findings: Vec<Finding> =
-        preflight::preflight(facts, &checks).into_iter().filter(|finding| !may_be_ours(finding, facts)).collect();
+    let mut findings = preflight::preflight(facts, &checks);
+    findings.retain(|finding| !may_be_ours(finding, facts));
+    if Release::nearest(&kubernetes).port_checks_follow_address {
+        // What a control plane's components listen on only the cluster tells, too.
+        findings.retain(|finding| !finding.name.starts_with("Port-") || finding.name == KUBELET_PORT);
+    }
     preflight::judge(&findings, events)
 }
 
@@ -103,12 +112,15 @@ fn may_be_ours(finding: &Finding, facts: &Facts) -> bool {
 mod tests {
     use rstest::rstest;
 
-    use super::{join_by_hand, may_be_ours};
+    use super::{check, join_by_hand, may_be_ours};
     use crate::event::Events;
+    use crate::fact::Listening;
     use crate::failure::Kind;
     use crate::host::fake::FakeHost;
     use crate::message::JoinOrder;
-    use crate::node::init::tests::facts;
+    use crate::node::init::tests::{able, facts};
+    use crate::node::join::load;
+    use crate::node::join::tests::order;
     use crate::node::preflight::{Finding, Severity};
     use crate::secret::Secret;
 
@@ -122,6 +134,18 @@ mod tests {
         let order = JoinOrder { configuration: Secret::new(text) };
         let failed = join_by_hand(&FakeHost::new(), &facts(), &order, only, &Events::nowhere()).await.unwrap_err();
         assert_eq!(failed.kind, kind, "{failed}");
+    }
+
+    #[test]
+    fn somebody_elses_etcd_on_the_host_is_not_in_the_way() {
+        let mut facts = able();
+        facts.listening.push(Listening { address: "10.0.0.11".parse().unwrap(), port: 2379, process: None });
+        facts.kubernetes.etcd_data = true;
+        let configuration = load(&FakeHost::new(), &facts, &order("controlPlane: {}\n"), &Events::nowhere()).unwrap();
+        assert_eq!(check(&facts, &configuration, &Events::nowhere()), Ok(()));
+        facts.listening.push(Listening { address: "10.0.0.11".parse().unwrap(), port: 10257, process: None });
+        let failure = check(&facts, &configuration, &Events::nowhere()).unwrap_err();
+        assert!(failure.sentence.starts_with("Port-10257: "), "{failure}");
     }
 
     #[rstest]

@@ -36,7 +36,7 @@ pub(super) async fn read(client: &Client, limit: Duration, events: &Events) -> R
         events.warn(format!("kubeadm-config: {warning}"));
     }
     let version = version::parse(&cluster.kubernetes_version)?;
-    let release = Release::of(&version).map_err(|failure| unsupported(&failure))?;
+    let release = Release::of(&version).map_err(|_| unsupported(&version))?;
     // Fields that an older tool left out have the defaults of kubeadm; nothing of it is written back.
     cluster.complete(6443)?;
     let unreadable = || Failure::new(Kind::Cluster, "the ConfigMap kube-system/kubelet-config cannot be read");
@@ -47,9 +47,14 @@ pub(super) async fn read(client: &Client, limit: Duration, events: &Events) -> R
     Ok(Settings { release, version, cluster, kubelet: read.remove(0) })
 }
 
-fn unsupported(why: &Failure) -> Failure {
-    let sentence = "the cluster is of a version that no node can be made for";
-    Failure { advice: why.advice.clone(), ..Failure::new(Kind::Configuration, sentence).because(why) }
+fn unsupported(version: &Version) -> Failure {
+    let range = version::supported();
+    let sentence = format!("the cluster runs Kubernetes {version}, and nodes can be made for {range}");
+    let is_old = (version.major, version.minor) < (1, version::RELEASES[0].minor);
+    Failure::new(Kind::Configuration, sentence).advise(match is_old {
+        true => format!("upgrade the cluster to one of {range} first, or join with the kubeadm of its minor"),
+        false => "take a newer clusterctl, or join with the kubeadm of the cluster's minor".to_owned(),
+    })
 }
 
 /// A text of a ConfigMap in kube-system. The rights of a token reach all API servers a moment after it is made, and an
@@ -102,19 +107,20 @@ mod tests {
     }
 
     #[rstest]
-    #[case("v1.29.3", "Kubernetes 1.29.3 is not supported")]
-    #[case("v1.99.0", "Kubernetes 1.99.0 is not supported")]
+    #[case("v1.29.3", "upgrade the cluster to one of 1.33 to 1.37 first")]
+    #[case("v1.99.0", "take a newer clusterctl")]
     #[tokio::test]
-    async fn a_cluster_of_a_version_we_do_not_know_is_left_alone(#[case] version: &str, #[case] cause: &str) {
+    async fn a_cluster_of_a_version_we_do_not_know_is_left_alone(#[case] version: &str, #[case] advice: &str) {
         let api = FakeApi::start().await;
         let stored =
             format!("apiVersion: kubeadm.k8s.io/v1beta4\nkind: ClusterConfiguration\nkubernetesVersion: {version}\n");
         api.put(map("kubeadm-config", "ClusterConfiguration", &stored));
         api.put(map("kubelet-config", "kubelet", "kind: KubeletConfiguration\n"));
         let failure = read(&api.client().await, Duration::from_secs(5), &Events::nowhere()).await.unwrap_err();
-        assert_eq!(failure.sentence, "the cluster is of a version that no node can be made for");
-        assert_eq!(failure.causes, [cause]);
-        assert!(failure.advice.unwrap().starts_with("choose a version from"));
+        let bare = version.trim_start_matches('v');
+        let sentence = format!("the cluster runs Kubernetes {bare}, and nodes can be made for 1.33 to 1.37");
+        assert_eq!(failure.sentence, sentence);
+        assert!(failure.advice.unwrap().starts_with(advice));
     }
 
     #[tokio::test]

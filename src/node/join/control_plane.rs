@@ -16,7 +16,8 @@ use crate::host::Host;
 use crate::kubernetes::configuration::{JoinConfiguration, JoinControlPlane};
 use crate::kubernetes::kubeconfig::{ADMIN, Kubeconfig};
 use crate::kubernetes::manifests::EtcdMember;
-use crate::kubernetes::patches::{Patches, Target};
+use crate::kubernetes::patches::Patches;
+use crate::kubernetes::tag::is_newer_etcd;
 use crate::kubernetes::{rbac, version};
 use crate::node::etcd::{self, Entrant, Limits};
 use crate::node::init::control_plane::{Part, write};
@@ -71,7 +72,9 @@ impl Join<'_> {
             ready::check(host, self.facts, &plan, key.is_some(), events)?;
             if self.images == Images::Fetched {
                 let wanted = version::images(&plan.cluster)?;
-                images::fetch(host, &plan.init.node_registration, &wanted.wanted(&plan.cluster, true), events).await?;
+                let node = &plan.init.node_registration;
+                images::judge_sandbox(host, node, &wanted.pause, events).await;
+                images::fetch(host, node, &wanted.wanted(&plan.cluster, true), events).await?;
             }
         }
 
@@ -104,7 +107,7 @@ impl Join<'_> {
     }
 
     async fn start(&self, plan: &Plan) -> Result<u32> {
-        let Self { host, settings, configuration, .. } = *self;
+        let Self { host, configuration, .. } = *self;
         // The kubelet starts while etcd makes room for the member.
         let (kubelet, entered) = tokio::join!(
             self.step("kubelet-start", "kubelet-start", "Start the kubelet", self.start_kubelet(plan)),
@@ -118,8 +121,7 @@ impl Join<'_> {
         let (server, ()) = self.step(path, "control-plane", title, manifest).await?;
         let answers = async {
             let limit = configuration.timeouts.kubelet_health_check.0;
-            let own = self.patches.apply(Target::KubeletConfiguration, settings.kubelet.clone())?;
-            let healthy = kubelet::wait(host, &own, limit);
+            let healthy = kubelet::wait(host, limit);
             tokio::try_join!(wait_control_plane::api_server(host, plan), healthy).map(|(answers, ())| answers)
         };
         let answers = async { answers.await.map(|(changes, admin)| (changes, Some(admin))) };
@@ -183,8 +185,6 @@ impl Join<'_> {
         host.create_directory(Path::new(MANIFESTS), 0o700)?;
         let credentials = self.found.credentials.as_ref().map(|text| pointed_to(text, &server)).transpose()?;
         let own = Found { server, ca_pem: self.found.ca_pem.clone(), credentials };
-        let mut changes = trust(host, configuration, &settings.cluster.cluster_name, &own, self.member)?;
-        let restart = !changes.is_empty();
         let kubelet = kubelet::Settings {
             cluster: &settings.cluster,
             release: settings.release,
@@ -194,7 +194,10 @@ impl Join<'_> {
             joining_worker: false,
             patches: self.patches,
         };
-        changes.extend(kubelet::start(host, &kubelet, restart).await?);
+        let prepared = kubelet::prepare(host, &kubelet).await?;
+        let mut changes = trust(host, configuration, &settings.cluster.cluster_name, &own, self.member)?;
+        let restart = !changes.is_empty();
+        changes.extend(kubelet::begin(host, prepared, restart).await?);
         Ok((changes, ()))
     }
 
@@ -211,12 +214,26 @@ impl Join<'_> {
         removed.map(|()| (changes, ()))
     }
 
-    /// The host's etcd becomes a member with a vote; how many things were altered. With an external etcd there is nothing
-    /// to do.
+    /// Phases check-etcd and etcd-join: the host's etcd becomes a member with a vote; how many things were altered. With an
+    /// external etcd there is nothing to do.
     async fn join_etcd(&self, plan: &Plan) -> Result<u32> {
         let Self { host, events, .. } = *self;
-        let local = plan.cluster.etcd.local.as_ref();
-        let Some(local) = local.filter(|_| self.phases.wants("etcd-join")) else { return Ok(0) };
+        let Some(local) = plan.cluster.etcd.local.as_ref() else { return Ok(0) };
+        let timeouts = &plan.init.timeouts;
+        let limits = Limits {
+            api: timeouts.kubernetes_api_call.0,
+            etcd: timeouts.etcd_api_call.0,
+            start: timeouts.control_plane_component_health_check.0,
+        };
+        let certificates = Path::new(&plan.cluster.certificates_dir);
+        let checks = self.phases.wants("check-etcd");
+        if !self.phases.wants("etcd-join") {
+            let check = async {
+                etcd::check(host, &self.admin().await?, certificates, limits).await?;
+                Ok((Vec::new(), ()))
+            };
+            return Ok(self.step("check-etcd", "check-etcd", "Check that etcd is healthy", check).await?.0);
+        }
         let data = PathBuf::from(&local.data_dir);
         let given = |name: &str| {
             let argument = local.extra_args.iter().rev().find(|argument| argument.name == name);
@@ -232,19 +249,16 @@ impl Join<'_> {
             log: &log,
             manifest: Path::new(ETCD_MANIFEST),
             learners: learners.and_then(|count| count.parse().ok()).unwrap_or(1),
-        };
-        let timeouts = &plan.init.timeouts;
-        let limits = Limits {
-            api: timeouts.kubernetes_api_call.0,
-            etcd: timeouts.etcd_api_call.0,
-            start: timeouts.control_plane_component_health_check.0,
+            wants_quorum: checks,
         };
         let enter = async {
-            let admin = self.admin().await?;
-            let entry = etcd::enter(host, &admin, Path::new(&plan.cluster.certificates_dir), &entrant, limits).await?;
+            let entry = etcd::enter(host, &self.admin().await?, certificates, &entrant, limits).await?;
             Ok((entry.changes.clone(), entry))
         };
-        let (entered, entry) = phase(events, "check-etcd", "Have etcd take a new member", enter).await?;
+        let id = if checks { "check-etcd" } else { "enter-etcd" };
+        let (entered, entry) = phase(events, id, "Have etcd take a new member", enter).await?;
+        let own = plan.release.etcd_tag(&plan.version);
+        let plan = &Plan { etcd_tag: tag_to_run(own, entry.tag.as_deref(), self.images), ..plan.clone() };
         let promote = async {
             let with = |members: &[EtcdMember]| Plan { etcd_members: members.to_vec(), ..plan.clone() };
             let mut changes = write(host, &with(entry.initial_cluster.as_deref().unwrap_or_default()), Part::Etcd)?;
@@ -273,6 +287,14 @@ impl Join<'_> {
     }
 }
 
+/// The tag of etcd's image on a host that joins, where it is not the release's own: that of the members that run
+/// ('1.37 and corrections', A). An older one is no bundle's, and a host that was given one may have no way to a registry; a
+/// newer member among older ones works.
+fn tag_to_run(own: &str, running: Option<&str>, images: Images) -> Option<String> {
+    let running = running.filter(|running| *running != own)?;
+    (images == Images::Fetched || is_newer_etcd(running, own)).then(|| running.to_owned())
+}
+
 /// Gives the certificate of the API server's kubelet client its rights, where it has none by its group: a cluster that was
 /// made by an older kubeadm lacks the binding ('1.37 and corrections', C).
 async fn kubelet_client(admin: &Client, plan: &Plan) -> Result<Changes> {
@@ -280,4 +302,26 @@ async fn kubelet_client(admin: &Client, plan: &Plan) -> Result<Changes> {
         return Ok(Vec::new());
     }
     create_or_update_all(admin, &[rbac::kubelet_client()], plan.init.timeouts.kubernetes_api_call.0).await
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::{Images, tag_to_run};
+
+    #[rstest]
+    #[case::alike("3.6.8-0", Some("3.6.8-0"), Images::Fetched, None)]
+    #[case::a_newer_one_runs("3.6.8-0", Some("3.7.0-0"), Images::FromBundle, Some("3.7.0-0"))]
+    #[case::an_older_one_runs("3.6.8-0", Some("3.6.5-0"), Images::Fetched, Some("3.6.5-0"))]
+    #[case::it_is_in_no_bundle("3.6.8-0", Some("3.6.5-0"), Images::FromBundle, None)]
+    #[case::nobody_says("3.6.8-0", None, Images::Fetched, None)]
+    fn a_member_runs_what_the_others_run(
+        #[case] own: &str,
+        #[case] running: Option<&str>,
+        #[case] images: Images,
+        #[case] tag: Option<&str>,
+    ) {
+        assert_eq!(tag_to_run(own, running, images).as_deref(), tag);
+    }
 }

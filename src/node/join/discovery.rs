@@ -1,5 +1,6 @@
 //! Discovery: from a token and a pin, or a file, to a cluster that can be trusted (kubeadm.md section 9).
 
+mod administrator;
 mod file;
 #[cfg(test)]
 mod tls_server;
@@ -7,6 +8,7 @@ mod tls_server;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+pub(super) use self::administrator::administrator;
 use crate::api::wait::{Look, Wait};
 use crate::api::{Access, Client, Identity, Problem, Trust};
 use crate::event::Events;

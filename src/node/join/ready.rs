@@ -49,6 +49,7 @@ pub(super) fn check(host: &dyn Host, facts: &Facts, plan: &Plan, with_key: bool,
             cluster: "",
             kubernetes: &plan.version,
             bind_port: plan.init.local_api_endpoint.bind_port,
+            listen: plan.listen(),
             etcd_data: plan.etcd_data(),
             ignore: &plan.init.node_registration.ignore_preflight_errors,
         },
@@ -86,23 +87,10 @@ mod tests {
     use crate::failure::Kind;
     use crate::host::fake::FakeHost;
     use crate::node::init::plan::Plan;
-    use crate::node::init::tests::{facts, order};
+    use crate::node::init::tests::{able, facts, order};
 
     fn plan(more: &str) -> Plan {
         Plan::load(&FakeHost::new(), &facts(), &order(more), &Events::nowhere()).unwrap()
-    }
-
-    fn good() -> Facts {
-        Facts {
-            cpus: 2,
-            memory_bytes: 4 << 30,
-            cgroup_version: 2,
-            cgroup_controllers: ["cpu", "cpuset", "hugetlb", "io", "memory", "pids"].map(str::to_owned).to_vec(),
-            kernel_options: Some(crate::node::kernel_options().map(str::to_owned).collect()),
-            kernel: "6.12".into(),
-            programs: ["mount", "losetup", "cp"].map(str::to_owned).into(),
-            ..facts()
-        }
     }
 
     #[rstest]
@@ -114,7 +102,7 @@ mod tests {
         #[case] kind: Kind,
         #[case] sentence: &str,
     ) {
-        let failure = check(&FakeHost::new(), &good(), &plan(more), with_key, &Events::nowhere()).unwrap_err();
+        let failure = check(&FakeHost::new(), &able(), &plan(more), with_key, &Events::nowhere()).unwrap_err();
         assert_eq!(failure.kind, kind);
         assert!(failure.sentence.starts_with(sentence), "{failure}");
         assert!(failure.advice.is_some());
@@ -124,8 +112,8 @@ mod tests {
     fn a_host_is_judged_before_joining_has_begun() {
         let plan = plan("controlPlaneEndpoint: api:6443\n");
         let check = |host: &FakeHost, facts: &Facts| check(host, facts, &plan, true, &Events::nowhere());
-        assert_eq!(check(&FakeHost::new(), &good()), Ok(()));
-        let mut taken = good();
+        assert_eq!(check(&FakeHost::new(), &able()), Ok(()));
+        let mut taken = able();
         taken.listening.push(crate::fact::Listening { address: "0.0.0.0".parse().unwrap(), port: 2379, process: None });
         assert_eq!(check(&FakeHost::new(), &taken).unwrap_err().kind, Kind::Preflight);
         let begun = FakeHost::new().file("/etc/kubernetes/admin.conf", "");

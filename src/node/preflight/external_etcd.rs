@@ -12,6 +12,7 @@ use crate::failure::{Failure, Kind, Result};
 use crate::host::Host;
 use crate::https::Https;
 use crate::kubernetes::configuration::ExternalEtcd;
+use crate::kubernetes::version::Release;
 use crate::node::files;
 use crate::secret::Secret;
 
@@ -47,7 +48,7 @@ pub(super) async fn check(host: &dyn Host, etcd: &ExternalEtcd, kubernetes: &Ver
     };
     let endpoints = if etcd.http_endpoints.is_empty() { &etcd.endpoints } else { &etcd.http_endpoints };
     let answers = endpoints.iter().map(|endpoint| version(&client, endpoint));
-    let least = least(kubernetes);
+    let least = Release::nearest(kubernetes).least_external_etcd(kubernetes);
     for (endpoint, answer) in endpoints.iter().zip(futures::future::join_all(answers).await) {
         match answer {
             Ok(version) if version < least => found.error(
@@ -59,14 +60,6 @@ pub(super) async fn check(host: &dyn Host, etcd: &ExternalEtcd, kubernetes: &Ver
         }
     }
     Ok(())
-}
-
-/// The oldest etcd that will do (kubeadm.md section 0.1).
-fn least(kubernetes: &Version) -> Version {
-    match kubernetes.minor {
-        ..=33 => Version::new(3, 5, 11),
-        _ => Version::new(3, 5, 24),
-    }
 }
 
 fn client(host: &dyn Host, etcd: &ExternalEtcd) -> Result<Https> {

@@ -16,8 +16,8 @@ use crate::kubernetes::configuration::{ExternalEtcd, network_address, subnets};
 pub(in crate::node) struct Surroundings<'a> {
     /// Name of the node.
     pub(in crate::node) node_name: &'a str,
-    /// A host that connections must reach directly: the API server.
-    pub(in crate::node) direct_host: Option<&'a str>,
+    /// Hosts that connections must reach directly: API servers.
+    pub(in crate::node) direct_hosts: Vec<&'a str>,
     /// Lists of networks whose addresses connections must reach directly: services, pods.
     pub(in crate::node) direct_networks: Vec<&'a str>,
     /// Somebody else's etcd, with the version of Kubernetes it is for.
@@ -38,11 +38,11 @@ pub(in crate::node) async fn surroundings(
 ) -> Result<Vec<Finding>> {
     let mut found = Found::default();
     let environment = proxies::environment(&host.read(Path::new("/proc/self/environ"))?.unwrap_or_default());
-    if let Some(direct) = wanted.direct_host
-        && let Some(proxy) = proxies::proxy_of(&environment, direct.trim_matches(['[', ']']))
-    {
-        let message = format!("connections to {direct} would go through the proxy {proxy}; add it to NO_PROXY");
-        found.warning("HTTPProxy", message);
+    for direct in &wanted.direct_hosts {
+        if let Some(proxy) = proxies::proxy_of(&environment, direct.trim_matches(['[', ']'])) {
+            let message = format!("connections to {direct} would go through the proxy {proxy}; add it to NO_PROXY");
+            found.warning("HTTPProxy", message);
+        }
     }
     for list in wanted.direct_networks.iter().filter(|list| !list.is_empty()) {
         match subnets(list) {
@@ -102,7 +102,7 @@ pub(super) mod tests {
             };
             let wanted = Surroundings {
                 node_name: "cp1",
-                direct_host: Some("10.0.0.11"),
+                direct_hosts: vec!["10.0.0.11"],
                 direct_networks: vec!["10.96.0.0/12,fd00::/112", ""],
                 external_etcd: Some((&etcd, &kubernetes)),
             };
@@ -153,7 +153,7 @@ pub(super) mod tests {
     #[tokio::test]
     async fn a_host_without_proxy_and_with_a_name_is_fine() {
         let host = FakeHost::new().answer(&["getent", "ahosts", "cp1"], 0, "10.0.0.11 STREAM cp1\n");
-        let wanted = Surroundings { node_name: "cp1", direct_host: Some("10.0.0.11"), ..Surroundings::default() };
+        let wanted = Surroundings { node_name: "cp1", direct_hosts: vec!["10.0.0.11"], ..Surroundings::default() };
         assert_eq!(surroundings(&host, &wanted, &[]).await, Ok(Vec::new()));
     }
 }

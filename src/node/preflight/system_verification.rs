@@ -5,7 +5,7 @@ use semver::Version;
 
 use super::Found;
 use crate::fact::Facts;
-use crate::kubernetes::version::Release;
+use crate::kubernetes::version::{KernelRule, Release};
 
 const NAME: &str = "SystemVerification";
 
@@ -41,10 +41,11 @@ pub(crate) fn options() -> impl Iterator<Item = &'static str> {
 
 /// Judges kernel and control groups for a version of Kubernetes.
 pub(super) fn check(facts: &Facts, kubernetes: &Version, found: &mut Found) {
-    kernel(facts, kubernetes, found);
+    let release = Release::nearest(kubernetes);
+    kernel(facts, release, found);
     match facts.cgroup_version {
         0 => return found.error(NAME, "no control groups are mounted"),
-        1 if Release::of(kubernetes).is_ok_and(|release| release.kubelet_fails_on_cgroup_v1) => found.error(
+        1 if release.kubelet_fails_on_cgroup_v1 => found.error(
             NAME,
             "the host runs cgroup v1, which kubelets from 1.35 on refuse; boot it with cgroup v2, or ignore \
              SystemVerification and set `failCgroupV1: false` in the KubeletConfiguration",
@@ -55,19 +56,23 @@ pub(super) fn check(facts: &Facts, kubernetes: &Version, found: &mut Found) {
     controllers(facts, found);
 }
 
-fn kernel(facts: &Facts, kubernetes: &Version, found: &mut Found) {
-    if !kernel_is_known(&facts.kernel, kubernetes.minor) {
+fn kernel(facts: &Facts, release: &Release, found: &mut Found) {
+    if !kernel_is_known(&facts.kernel, release.kernel_rule) {
         let message = format!("kernel {} is not among those Kubernetes is tested with", facts.kernel);
-        if kubernetes.minor >= 34 { found.warning(NAME, message) } else { found.error(NAME, message) }
+        match release.kernel_rule {
+            KernelRule::AtLeast => found.error(NAME, message),
+            KernelRule::LongTerm => found.warning(NAME, message),
+        }
     }
     let Some(options) = &facts.kernel_options else {
         let message = "the kernel's configuration is nowhere to be found, neither as /proc/config.gz (`modprobe configs` \
                        may bring it) nor below /boot";
         return found.error(NAME, message);
     };
-    let of_control_groups = match (kubernetes.minor, facts.cgroup_version) {
-        (..=34, _) | (_, 0) => &[][..],
-        (_, 1) => REQUIRED_V1,
+    let of_control_groups = match facts.cgroup_version {
+        _ if !release.control_group_options => &[][..],
+        0 => &[],
+        1 => REQUIRED_V1,
         _ => REQUIRED_V2,
     };
     let lacks = |names: &&&[&str]| !names.iter().any(|name| options.iter().any(|there| there == name));
@@ -78,13 +83,13 @@ fn kernel(facts: &Facts, kubernetes: &Version, found: &mut Found) {
     }
 }
 
-/// From 1.34 on: 5.4, 5.10, 5.15, and all from 6 on; before: 4.19 and all after it.
-fn kernel_is_known(release: &str, kubernetes_minor: u64) -> bool {
-    let mut numbers = release.split(|one: char| !one.is_ascii_digit()).map(|number| number.parse::<u32>().unwrap_or(0));
+/// Whether a kernel's release is among those of a rule.
+fn kernel_is_known(kernel: &str, rule: KernelRule) -> bool {
+    let mut numbers = kernel.split(|one: char| !one.is_ascii_digit()).map(|number| number.parse::<u32>().unwrap_or(0));
     let (major, minor) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    match kubernetes_minor {
-        ..=33 => major >= 5 || (major == 4 && minor >= 19),
-        _ => major >= 6 || (major == 5 && matches!(minor, 4 | 10 | 15)),
+    match rule {
+        KernelRule::AtLeast => major >= 5 || (major == 4 && minor >= 19),
+        KernelRule::LongTerm => major >= 6 || (major == 5 && matches!(minor, 4 | 10 | 15)),
     }
 }
 
@@ -115,6 +120,7 @@ mod tests {
     use super::super::{Found, Severity};
     use super::{check, kernel_is_known, options};
     use crate::fact::Facts;
+    use crate::kubernetes::version::Release;
 
     fn found(facts: &Facts, minor: u64) -> Vec<String> {
         let mut found = Found::default();
@@ -177,6 +183,7 @@ mod tests {
     #[case("5.14.0-503.el9", 33, true)]
     #[case("4.18.0-553.el8", 33, false)]
     fn kernels_are_known_by_release(#[case] release: &str, #[case] minor: u64, #[case] known: bool) {
-        assert_eq!(kernel_is_known(release, minor), known);
+        let rule = Release::nearest(&Version::new(1, minor, 0)).kernel_rule;
+        assert_eq!(kernel_is_known(release, rule), known);
     }
 }

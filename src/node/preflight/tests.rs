@@ -1,11 +1,12 @@
 use rstest::rstest;
 use semver::Version;
 
-use super::{Finding, Plan, Purpose, Severity, judge, preflight, prepared, runtime_serves};
+use super::{Finding, ListenAddresses, Plan, Purpose, Severity, judge, preflight, prepared, runtime_serves};
 use crate::event::Events;
 use crate::fact::{Facts, Listening, Service};
 use crate::failure::Kind;
 use crate::host::fake::FakeHost;
+use crate::kubernetes::version::Release;
 
 /// Options of a kernel that suits both versions of control groups.
 const OPTIONS: [&str; 19] = [
@@ -53,6 +54,7 @@ fn findings(facts: &Facts, purpose: Purpose, ignore: &[&str]) -> Vec<String> {
         cluster: "demo",
         kubernetes: &kubernetes,
         bind_port: 6443,
+        listen: ListenAddresses::default(),
         etcd_data: Some("/var/lib/etcd"),
         ignore: &ignore,
     };
@@ -122,6 +124,11 @@ type Change = fn(&mut Facts);
     Purpose::JoinWorker,
     &["E FileAvailable--etc-kubernetes-kubelet.conf"]
 )]
+#[case::brought_with_an_external_ca(
+    |facts: &mut Facts| (facts.kubernetes.kubelet_conf, facts.kubernetes.admin_conf) = (true, true),
+    Purpose::Init,
+    &[]
+)]
 #[case(|facts: &mut Facts| facts.kubernetes.etcd_data = true, Purpose::Init, &["E DirAvailable--var-lib-etcd"])]
 #[case(
     |facts: &mut Facts| {
@@ -137,6 +144,46 @@ fn checks(#[case] change: Change, #[case] purpose: Purpose, #[case] found: &[&st
     let mut facts = good();
     change(&mut facts);
     assert_eq!(findings(&facts, purpose, &[]), found);
+}
+
+#[rstest]
+#[case(36, "127.0.0.1", &["Port-6443"])]
+#[case(37, "127.0.0.1", &[])]
+#[case(37, "10.0.0.11", &["Port-6443"])]
+#[case(37, "0.0.0.0", &["Port-6443"])]
+fn from_1_37_on_a_port_is_free_on_the_address_it_is_listened_on(
+    #[case] minor: u64,
+    #[case] there: &str,
+    #[case] names: &[&str],
+) {
+    let mut facts = good();
+    facts.listening.push(Listening { address: there.parse().unwrap(), port: 6443, process: None });
+    let api_server = Some("10.0.0.11".parse().unwrap());
+    let plan = Plan {
+        purpose: Purpose::Init,
+        cluster: "demo",
+        kubernetes: &Version::new(1, minor, 0),
+        bind_port: 6443,
+        listen: ListenAddresses { api_server, ..ListenAddresses::default() },
+        etcd_data: Some("/var/lib/etcd"),
+        ignore: &[],
+    };
+    let found = preflight(&facts, &plan);
+    assert_eq!(found.iter().map(|finding| finding.name.as_str()).collect::<Vec<_>>(), names);
+}
+
+#[tokio::test]
+async fn a_kubelet_that_does_not_suit_is_told_which_do() {
+    let host = FakeHost::new().file("/run/containerd/containerd.sock", "").answer(
+        &["kubelet", "--version"],
+        0,
+        "Kubernetes v1.32.9\n",
+    );
+    let socket = "unix:///run/containerd/containerd.sock";
+    let found = prepared(&host, Some(&Version::new(1, 36, 3)), socket, &[], &[]).await.unwrap();
+    let failure = judge(&found, &Events::nowhere()).unwrap_err();
+    assert!(failure.sentence.ends_with("Kubernetes 1.36.3 takes kubelets from 1.33 to 1.36"), "{failure}");
+    assert!(failure.advice.unwrap().starts_with("install a kubelet of the cluster's minor"));
 }
 
 #[rstest]
@@ -158,6 +205,7 @@ fn a_node_of_another_cluster_says_of_which() {
         cluster: "demo",
         kubernetes: &kubernetes,
         bind_port: 6443,
+        listen: ListenAddresses::default(),
         etcd_data: Some("/var/lib/etcd"),
         ignore: &[],
     };
@@ -211,7 +259,7 @@ const CHECKS: [(&str, &str); 33] = [
     ("SystemVerification", "preflight"),
     ("Hostname", "surroundings"),
     ("KubeletVersion", "prepared"),
-    ("Service-kubelet", "phase kubelet-start: the unit is brought and enabled there"),
+    ("Service-kubelet", "by_hand"),
     ("Port-10250", "preflight"),
     ("FileContent--proc-sys-net-ipv4-ip_forward", "prepared"),
     ("FileContent--proc-sys-net-ipv6-conf-default-forwarding", "prepared"),
@@ -291,8 +339,12 @@ async fn every_check_of_kubeadm_has_its_place() {
     names.extend(
         super::surroundings::tests::of_a_hopeless_host().await.into_iter().map(|name| format!("surroundings {name}")),
     );
+    let host = FakeHost::new().answer(&["systemctl"], 0, "").every_unit("LoadState=not-found\n");
+    let release = Release::of(&Version::new(1, 36, 3)).unwrap();
+    let found = super::by_hand(&host, release, "unix:///run/none.sock", &[]).await;
+    names.extend(found.into_iter().map(|finding| format!("by_hand {}", finding.name)));
     for (check, place) in CHECKS {
-        let known = ["preflight", "prepared", "surroundings"].contains(&place);
+        let known = ["preflight", "prepared", "surroundings", "by_hand"].contains(&place);
         assert!(!known || names.contains(&format!("{place} {check}")), "{check} is not found by {place}");
     }
 }

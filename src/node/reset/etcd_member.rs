@@ -1,6 +1,7 @@
 //! Phase remove-etcd-member: before anything of the node is touched, so that a refusal leaves it as it was.
 
 use std::path::Path;
+use std::time::Duration;
 
 use super::Traces;
 use super::sweep::Sweep;
@@ -8,7 +9,7 @@ use crate::event::Events;
 use crate::failure::Result;
 use crate::host::Host;
 use crate::message::ResetOrder;
-use crate::node::etcd::{Left, leave};
+use crate::node::etcd::{Left, Manner, leave};
 
 /// Takes the host's member out of etcd.
 ///
@@ -24,7 +25,8 @@ pub(super) async fn remove(
     let Some(trace) = traces.etcd.as_ref().filter(|_| !order.whole_cluster) else { return Ok(()) };
     sweep.begin("remove-etcd-member", "Take the member out of etcd");
     let certificates: &Path = &traces.certificates;
-    match leave(host, trace, certificates, traces.admin.as_ref(), order.force).await {
+    let manner = Manner { force: order.force, limit: order.etcd_limit_seconds.map(Duration::from_secs) };
+    match leave(host, trace, certificates, traces.admin.as_ref(), manner).await {
         Ok(Left::Nothing) => {}
         Ok(Left::Removed(change)) => sweep.changed(change),
         Ok(Left::GivenUp(reason)) => events.warn(format!(

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::Traces;
+use super::plugins::Plugins;
 use super::sweep::Sweep;
 use crate::failure::Result;
 use crate::host::{Command, Host};
@@ -69,6 +70,7 @@ pub(super) fn traces(host: &dyn Host) -> Result<Traces> {
         certificates,
         etcd_data: absolute(flag(&etcd, "data-dir"), "/var/lib/etcd"),
         bridge: bridge(host)?,
+        plugins: Plugins::read(host)?,
     })
 }
 
@@ -95,6 +97,7 @@ pub(super) async fn remove(host: &dyn Host, traces: &Traces, order: &ResetOrder,
     for path in KUBECONFIGS.iter().map(PathBuf::from).chain([network::cni_file()]) {
         sweep.changes_of(remove_file(host, &path), &format!("{} removed", path.display()));
     }
+    remove_of_plugins(host, &traces.plugins, sweep);
     let kept = |directory: &&&str| !order.keep_temporary || **directory != TEMPORARY;
     let mut directories: Vec<PathBuf> = DIRECTORIES.iter().filter(kept).map(PathBuf::from).collect();
     directories.push(traces.certificates.clone());
@@ -111,6 +114,24 @@ pub(super) async fn remove(host: &dyn Host, traces: &Traces, order: &ResetOrder,
     }
     for directory in DIRECTORIES_IF_EMPTY {
         sweep.changes_of(remove_if_empty(host, Path::new(directory)), &format!("{directory} removed"));
+    }
+}
+
+/// Removes what plugins of others left in files. Those that nobody knows stay, for another runtime or another cluster may
+/// need them.
+fn remove_of_plugins(host: &dyn Host, plugins: &Plugins, sweep: &mut Sweep) {
+    let files = match plugins.files(host) {
+        Ok(files) => files,
+        Err(failure) => return sweep.resisted(failure),
+    };
+    for path in &files.files {
+        sweep.changes_of(remove_file(host, Path::new(path)), &format!("{path} removed"));
+    }
+    for path in &files.directories {
+        sweep.changes_of(remove_directory(host, Path::new(path)), &format!("{path} removed"));
+    }
+    for path in &files.left {
+        sweep.leave(format!("{path} stays: remove it, too, if the plugin it configures is of no use any more"));
     }
 }
 
@@ -218,6 +239,7 @@ mod tests {
             .file("/etc/kubernetes/audit-policy.yaml", "mine")
             .file("/data/etcd/member/db", "")
             .file("/var/lib/kubelet/config.yaml", "")
+            .file("/etc/cni/net.d/10-flannel.conflist", "{}")
             .file(super::network::cni_file(), r#"{"plugins": [{"type": "bridge", "bridge": "cni0"}]}"#)
     }
 

@@ -1,5 +1,7 @@
-//! Chains and tables that kube-proxy, the kubelet and CNI plugins leave in the firewall. Other rules are not touched.
+//! Chains and tables that kube-proxy, the kubelet and CNI plugins leave in the firewall, and rules that lead there or that a
+//! plugin's comment marks. Other rules are not touched.
 
+use super::plugins::Plugins;
 use super::sweep::Sweep;
 use crate::failure::{Failure, Kind, Result};
 use crate::host::{Command, Host};
@@ -15,7 +17,7 @@ const OWN_TABLES: &[&str] = &["kube-proxy", "cni_hostport", "cni_plugins_masquer
 const FAMILIES: &[(&str, &str)] = &[("ip", "iptables"), ("ip6", "ip6tables")];
 
 /// Removes them from every variant of the firewall this host has.
-pub(super) async fn remove(host: &dyn Host, sweep: &mut Sweep) {
+pub(super) async fn remove(host: &dyn Host, plugins: &Plugins, sweep: &mut Sweep) {
     for (family, program) in FAMILIES {
         let mut emptied = Vec::new();
         let mut found = false;
@@ -24,12 +26,13 @@ pub(super) async fn remove(host: &dyn Host, sweep: &mut Sweep) {
                 break;
             }
             let program = format!("{program}{variant}");
-            match remove_chains(host, &program).await {
+            match remove_chains(host, &program, plugins).await {
                 Ok(None) => {}
                 Ok(Some(tables)) => {
                     found = true;
                     for (table, chains) in tables {
-                        sweep.changed(format!("{chains} chains removed from table {table} of {program}"));
+                        let what = if chains == 0 { "rules".to_owned() } else { format!("{chains} chains") };
+                        sweep.changed(format!("{what} removed from table {table} of {program}"));
                         if variant != "-legacy" {
                             emptied.push(table);
                         }
@@ -43,7 +46,7 @@ pub(super) async fn remove(host: &dyn Host, sweep: &mut Sweep) {
             sweep.changes_of(removed, &format!("empty nftables table {family} {table} removed"));
         }
     }
-    if let Err(failure) = remove_tables(host, sweep).await {
+    if let Err(failure) = remove_tables(host, plugins, sweep).await {
         sweep.resisted(failure);
     }
 }
@@ -58,13 +61,13 @@ struct Removal {
 
 /// Removes our chains from all tables of one variant; `None` where the host does not have it. Answers with each table
 /// that was altered and the number of chains that went.
-async fn remove_chains(host: &dyn Host, program: &str) -> Result<Option<Vec<(String, usize)>>> {
+async fn remove_chains(host: &dyn Host, program: &str, plugins: &Plugins) -> Result<Option<Vec<(String, usize)>>> {
     // A program that is not there is this host's way; so is a kernel without the variant.
     let Ok(saved) = host.run(Command::new(format!("{program}-save"), &[])).await else { return Ok(None) };
     if !saved.success() {
         return Ok(None);
     }
-    let removals = removals(&saved.text());
+    let removals = removals(&saved.text(), plugins);
     let input: String = removals.iter().map(|removal| removal.commands.as_str()).collect();
     if input.is_empty() {
         return Ok(Some(Vec::new()));
@@ -81,7 +84,8 @@ async fn remove_chains(host: &dyn Host, program: &str) -> Result<Option<Vec<(Str
 }
 
 /// Reads what a `save` program printed.
-fn removals(saved: &str) -> Vec<Removal> {
+fn removals(saved: &str, plugins: &Plugins) -> Vec<Removal> {
+    let is_own = |chain: &str| OWN_CHAINS.iter().any(|own| chain.starts_with(own)) || plugins.own_chain(chain);
     let mut removals = Vec::new();
     let mut table = "";
     let mut chains: Vec<&str> = Vec::new();
@@ -93,10 +97,11 @@ fn removals(saved: &str) -> Vec<Removal> {
             chains.extend(chain.split(' ').next().filter(|name| is_own(name)));
         } else if let Some(rule) = line.strip_prefix("-A ") {
             let chain = rule.split(' ').next().unwrap_or_default();
-            if !is_own(chain) && target(rule).is_some_and(is_own) {
+            let is_marked = || comment(rule).is_some_and(|comment| plugins.own_comment(comment));
+            if !is_own(chain) && (target(rule).is_some_and(is_own) || is_marked()) {
                 jumps.push(rule);
             }
-        } else if line == "COMMIT" && !chains.is_empty() {
+        } else if line == "COMMIT" && !(chains.is_empty() && jumps.is_empty()) {
             let mut commands = format!("*{table}\n");
             commands.extend(jumps.iter().map(|rule| format!("-D {rule}\n")));
             commands.extend(chains.iter().map(|chain| format!("-F {chain}\n")));
@@ -108,8 +113,13 @@ fn removals(saved: &str) -> Vec<Removal> {
     removals
 }
 
-fn is_own(chain: &str) -> bool {
-    OWN_CHAINS.iter().any(|own| chain.starts_with(own))
+/// The comment of a rule.
+fn comment(rule: &str) -> Option<&str> {
+    let (_, rest) = rule.split_once("--comment ")?;
+    match rest.strip_prefix('"') {
+        Some(quoted) => quoted.split_once('"').map(|(comment, _)| comment),
+        None => rest.split(' ').next(),
+    }
 }
 
 /// The chain a rule leads to: the word after the last `-j` or `-g` that is not inside a quoted comment.
@@ -133,12 +143,12 @@ fn target(rule: &str) -> Option<&str> {
 }
 
 /// Removes kube-proxy's and the plugins' nftables tables.
-async fn remove_tables(host: &dyn Host, sweep: &mut Sweep) -> Result<()> {
+async fn remove_tables(host: &dyn Host, plugins: &Plugins, sweep: &mut Sweep) -> Result<()> {
     let Ok(listed) = host.run(Command::new("nft", &["list", "tables"])).await else { return Ok(()) };
     for line in listed.text().lines().filter(|_| listed.success()) {
         let mut words = line.split_whitespace();
         if let (Some("table"), Some(family), Some(name)) = (words.next(), words.next(), words.next())
-            && OWN_TABLES.contains(&name)
+            && (OWN_TABLES.contains(&name) || plugins.own_table(family, name))
         {
             delete_table(host, family, name).await?;
             sweep.changed(format!("nftables table {family} {name} removed"));
@@ -182,9 +192,10 @@ async fn delete_table(host: &dyn Host, family: &str, table: &str) -> Result<()> 
 mod tests {
     use rstest::rstest;
 
-    use super::{removals, remove, says_nothing, target};
+    use super::{comment, removals, remove, says_nothing, target};
     use crate::event::Events;
     use crate::host::fake::FakeHost;
+    use crate::node::reset::plugins::Plugins;
     use crate::node::reset::sweep::Sweep;
 
     const SAVED: &str = "# Generated\n*nat\n:PREROUTING ACCEPT [0:0]\n:POSTROUTING ACCEPT [0:0]\n:KUBE-SERVICES - [0:0]\n\
@@ -195,7 +206,7 @@ mod tests {
 
     #[test]
     fn own_chains_and_the_jumps_to_them_go_and_nothing_else() {
-        let removals = removals(SAVED);
+        let removals = removals(SAVED, &Plugins::read(&FakeHost::new()).unwrap());
         assert_eq!(removals.len(), 1);
         assert_eq!(
             removals[0].commands,
@@ -203,6 +214,34 @@ mod tests {
              -D POSTROUTING -s 10.244.1.2/32 -m comment --comment \"name: \\\"x\\\" -j KUBE-NO\" -j CNI-abc\n\
              -F KUBE-SERVICES\n-F CNI-abc\n-X KUBE-SERVICES\n-X CNI-abc\nCOMMIT\n"
         );
+    }
+
+    #[test]
+    fn chains_and_marked_rules_of_plugins_go() {
+        let saved = "*filter\n:FORWARD ACCEPT [0:0]\n:cali-FORWARD - [0:0]\n:DOCKER - [0:0]\n\
+            -A FORWARD -m comment --comment \"cali:wUHhoiAYhphO9Mso\" -j cali-FORWARD\n\
+            -A FORWARD -m comment --comment \"cali:S93hcgKJrXEqnTfs\" -m mark --mark 0x10000/0x10000 -j ACCEPT\n\
+            -A FORWARD -m comment --comment \"not cali:x\" -j ACCEPT\nCOMMIT\n\
+            *nat\n:POSTROUTING ACCEPT [0:0]\n-A POSTROUTING -s 10.244.0.0/16 -m comment --comment \"flanneld masq\" -j MASQUERADE\nCOMMIT\n";
+        let removals = removals(saved, &Plugins::read(&FakeHost::new()).unwrap());
+        let commands: Vec<&str> = removals.iter().map(|removal| removal.commands.as_str()).collect();
+        assert_eq!(
+            commands,
+            [
+                "*filter\n-D FORWARD -m comment --comment \"cali:wUHhoiAYhphO9Mso\" -j cali-FORWARD\n\
+                 -D FORWARD -m comment --comment \"cali:S93hcgKJrXEqnTfs\" -m mark --mark 0x10000/0x10000 -j ACCEPT\n\
+                 -F cali-FORWARD\n-X cali-FORWARD\nCOMMIT\n",
+                "*nat\n-D POSTROUTING -s 10.244.0.0/16 -m comment --comment \"flanneld masq\" -j MASQUERADE\nCOMMIT\n",
+            ]
+        );
+    }
+
+    #[rstest]
+    #[case("INPUT -m comment --comment \"flanneld masq\" -j X", Some("flanneld masq"))]
+    #[case("INPUT -m comment --comment cali:x -j X", Some("cali:x"))]
+    #[case("INPUT -j X", None)]
+    fn a_rule_says(#[case] rule: &str, #[case] expected: Option<&str>) {
+        assert_eq!(comment(rule), expected);
     }
 
     #[rstest]
@@ -226,7 +265,8 @@ mod tests {
     #[tokio::test]
     async fn a_host_without_any_firewall_program_has_nothing_to_remove() {
         let mut sweep = Sweep::new(&Events::nowhere());
-        remove(&FakeHost::new(), &mut sweep).await;
+        let host = FakeHost::new();
+        remove(&host, &Plugins::read(&host).unwrap(), &mut sweep).await;
         assert_eq!(sweep.finish(), Ok(0));
     }
 
@@ -240,7 +280,7 @@ mod tests {
             .answer(&["nft", "list", "tables"], 0, "table ip mine\ntable ip6 kube-proxy\n")
             .answer(&["nft", "delete"], 0, "");
         let mut sweep = Sweep::new(&Events::nowhere());
-        remove(&host, &mut sweep).await;
+        remove(&host, &Plugins::read(&host).unwrap(), &mut sweep).await;
         assert_eq!(sweep.finish(), Ok(3));
         let done = host.done();
         assert!(done.contains(&"run nft delete table ip nat".to_owned()), "{done:?}");

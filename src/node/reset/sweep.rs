@@ -10,11 +10,19 @@ pub(super) struct Sweep {
     failed_in_step: usize,
     changes: u32,
     failures: Vec<Failure>,
+    left: Vec<String>,
 }
 
 impl Sweep {
     pub(super) fn new(events: &Events) -> Self {
-        Self { events: events.clone(), step: None, failed_in_step: 0, changes: 0, failures: Vec::new() }
+        Self {
+            events: events.clone(),
+            step: None,
+            failed_in_step: 0,
+            changes: 0,
+            failures: Vec::new(),
+            left: Vec::new(),
+        }
     }
 
     /// Ends the step under way and begins the next.
@@ -38,6 +46,17 @@ impl Sweep {
             Ok(false) => {}
             Err(failure) => self.resisted(failure),
         }
+    }
+
+    /// Something stays, which is no failure: the end says so.
+    pub(super) fn leave(&mut self, sentence: impl Into<String>) {
+        self.left.push(sentence.into());
+    }
+
+    /// What stays, so far.
+    #[cfg(test)]
+    pub(super) fn left(&self) -> &[String] {
+        &self.left
     }
 
     /// Something could not be removed; the rest goes on.
@@ -64,9 +83,10 @@ impl Sweep {
         }
     }
 
-    /// Ends it: the number of changes, or everything that resisted.
+    /// Ends it: says what stays; the number of changes, or everything that resisted.
     pub(super) fn finish(mut self) -> Result<u32> {
         self.end_step();
+        self.left.drain(..).for_each(|sentence| self.events.warn(sentence));
         match self.failures.len() {
             0 => Ok(self.changes),
             1 => Err(self.failures.remove(0)),

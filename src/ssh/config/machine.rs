@@ -1,6 +1,7 @@
 //! This machine as ssh_config sees it: files with their owners, commands, variables, names. Files are read once.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
@@ -29,18 +30,17 @@ impl Machine {
     /// This machine, for the person who runs this process and has this home folder.
     pub(crate) fn new(home: PathBuf) -> Self {
         let id = rustix::process::getuid().as_raw();
-        let listed = std::fs::read_to_string("/etc/passwd").ok().and_then(|passwd| {
-            passwd.lines().find_map(|line| {
-                let mut fields = line.split(':');
-                let name = fields.next()?;
-                (fields.nth(1)?.parse() == Ok(id)).then(|| name.to_owned())
-            })
-        });
+        let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+        let users: Vec<Vec<&str>> = passwd.lines().map(|line| line.split(':').collect()).collect();
+        let ours = users.iter().find(|fields| fields.get(2).is_some_and(|number| number.parse() == Ok(id)));
+        let listed = ours.and_then(|fields| fields.first()).map(|name| (*name).to_owned());
+        let homes = users.iter().filter_map(|fields| Some(((*fields.first()?).to_owned(), fields.get(5)?.into())));
+        let homes = Arc::new(homes.collect());
         // OpenSSH asks the user database only; what that does not say, the environment may.
         let named = || ["USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok());
         let user = listed.or_else(named).unwrap_or_default();
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        Self { local: Local { user, id, home, host }, ..Self::default() }
+        Self { local: Local { user, id, home, homes, host }, ..Self::default() }
     }
 
     fn text(&self, file: &Path, guarded: bool) -> Result<Option<Arc<str>>, String> {
@@ -106,6 +106,11 @@ impl World for Machine {
 
     fn variable(&self, name: &str) -> Option<String> {
         std::env::var(name).ok()
+    }
+
+    fn variables(&self) -> Vec<(String, String)> {
+        let text = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+        std::env::vars_os().filter_map(text).collect()
     }
 
     fn local(&self) -> &Local {

@@ -23,6 +23,7 @@ mod words;
 use std::path::PathBuf;
 
 use crate::inventory::Hop;
+use crate::pattern::matches_pattern;
 
 pub(super) use algorithms::assemble;
 pub(super) use machine::Machine;
@@ -92,6 +93,8 @@ pub(super) struct Resolved {
     pub(super) bind_address: Option<String>,
     /// Variables for commands on the host.
     pub(super) environment: Vec<(String, String)>,
+    /// Where and why no connection is wanted: `/home/me/.ssh/config:3: RefuseConnection set up anew tonight`.
+    pub(super) refusal: Option<String>,
     /// What we cannot do, in words that begin a sentence: `/home/me/.ssh/config:3: GSSAPIAuthentication yes`.
     pub(super) unsupported: Vec<String>,
 }
@@ -185,17 +188,32 @@ pub(super) fn resolve(sources: &[Source], typed: &Typed, world: &dyn World) -> R
         batch: yes("BatchMode"),
         family: one("AddressFamily"),
         bind_address: one("BindAddress"),
-        environment: settings
-            .several("SetEnv")
-            .unwrap_or_default()
-            .iter()
-            .filter_map(|word| word.split_once('='))
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .collect(),
+        environment: environment(&settings, world),
+        refusal: settings.one("RefuseConnection").map(|why| misread(&settings, "RefuseConnection", why)),
         unsupported: unsupported(&settings),
         host: settings.host.clone(),
     };
     if faults.is_empty() { Ok(resolved) } else { Err(faults) }
+}
+
+/// What SendEnv lets through of the environment here, in order of names, then what SetEnv says: sshd takes the last.
+fn environment(settings: &Settings, world: &dyn World) -> Vec<(String, String)> {
+    let mut patterns: Vec<&str> = Vec::new();
+    for pattern in settings.several("SendEnv").unwrap_or_default() {
+        match pattern.strip_prefix('-') {
+            Some(taken) => patterns.retain(|known| !matches_pattern(taken.as_bytes(), known.as_bytes())),
+            None => patterns.push(pattern),
+        }
+    }
+    let is_sent = |name: &str| patterns.iter().any(|pattern| matches_pattern(pattern.as_bytes(), name.as_bytes()));
+    let mut all: Vec<(String, String)> = match patterns.is_empty() {
+        true => Vec::new(),
+        false => world.variables().into_iter().filter(|(name, _)| is_sent(name)).collect(),
+    };
+    all.sort();
+    let set = settings.several("SetEnv").unwrap_or_default().iter().filter_map(|word| word.split_once('='));
+    all.extend(set.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    all
 }
 
 fn found<T>(result: Result<Option<T>, String>, faults: &mut Vec<String>) -> Option<T> {
@@ -286,8 +304,9 @@ fn unsupported(settings: &Settings) -> Vec<String> {
             continue;
         };
         let value = setting.values.join(" ");
+        let value = value.split(" #").next().unwrap_or_default().trim();
         let is_usual = setting.keyword.name == "GSSAPIAuthentication" && !place.own;
-        if !is_usual && !harmless.iter().any(|harmless| harmless.eq_ignore_ascii_case(&value)) {
+        if !is_usual && !harmless.iter().any(|harmless| harmless.eq_ignore_ascii_case(value)) {
             found.push(format!("{place}: {} {value}", setting.keyword.name));
         }
     }

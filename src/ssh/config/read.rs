@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::pattern::{matches_host, matches_list, matches_pattern};
 
 use super::keywords::{Keyword, Shape, keyword};
-use super::tokens::{Tokens, host_name, tilde};
+use super::tokens::{Homes, Tokens, host_name, tilde};
 use super::values::values;
 use super::words::{line, words};
 
@@ -48,6 +48,9 @@ pub(crate) trait World {
     /// A variable of the environment.
     fn variable(&self, name: &str) -> Option<String>;
 
+    /// All variables of the environment that are text.
+    fn variables(&self) -> Vec<(String, String)>;
+
     /// The user, the home folder and the name of this machine.
     fn local(&self) -> &Local;
 }
@@ -61,6 +64,8 @@ pub(crate) struct Local {
     pub(crate) id: u32,
     /// Our home folder.
     pub(crate) home: PathBuf,
+    /// The home folders of all users.
+    pub(super) homes: Homes,
     /// This machine's name.
     pub(crate) host: String,
 }
@@ -158,9 +163,11 @@ impl Settings {
         }
         match self.all.get_mut(keyword.name) {
             None => _ = self.all.insert(keyword.name, Setting { keyword, values, place }),
-            Some(known) if keyword.shape == Shape::Several => {
+            Some(known) if matches!(keyword.shape, Shape::Several | Shape::Words) => {
                 for value in values {
-                    if !known.values.contains(&value) && known.values.len() < MOST_VALUES {
+                    // What SendEnv takes away may be given again.
+                    let is_new = keyword.shape == Shape::Words || !known.values.contains(&value);
+                    if is_new && known.values.len() < MOST_VALUES {
                         known.values.push(value);
                     }
                 }
@@ -352,6 +359,7 @@ impl Reader<'_> {
     fn match_block(&mut self, words: &[String], way: Way, place: &Place) -> Result<bool, String> {
         let mut words = words.iter();
         let (mut result, mut attributes) = (true, 0);
+        let mut unjudged = None;
         while let Some(word) = words.next() {
             let (negated, name) = match word.strip_prefix('!') {
                 Some(rest) => (true, rest),
@@ -362,7 +370,7 @@ impl Reader<'_> {
                 if attributes > 1 || words.next().is_some() {
                     return Err("Match all takes no other attribute beside it".to_owned());
                 }
-                return Ok(result && !negated);
+                return Ok(self.judged(result && !negated && !way.never, unjudged));
             }
             attributes += 1;
             let matched = match name.as_str() {
@@ -384,9 +392,9 @@ impl Reader<'_> {
                         "exec" => false,
                         "sessiontype" => matches_list(value, "exec"),
                         "localnetwork" | "version" | "command" => {
-                            self.settings.unjudged.insert(format!("{place}: Match {name} {value}"));
-                            // The block does not apply, negated or not.
-                            negated
+                            // The block does not apply, negated or not; what follows may say that it never could.
+                            unjudged = Some(format!("{place}: Match {name} {value}"));
+                            !negated
                         }
                         _ => return Err(format!("Match {name} is not supported")),
                     }
@@ -394,7 +402,23 @@ impl Reader<'_> {
             };
             result &= matched != negated;
         }
-        if attributes == 0 { Err("Match has no attribute".to_owned()) } else { Ok(result) }
+        match attributes {
+            0 => Err("Match has no attribute".to_owned()),
+            _ => Ok(self.judged(result && !way.never, unjudged)),
+        }
+    }
+
+    /// Whether a block applies; one that might, but for what we cannot judge, is named.
+    fn judged(&mut self, result: bool, unjudged: Option<String>) -> bool {
+        match unjudged {
+            None => result,
+            Some(what) => {
+                if result {
+                    self.settings.unjudged.insert(what);
+                }
+                false
+            }
+        }
     }
 
     fn succeeds(&self, command: &str) -> Result<bool, String> {
@@ -406,12 +430,12 @@ impl Reader<'_> {
         if way.depth >= DEEPEST {
             return Err(format!("files are included more than {DEEPEST} deep"));
         }
-        let home = self.world.local().home.clone();
+        let Local { home, homes, .. } = self.world.local().clone();
         for pattern in patterns {
             if pattern.is_empty() || (pattern.starts_with('~') && !way.own) {
                 return Err(format!("Include cannot name `{pattern}` here"));
             }
-            let pattern = PathBuf::from(tilde(pattern, &home).map_err(|why| format!("Include {why}"))?);
+            let pattern = PathBuf::from(tilde(pattern, &home, &homes).map_err(|why| format!("Include {why}"))?);
             let folder = if way.own { home.join(".ssh") } else { PathBuf::from("/etc/ssh") };
             for file in self.world.glob(&folder.join(pattern)) {
                 let way = Way { guarded: true, never: way.never || !active, depth: way.depth + 1, ..way };
@@ -448,6 +472,7 @@ pub(super) fn tokens(settings: &Settings, typed: &Typed, local: &Local, host: St
         local_user: local.user.clone(),
         local_id: local.id,
         home: local.home.clone(),
+        homes: local.homes.clone(),
         local_host: local.host.clone(),
         alias: settings.one("HostKeyAlias").map_or_else(|| typed.host.clone(), str::to_lowercase),
         jump: settings.one("ProxyJump").filter(|jump| *jump != "none").unwrap_or_default().to_owned(),

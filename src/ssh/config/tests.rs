@@ -37,6 +37,7 @@ const COMPARED: &[(&str, &str)] = &[
     ("addressfamily", "AddressFamily"),
     ("bindaddress", "BindAddress"),
     ("setenv", "SetEnv"),
+    ("sendenv", "SendEnv"),
     ("forwardagent", "ForwardAgent"),
     ("checkhostip", "CheckHostIP"),
     ("gssapiauthentication", "GSSAPIAuthentication"),
@@ -141,7 +142,7 @@ fn compare(text: &str, host: &str) {
     assert_eq!(Some(&vec![settings.host.clone()]), theirs.get("hostname"), "hostname of {host} in {text:?}");
     for (printed_name, name) in COMPARED {
         let mut expected = theirs.get(*printed_name).cloned().unwrap_or_default();
-        if *name == "SetEnv" {
+        if matches!(*name, "SetEnv" | "SendEnv") {
             expected.retain(|value| !value.is_empty());
         }
         let mut found = ours(&settings, &machine, &typed, name, printed_name);
@@ -241,6 +242,11 @@ fn compare(text: &str, host: &str) {
 #[case::family("AddressFamily inet6\nBindAddress ::1\n", "web1")]
 #[case::family_bad("AddressFamily inet7\n", "web1")]
 #[case::environment("SetEnv A=1 B=\"two words\"\nSetEnv C=3\n", "web1")]
+#[case::environment_sent("SendEnv LANG LC_*\nSendEnv EDITOR\nSendEnv LANG\n", "web1")]
+#[case::environment_sent_nothing("SendEnv\n", "web1")]
+#[case::port_by_name("Port ssh\n", "web1")]
+#[case::port_by_unknown_name("Port no-such-service\n", "web1")]
+#[case::home_of_somebody("IdentityFile ~root/.ssh/id\nUserKnownHostsFile ~root/known\n", "web1")]
 #[case::environment_bad("SetEnv A\n", "web1")]
 #[case::unsupported("GSSAPIAuthentication yes\nForwardAgent yes\nCheckHostIP yes\nPKCS11Provider /lib/p\n", "web1")]
 #[case::quiet("LocalForward 8080 localhost:80\nSendEnv LANG LC_*\nControlMaster auto\nRekeyLimit 1G\n", "web1")]
@@ -325,7 +331,7 @@ fn settings_have_types() {
     assert_eq!(command, Some(Way::Command("nc -X web1:22 ops".to_owned())));
 }
 
-/// This machine, with a name service of its own.
+/// This machine, with a name service and an environment of its own.
 struct Named(Machine, &'static [&'static str]);
 
 impl World for Named {
@@ -347,6 +353,10 @@ impl World for Named {
 
     fn variable(&self, name: &str) -> Option<String> {
         self.0.variable(name)
+    }
+
+    fn variables(&self) -> Vec<(String, String)> {
+        [("LC_ALL", "C"), ("LANG", "de"), ("HOME", "/home/me")].map(|(name, text)| (name.into(), text.into())).into()
     }
 
     fn local(&self) -> &Local {
@@ -403,6 +413,49 @@ fn what_cannot_be_done_is_named_with_its_place() {
     assert_eq!(unsupported.len(), 2);
 }
 
+/// What changes how a host is reached is done or named; what is as it would be without is neither.
+#[rstest]
+#[case::rekey("RekeyLimit 1G 1h", true)]
+#[case::rekey_default("RekeyLimit default none", false)]
+#[case::attempts("ConnectionAttempts 3", true)]
+#[case::one_attempt("ConnectionAttempts 1", false)]
+#[case::agent("AddKeysToAgent yes", true)]
+#[case::agent_for_a_time("AddKeysToAgent confirm 1h", true)]
+#[case::agent_not("AddKeysToAgent no # never", false)]
+#[case::prompts("NumberOfPasswordPrompts 5", true)]
+#[case::prompts_default("NumberOfPasswordPrompts 3", false)]
+#[case::local("PermitLocalCommand yes", true)]
+#[case::local_not("PermitLocalCommand no", false)]
+#[case::local_without("LocalCommand touch /x", false)]
+#[case::keepalive("TCPKeepAlive no", true)]
+#[case::keepalive_default("TCPKeepAlive yes", false)]
+#[case::quality("IPQoS throughput", true)]
+#[case::quality_none("IPQoS none", false)]
+#[case::sent("SendEnv LANG LC_*", false)]
+#[case::refused("RefuseConnection gone", false)]
+#[case::forwarded("LocalForward 8080 localhost:80", false)]
+fn what_changes_something_is_not_passed_over(#[case] line: &str, #[case] named: bool) {
+    let found = resolved(&format!("{line}\n"), "web1").expect("good");
+    assert_eq!(found.unsupported.len(), usize::from(named), "{:?}", found.unsupported);
+    let words = line.split_whitespace().next().expect("a word");
+    assert!(found.unsupported.iter().all(|what| what.contains(&format!("config:1: {words}"))), "{found:?}");
+}
+
+#[rstest]
+#[case("SendEnv LANG LC_*\nSetEnv LANG=en\n", &["LANG=de", "LC_ALL=C", "LANG=en"])]
+#[case("SendEnv LC_* LANG\nSendEnv -LANG\n", &["LC_ALL=C"])]
+#[case("SendEnv LC_*\nHost other\n SendEnv LANG\n", &["LC_ALL=C"])]
+#[case("SendEnv NO_SUCH\n", &[])]
+fn variables_go_where_they_are_let_through(#[case] text: &str, #[case] expected: &[&str]) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("config");
+    std::fs::write(&file, text).expect("written");
+    let world = Named(Machine::new("/home/me".into()), &[]);
+    let typed = Typed { host: "web1".to_owned(), ..Typed::default() };
+    let found = resolve(&[Source { file, own: true, guarded: false }], &typed, &world).expect("good").environment;
+    assert_eq!(found.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>(), expected);
+}
+
 #[test]
 fn every_fault_is_told_with_its_line() {
     let faults = resolved("User ops\nNonsense 1\nPort x\n\nHost\n", "web1").expect_err("bad");
@@ -424,9 +477,12 @@ fn tags_choose_blocks() {
 }
 
 #[test]
-fn a_block_that_cannot_be_judged_does_not_apply_and_is_named() {
-    let text = "Match !version OpenSSH_9* user root\n User nobody\nMatch sessiontype exec\n Port 2\n";
+fn a_block_that_cannot_be_judged_does_not_apply_and_is_named_where_it_could() {
+    let text = "Match !version OpenSSH_9* host web1\n User nobody\nMatch sessiontype exec\n Port 2\n\
+                Match localnetwork 10.0.0.0/8 host db1\n User nobody\nMatch host db1\n Include never\n\
+                Match host db1 localnetwork 10.0.0.0/8\n User nobody\n";
     let found = resolved(text, "web1").expect("good");
+    assert_eq!(found.unsupported.len(), 1, "{:?}", found.unsupported);
     assert_eq!((found.user, found.port), (None, Some(2)));
     assert!(found.unsupported[0].ends_with("config:1: Match version OpenSSH_9*"), "{:?}", found.unsupported);
 }

@@ -1,10 +1,15 @@
 //! `%h`, `${HOME}` and `~` in the values of ssh_config (ssh_config(5), TOKENS and ENVIRONMENT VARIABLES): pure.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use aws_lc_rs::digest;
 
 use crate::host::hex;
+
+/// Home folders by user.
+pub(super) type Homes = Arc<BTreeMap<String, PathBuf>>;
 
 /// What the tokens stand for.
 #[derive(Debug, Clone, Default)]
@@ -23,6 +28,8 @@ pub(super) struct Tokens {
     pub(super) local_id: u32,
     /// `%d`: the home folder here.
     pub(super) home: PathBuf,
+    /// The home folders of all users here.
+    pub(super) homes: Homes,
     /// `%l`: the name of this machine; `%L` is its first label.
     pub(super) local_host: String,
     /// `%k`: the alias of the host key, else the host as it was typed.
@@ -79,7 +86,7 @@ impl Tokens {
     /// # Errors
     /// In words that end a sentence.
     pub(super) fn file(&self, text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<PathBuf, String> {
-        let text = tilde(text, &self.home)?;
+        let text = tilde(text, &self.home, &self.homes)?;
         Ok(PathBuf::from(dollar(&self.expand(&text)?, variable)?))
     }
 }
@@ -128,18 +135,23 @@ fn dollar(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<Strin
     Ok(expanded)
 }
 
-/// `~` and `~/...`; the home folder of somebody else is not looked up.
-pub(super) fn tilde(text: &str, home: &Path) -> Result<String, String> {
-    match text.strip_prefix('~') {
-        None => Ok(text.to_owned()),
-        Some(rest) if rest.is_empty() || rest.starts_with('/') => Ok(format!("{}{rest}", home.display())),
-        Some(_) => Err(format!("names another user's home folder: {text}")),
-    }
+/// `~`, `~/...`, `~user` and `~user/...`.
+pub(super) fn tilde(text: &str, home: &Path, homes: &Homes) -> Result<String, String> {
+    let Some(rest) = text.strip_prefix('~') else { return Ok(text.to_owned()) };
+    let (user, inside) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let home = match user {
+        "" => home,
+        user => {
+            homes.get(user).ok_or_else(|| format!("names the home folder of {user}, whom /etc/passwd lacks: {text}"))?
+        }
+    };
+    Ok(format!("{}{inside}", home.display()))
 }
 
 #[cfg(test)]
 mod tests {
     use std::path::{Path, PathBuf};
+    use std::sync::Arc;
 
     use rstest::rstest;
 
@@ -154,6 +166,7 @@ mod tests {
             local_user: "me".to_owned(),
             local_id: 1000,
             home: PathBuf::from("/home/me"),
+            homes: Arc::new([("root".to_owned(), PathBuf::from("/root"))].into()),
             local_host: "laptop.example".to_owned(),
             alias: "web1".to_owned(),
             jump: String::new(),
@@ -169,7 +182,9 @@ mod tests {
     #[case("/run/${SET", None)]
     #[case("%z", None)]
     #[case("100%", None)]
-    #[case("~root/x", None)]
+    #[case("~root/x", Some("/root/x"))]
+    #[case("~root", Some("/root"))]
+    #[case("~nobody-here/x", None)]
     fn files_are_expanded(#[case] text: &str, #[case] expected: Option<&str>) {
         let variable = |name: &str| (name == "SET").then(|| "value".to_owned());
         assert_eq!(tokens().file(text, &variable).ok().as_deref(), expected.map(Path::new));

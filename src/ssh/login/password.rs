@@ -39,16 +39,19 @@ impl Login<'_> {
         let user = self.target.user.as_str();
         let starting = self.handle.authenticate_keyboard_interactive_start(user, None::<String>);
         let mut response = self.deadline.within(starting).await.ok_or(End::Late)?.map_err(|_| End::Lost)?;
-        let mut given = false;
+        let (mut given, mut asked) = (false, 0);
         for _ in 0..ROUNDS {
             let questions = match response {
                 KeyboardInteractiveAuthResponse::Success => return Ok(Answer::In),
                 KeyboardInteractiveAuthResponse::Failure { remaining_methods, partial_success } => {
                     let result = AuthResult::Failure { remaining_methods, partial_success };
-                    return self.note(Some(Ok(result)), Some("password (keyboard-interactive)")).await;
+                    self.password_refused = given && asked == 1 && !partial_success;
+                    let what = if given { "password (keyboard-interactive)" } else { "keyboard-interactive" };
+                    return self.note(Some(Ok(result)), Some(what)).await;
                 }
                 KeyboardInteractiveAuthResponse::InfoRequest { prompts, .. } => prompts,
             };
+            asked += questions.len();
             let mut answers = Vec::with_capacity(questions.len());
             for question in questions.iter().take(QUESTIONS) {
                 let text = printable(question.prompt.trim().trim_end_matches(':'));

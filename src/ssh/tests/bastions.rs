@@ -8,12 +8,13 @@ use bytes::Bytes;
 use rstest::rstest;
 
 use super::{MINUTE, connect};
+use crate::cancel::Cancel;
 use crate::failure::{Failure, Kind};
 use crate::inventory;
 use crate::ssh::config::Source;
 use crate::ssh::configuration::Configuration;
-use crate::ssh::connection::connect_with;
-use crate::ssh::target::Target;
+use crate::ssh::connection::{Connection, connect_lasting_with, connect_with};
+use crate::ssh::target::{Prompt, Target};
 use crate::ssh::testing::{Answers, Sshd, Ways, false_server, free_port, make_key, no_sources, program};
 
 /// A folder with a key, an ssh_config and a known_hosts file.
@@ -156,8 +157,8 @@ async fn a_bastion_that_leads_to_itself_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn forty_hosts_share_one_login_at_a_bastion_with_its_defaults() {
-    const HOSTS: usize = 40;
+async fn two_hundred_hosts_share_one_login_at_a_bastion_with_its_defaults() {
+    const HOSTS: usize = 200;
     let mut laptop = Laptop::new();
     let bastion = laptop.sshd("bastion", "", "");
     let mut servers = Vec::new();
@@ -191,6 +192,33 @@ async fn forty_hosts_share_one_login_at_a_bastion_with_its_defaults() {
     drop(configuration);
     connect(&targets[0]).await.expect("by itself");
     assert_eq!(logins(&bastion), 2);
+}
+
+/// The configuration is gone when a run is at work: hosts that lose their bastion still share its next connection.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bastion_that_is_lost_is_logged_in_to_once_more_for_all() {
+    const HOSTS: usize = 12;
+    let mut laptop = Laptop::new();
+    let bastion = laptop.sshd("bastion", "", "");
+    let hosts = laptop.sshd("web*", "MaxStartups 100", "ProxyJump bastion");
+    let configuration = laptop.configuration();
+    let targets: Vec<Target> =
+        (0..HOSTS).map(|index| laptop.target(&configuration, &format!("web{index}"), "").expect("settings")).collect();
+    let (sources, cancel) = (no_sources(), Cancel::new());
+    let prompts: Arc<dyn Prompt> = Arc::new(Answers::default());
+    let connecting = targets.iter().map(|target| connect_lasting_with(target, Arc::clone(&prompts), &sources, &cancel));
+    let connections = futures::future::try_join_all(connecting).await.expect("logged in");
+    drop((configuration, targets));
+    assert_eq!((logins(&bastion), logins(&hosts)), (1, HOSTS));
+    for round in 2..4 {
+        bastion.signal_connections("KILL");
+        futures::future::join_all(connections.iter().map(Connection::closed)).await;
+        let runs = connections.iter().map(|connection| connection.run("echo here", Bytes::new(), MINUTE));
+        for output in futures::future::join_all(runs).await {
+            assert_eq!(output.expect("made again").stdout.as_ref(), b"here\n");
+        }
+        assert_eq!((logins(&bastion), logins(&hosts)), (round, round * HOSTS));
+    }
 }
 
 /// All hosts behind a bastion that is down learn so from one attempt.
@@ -286,6 +314,45 @@ fn what_ssh_config_says_of_root_decides_about_sudo() {
     assert!(again.settle(&mut host.clone()).expect("settled").is_empty());
     let target = Arc::new(configuration.target(&host, None).expect("settings"));
     assert_eq!(target.host_keys, inventory::HostKeys::AcceptNew);
+}
+
+#[test]
+fn what_ssh_config_says_of_a_bastion_is_told_too() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("config");
+    let text = "Host web*\n  ProxyJump far\nHost far\n  ProxyJump near\n  ForwardAgent yes\nHost near\n  \
+                StrictHostKeyChecking no\n  VerifyHostKeyDNS yes\n  UserKnownHostsFile DIR/known\n";
+    std::fs::write(&file, text.replace("DIR", &folder.path().display().to_string())).expect("written");
+    std::fs::write(folder.path().join("known"), "near ssh-rsa %\n").expect("written");
+    let configuration = Configuration::new(vec![Source { file, own: true, guarded: true }], folder.path().to_owned());
+    let inventory = inventory::parse("hosts: [web1, web2]", Path::new("/i.yaml"), folder.path()).expect("good");
+    let (target, said) = configuration.find_with_remarks(&inventory.hosts[0]).expect("settings");
+    assert_eq!(target.bastions().len(), 2);
+    assert_eq!(said.len(), 4, "{said:?}");
+    for (said, part) in said.iter().zip([
+        "config:5: ForwardAgent yes: clusterctl cannot do this",
+        "config:8: VerifyHostKeyDNS true: clusterctl cannot do this",
+        "StrictHostKeyChecking no in ssh_config is taken as accept-new",
+        "known: cannot read line 1, which is skipped",
+    ]) {
+        assert!(said.contains(part), "{said} has no {part}");
+    }
+    assert_eq!(configuration.settle(&mut inventory.hosts[1].clone()).expect("settled"), said[..3]);
+}
+
+#[test]
+fn a_host_that_ssh_config_refuses_is_not_reached() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("config");
+    std::fs::write(&file, "Host web1\n  RefuseConnection \"set up anew tonight\"\n").expect("written");
+    let configuration = Configuration::new(vec![Source { file, own: true, guarded: true }], folder.path().to_owned());
+    for text in ["hosts: [web1]", "hosts: {w2: {ssh: {jump: web1}}}"] {
+        let inventory = inventory::parse(text, Path::new("/i.yaml"), folder.path()).expect("good");
+        let failure = configuration.target(&inventory.hosts[0], None).map(|_| ()).expect_err("refused");
+        assert_eq!((failure.kind, failure.host.as_ref()), (Kind::Configuration, Some(&inventory.hosts[0].name)));
+        assert!(failure.sentence.starts_with("ssh_config refuses connections to web1: "), "{failure}");
+        assert!(failure.sentence.ends_with("config:2: RefuseConnection set up anew tonight"), "{failure}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,6 +6,8 @@
 //! | the host does not know the key | `a_refused_login_says_what_was_tried` |
 //! | the passphrase is wrong, or none is given | `a_passphrase_is_asked_only_for_a_key_that_is_accepted` |
 //! | ssh-agent is gone | `an_agent_signs` |
+//! | ssh-agent accepts and says nothing | `an_agent_that_says_nothing_is_left_out` |
+//! | nobody touches the device, or takes long to | `a_device_that_nobody_touched_is_refused_by_the_host`, `a_person_may_take_time_to_touch_the_device_for_each_host` |
 //! | the agent holds more keys than sshd takes | `an_agent_signs`, `sshd_loses_patience_with_a_login` |
 //! | the password is wrong | `a_password_logs_in` |
 //! | the host key is unknown | `an_unknown_host_is_refused_or_remembered` |
@@ -13,6 +15,7 @@
 //! | another host answers after the link broke | `another_host_at_the_end_of_a_new_link_is_refused` |
 //! | the bastion is down, refuses the login, forbids forwarding | `what_is_wrong_with_a_bastion_is_said_of_the_bastion` |
 //! | the bastion says nothing | `a_bastion_that_is_silent_is_waited_for_once` |
+//! | the bastion's link drops under many hosts | `a_bastion_that_is_lost_is_logged_in_to_once_more_for_all` |
 //! | the bastion leads to itself | `a_bastion_that_leads_to_itself_is_refused` |
 //! | the ProxyCommand fails | `a_command_leads_to_a_host` |
 //! | the port is closed, the name is not found | `a_wrong_address_is_explained` |
@@ -40,14 +43,15 @@
 //! | an archive that leaves its folder | `a_hostile_archive_stays_in_its_folder` |
 //! | a file is cut on its way | `a_file_that_is_cut_is_not_there` |
 //! | the disk fills up at 50 % | `commands_and_files_reach_many_hosts`, `a_disk_that_fills_up_while_bytes_arrive_is_a_sentence_and_the_next_run_goes_on` |
-//! | a blob is changed on its way | `a_corrupt_blob_is_noticed_on_the_host_before_it_is_used` |
+//! | a blob is changed on its way | `a_corrupt_blob_is_noticed_on_the_host_before_it_is_used`, `damage_is_noticed_leaves_nothing_and_stops_nothing` |
 //! | the agent is killed in a run | `whatever_ends_a_run_the_same_command_finishes` |
 //! | the links of hosts are cut in an `up` | `a_lost_link_is_made_again_and_the_run_goes_on` |
 //! | the lost agent still holds the lock | `the_lost_connection_goes_with_all_that_came_of_it` |
+//! | sudo: wrong password, no password, what the host records of it | `a_host_records_one_failure_of_a_wrong_password_and_none_without` |
 //! | sudo: wrong password, no password, no right | `a_wrong_sudo_password_a_missing_one_and_a_missing_right_are_told_apart` |
 //! | sudo wants a terminal; doas asks for a password | `sudo_that_wants_a_terminal_and_doas` |
 //! | no Linux, or an unknown architecture | `a_host_that_runs_no_linux_or_an_unknown_architecture_is_refused` |
-//! | the clock of the host is wrong | `certificates_out_of_place_or_time_are_told` |
+//! | the clock of the host is wrong | `certificates_out_of_place_or_time_are_told`, `a_slow_answer_is_no_skew` |
 
 use std::path::Path;
 use std::sync::Arc;
@@ -58,7 +62,7 @@ use bytes::Bytes;
 use rstest::rstest;
 
 use super::super::connection::{connect_lasting_with, connect_with};
-use super::super::target::Target;
+use super::super::target::{Family, Target};
 use super::super::testing::{Answers, Sshd, Way, Ways, false_server, make_key, no_sources, target};
 use super::{Connection, MINUTE, connect, refused, says};
 use crate::cancel::Cancel;
@@ -126,7 +130,7 @@ async fn a_host_that_hangs_is_given_up() {
     sshd.signal_connections("KILL");
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     assert_eq!((failure.kind, failure.host.as_deref(), failure.retry), (Kind::Connection, Some("cp1"), Retry::MayHelp));
-    assert!(failure.to_string().contains("has not answered"), "{failure}");
+    assert!(failure.to_string().contains("the host has not answered for 0.6 seconds"), "{failure}");
 }
 
 const SIZE: usize = 8 << 20;
@@ -228,9 +232,7 @@ async fn a_transfer_outlives_new_keys() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn version_six_of_ip_works() {
-    if std::net::TcpListener::bind("[::1]:0").is_err() {
-        return;
-    }
+    std::net::TcpListener::bind("[::1]:0").expect("this test needs IPv6 on loopback");
     let sshd = Sshd::start("ListenAddress ::1");
     let key = sshd.user_key("user", "ed25519", "");
     let known = sshd.folder.path().join("known_six");
@@ -241,6 +243,46 @@ async fn version_six_of_ip_works() {
     assert!(output.stdout.starts_with(b"::1 "), "{output:?}");
     let failure = refused(&Target { port: 1, ..target }).await;
     assert!(failure.sentence.contains("::1 port 1 refuses connections"), "{failure}");
+}
+
+#[rstest]
+#[case::address("127.0.0.2", Ok("127.0.0.2 "))]
+#[case::name("localhost", Ok("127.0.0.1 "))]
+#[case::other_family("::1", Err("BindAddress ::1 has no address of the host's family"))]
+#[case::nobody("no-such-host.invalid", Err("BindAddress no-such-host.invalid "))]
+#[case::elsewhere("192.0.2.1", Err("cannot connect to 127.0.0.1"))]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_comes_from_where_it_is_told(
+    #[case] from: &str,
+    #[case] expected: std::result::Result<&str, &str>,
+) {
+    let sshd = Sshd::start("");
+    let key = sshd.user_key("user", "ed25519", "");
+    let target = Target { bind_address: Some(from.to_owned()), ..sshd.target(Some(&key)) };
+    match (connect(&target).await, expected) {
+        (Ok(connection), Ok(expected)) => {
+            let output = connection.run("echo $SSH_CONNECTION", Bytes::new(), MINUTE).await.expect("ran");
+            assert!(output.stdout.starts_with(expected.as_bytes()), "{output:?}");
+        }
+        (Err(failure), Err(expected)) => assert!(failure.to_string().contains(expected), "{failure}"),
+        (found, _) => panic!("{found:?} from {from}"),
+    }
+}
+
+#[rstest]
+#[case::four(Family::Four, true)]
+#[case::six(Family::Six, false)]
+#[tokio::test(flavor = "multi_thread")]
+async fn addresses_of_one_family_are_dialled(#[case] family: Family, #[case] reached: bool) {
+    let sshd = Sshd::start("");
+    let key = sshd.user_key("user", "ed25519", "");
+    let target = Target { family: Some(family), ..sshd.target(Some(&key)) };
+    match connect(&target).await {
+        Ok(_) => assert!(reached),
+        Err(failure) => {
+            assert!(!reached && failure.to_string().contains("AddressFamily leaves none of those"), "{failure}");
+        }
+    }
 }
 
 #[test]

@@ -9,7 +9,8 @@ use base64::engine::general_purpose::STANDARD;
 use super::{connect, refused};
 use crate::failure::Kind;
 use crate::inventory::HostKeys;
-use crate::ssh::scan::{Known, pin, scan_with};
+use crate::ssh::configuration::Configuration;
+use crate::ssh::scan::{Known, Shown, pin, scan_with};
 use crate::ssh::target::Target;
 use crate::ssh::testing::{Answers, Sshd, command, make_key, no_sources, program};
 
@@ -121,6 +122,7 @@ const PLAIN: &[(&str, Option<&str>)] = &[
     ("", None),
     ("pool {ED}\n", Some("pool")),
     ("pool {ED}\n", Some("POOL")),
+    ("Pool {ED}\n", Some("pool")),
     ("[pool]:{PORT} {ED}\n", Some("pool")),
     ("{NAME} {ED}\n", Some("pool")),
     ("pool {OTHER}\n{NAME} {ED}\n", Some("pool")),
@@ -332,4 +334,64 @@ async fn a_scan_shows_all_keys_and_pins_them() {
     let none = Target { remembers: false, host_keys: HostKeys::AcceptNew, known_hosts: Vec::new(), ..target };
     connect(&none).await.expect("accepted");
     assert_eq!(pin(&none, &shown).expect_err("no file").kind, Kind::HostKey);
+}
+
+/// What an inventory says as YAML, down to a connection that is refused or made.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pin_of_an_inventory_lets_one_key_in() {
+    let server = Server::start("");
+    let folder = server.sshd.folder.path();
+    let line = |pin: &str| {
+        let (user, key) = (program("id", &["-un"]), server.key.display());
+        let ssh = format!("user: {}, port: {}, identity: {key}, agent: false", user.trim(), server.sshd.port);
+        format!("hosts: {{cp1: {{address: 127.0.0.1, ssh: {{{ssh}, host_key: {pin}}}}}}}")
+    };
+    let configuration = Configuration::new(Vec::new(), folder.to_owned());
+    let target = |pin: &str| {
+        let inventory = crate::inventory::parse(&line(pin), &folder.join("i.yaml"), folder).expect("a good inventory");
+        configuration.target(&inventory.hosts[0], None).expect("settings")
+    };
+    connect(&target(&server.public("ecdsa"))).await.expect("the whole key is pinned");
+    let other = public(&make_key(folder, "other", "ed25519", ""));
+    let failure = refused(&target(&other)).await;
+    assert_eq!((failure.kind, failure.host.as_deref()), (Kind::HostKey, Some("cp1")));
+    assert!(failure.sentence.contains("shows another host key than the inventory pins: ssh-ed25519"), "{failure}");
+}
+
+/// A stranger's key is never written, whatever is known of the host is in a file or in the inventory.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scan_shows_what_is_known_instead_and_pins_no_stranger() {
+    let server = Server::start("");
+    let folder = server.sshd.folder.path();
+    let other = make_key(folder, "other", "ed25519", "");
+    let listed = program("ssh-keygen", &["-lf", &other.with_extension("pub").display().to_string()]);
+    let fingerprint = listed.split(' ').nth(1).expect("a fingerprint").to_owned();
+    let known = folder.join("mine");
+    let name = format!("[127.0.0.1]:{}", server.sshd.port);
+    std::fs::write(&known, format!("# mine\n{name} {}\n", public(&other))).expect("written");
+    let by_file = Target { known_hosts: vec![known.clone()], ..server.sshd.target(Some(&server.key)) };
+    let scanned = async |target: &Target| scan_with(target, &Answers::default(), &no_sources()).await.expect("scanned");
+    let states = |shown: &[Shown]| shown.iter().map(|shown| shown.known).collect::<Vec<_>>();
+    let shown = scanned(&by_file).await;
+    assert_eq!(states(&shown), [Known::Changed, Known::New, Known::New]);
+    assert_eq!(shown[0].instead, [format!("{}:2 {fingerprint}", known.display())]);
+    assert_ne!(shown[0].fingerprint(), fingerprint);
+
+    let empty = folder.join("nothing");
+    let pinned = |pins: &[&str]| Target {
+        known_hosts: vec![empty.clone()],
+        host_key_pins: pins.iter().map(|pin| (*pin).to_owned()).collect(),
+        ..by_file.clone()
+    };
+    let strange = scanned(&pinned(&[&fingerprint])).await;
+    assert_eq!(states(&strange), [Known::Changed; 3]);
+    assert!(strange.iter().all(|shown| shown.instead == [format!("ssh.host_key {fingerprint}")]), "{strange:?}");
+    // A pin is for the host, of whatever kind it is.
+    let right = pinned(&[&fingerprint, &shown[2].fingerprint()]);
+    let found = scanned(&right).await;
+    assert_eq!(states(&found), [Known::Beside, Known::Beside, Known::Yes]);
+    for keys in [&strange, &found] {
+        pin(&right, keys).expect("nothing to write");
+        assert!(!empty.exists());
+    }
 }

@@ -68,6 +68,96 @@ async fn a_certificate_logs_in(#[case] kind: &str) {
     connect_with(&target, &Answers::default(), &agent.sources()).await.expect("the agent signs");
 }
 
+/// The key is in the agent alone: no file names it but the certificate.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_whose_key_only_the_agent_has_logs_in() {
+    let certified = Certified::start();
+    let key = certified.key("user", "ed25519", "", "always:forever");
+    let away = certified.folder.path().join("away");
+    std::fs::rename(certified.folder.path().join("user-cert.pub"), &away).expect("moved");
+    let agent = Agent::start(&[&key]);
+    for identities_only in [false, true] {
+        let certificates = vec![away.clone()];
+        let target = Target { agent: true, certificates, identities_only, ..certified.sshd.target(None) };
+        connect_with(&target, &Answers::default(), &agent.sources()).await.expect("the agent signs");
+        let failure = refused(&Target { agent: false, ..target }).await;
+        let sentence = format!("certificate {}: no key file and no agent has its key", away.display());
+        assert!(failure.causes.contains(&sentence), "{failure}");
+    }
+}
+
+/// ssh-add takes the certificate beside the key: the agent holds the key twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_in_the_agent_belongs_to_the_key_that_is_named() {
+    let certified = Certified::start();
+    let key = certified.key("user", "ed25519", "", "always:forever");
+    let agent = Agent::start(&[&key]);
+    std::fs::remove_file(certified.folder.path().join("user-cert.pub")).expect("removed");
+    let public = key.with_extension("pub");
+    let target = Target { agent: true, identities_only: true, ..certified.target(&public) };
+    connect_with(&target, &Answers::default(), &agent.sources()).await.expect("by the certificate");
+    let public_keys = Some("-*-cert-v01@openssh.com".to_owned());
+    let target = Target { algorithms: Algorithms { public_keys, ..Algorithms::default() }, ..target };
+    let failure = connect_with(&target, &Answers::default(), &agent.sources()).await.expect_err("no certificate");
+    assert!(failure.to_string().contains("with the certificate \"user\" (ssh-ed25519 SHA256:"), "{failure}");
+    assert!(failure.to_string().contains("): not offered, PubkeyAcceptedAlgorithms"), "{failure}");
+}
+
+/// As `ssh` takes it: the private half is in the agent, and the name without `.pub` is written.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_public_file_alone_names_a_key_of_the_agent() {
+    let sshd = Sshd::start("");
+    let folder = sshd.folder.path().join(".ssh");
+    std::fs::create_dir(&folder).expect("made");
+    let (held, usual) =
+        (sshd.user_key("held", "ed25519", ""), sshd.authorize(&make_key(&folder, "id_ecdsa", "ecdsa", "")));
+    let agent = Agent::start(&[&held, &usual]);
+    [&held, &usual].into_iter().for_each(|key| std::fs::remove_file(key).expect("removed"));
+    let target = Target { agent: true, identities_only: true, ..sshd.target(Some(&held)) };
+    connect_with(&target, &Answers::default(), &agent.sources()).await.expect("the named key");
+    let sources = Sources { home: Some(sshd.folder.path().to_owned()), ..agent.sources() };
+    let target = Target { identities: Vec::new(), ..target };
+    connect_with(&target, &Answers::default(), &sources).await.expect("the usual key");
+    let failure = connect_with(&target, &Answers::default(), &agent.sources()).await.expect_err("no key is usual");
+    assert!(failure.sentence.ends_with("there is no key or password to try"), "{failure}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_must_not_be_offered_takes_nobodys_place() {
+    let sshd = Sshd::start("");
+    let strangers: Vec<PathBuf> =
+        (0..6).map(|n| make_key(sshd.folder.path(), &format!("stranger{n}"), "ecdsa", "")).collect();
+    let held = sshd.user_key("held", "ed25519", "");
+    let keys: Vec<&Path> = strangers.iter().chain([&held]).map(PathBuf::as_path).collect();
+    let agent = Agent::start(&keys);
+    let public_keys = Some("ssh-ed25519".to_owned());
+    let algorithms = Algorithms { public_keys, ..Algorithms::default() };
+    let target = Target { agent: true, algorithms, ..sshd.target(None) };
+    connect_with(&target, &Answers::default(), &agent.sources()).await.expect("the seventh key");
+}
+
+/// Ten hosts, one locked key, one person who mistypes: a key is unlocked once for all.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_is_unlocked_once_for_all_hosts_and_may_be_mistyped_once() {
+    let sshd = Sshd::start("MaxStartups 100");
+    let key = sshd.user_key("user", "ed25519", "open sesame");
+    let target = sshd.target(Some(&key));
+    let rows = [
+        (Some("open sesame"), None, 1, true),
+        (Some("sesame"), Some("open sesame"), 2, true),
+        (Some("no"), None, 2, false),
+    ];
+    for (answer, second, asked, lets_in) in rows {
+        let answers = Answers { answer, second, ..Answers::default() };
+        let sources = no_sources();
+        let logins = (0..10).map(|_| connect_with(&target, &answers, &sources));
+        for login in futures::future::join_all(logins).await {
+            assert_eq!(login.is_ok(), lets_in, "{login:?}");
+        }
+        assert_eq!(answers.passphrases.load(Ordering::Relaxed), asked, "{answer:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_locked_key_with_a_certificate_is_unlocked_once_it_is_accepted() {
     let certified = Certified::start();
@@ -143,4 +233,27 @@ async fn a_code_is_asked_for_besides_the_password() {
     let answers = Answers::with("secret");
     connect_with(&server.target(None), &answers, &no_sources()).await.expect("logged in");
     assert_eq!((answers.passwords.load(Ordering::Relaxed), answers.others.load(Ordering::Relaxed)), (1, 1));
+}
+
+/// PAM with a second factor beside plain passwords, which are not enough.
+#[rstest]
+#[case::as_openssh_has_it(&["publickey", "keyboard-interactive", "password"])]
+#[case::passwords_first(&["password", "keyboard-interactive"])]
+#[tokio::test(flavor = "multi_thread")]
+async fn questions_are_answered_where_a_password_alone_does_not_do(#[case] ways: &[&str]) {
+    let server = false_server(Ways::Both, 0).await;
+    let plain = server.target(Some("secret"));
+    assert_eq!(Target::plain("w1", "w1").ways, ["publickey", "keyboard-interactive", "password"]);
+    let target = Target { ways: ways.iter().map(|way| (*way).to_owned()).collect(), ..plain };
+    let answers = Answers::with("secret");
+    connect_with(&target, &answers, &no_sources()).await.expect("logged in");
+    assert_eq!(answers.others.load(Ordering::Relaxed), 1);
+}
+
+/// Where the host asks for the password only, it hears it once: each refusal counts (pam_faillock).
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_password_is_not_said_twice() {
+    let server = false_server(Ways::Both, 0).await;
+    let failure = refused(&server.target(Some("wrong"))).await;
+    assert_eq!(failure.causes.iter().filter(|cause| cause.starts_with("password")).count(), 1, "{failure}");
 }

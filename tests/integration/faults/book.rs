@@ -93,9 +93,9 @@ fn table(seed: u64, entries: &[&Entry]) -> String {
          command runs to its end and is judged: it ends green, nothing was\nlost or made twice, one more `up` changes nothing, \
          and at the end of each cluster `down` leaves every host as it was. `judged`\nsays how many injections stood before a \
          verdict; {alone} were judged alone. `c` is the control plane, `w` the worker; `mend` is an\n`up` on a whole cluster, \
-         `leave` a `down` that `down` follows.\n\nClocks that jump are not among the faults: hosts that are containers share \
-         the machine's real-time clock, time namespaces leave it\nout, and static programs read it without libc and without a \
-         system call, so nothing can stand in between.\n\n| fault | cases | injected | survived | seconds of `up` afterwards |\n\
+         `leave` a `down` that `down` follows.\n\nA clock jumps for all programs \
+         of a host, those in pods too, until the disturbed run has ended: three minutes ahead, or\nan hour back. Then it is \
+         right again, and the command goes on from what was made in the wrong time.\n\n| fault | cases | injected | survived | seconds of `up` afterwards |\n\
          |---|---:|---:|---:|---:|\n",
         entries.len(),
         cases(seed).len(),

@@ -63,11 +63,15 @@ pub enum Fault {
     SecondUp,
     /// A `down` is typed meanwhile.
     DownMeanwhile,
+    /// The host's clock jumps three minutes ahead, and back when the run has ended.
+    ClockForward,
+    /// The host's clock jumps an hour back, and ahead again when the run has ended.
+    ClockBack,
 }
 
 impl Fault {
-    /// All kinds.
-    pub const ALL: [Self; 21] = [
+    /// The kinds that every series of [`ROUNDS`] may get.
+    const ALL: [Self; 21] = [
         Self::KillController,
         Self::KillAgent,
         Self::PauseHost,
@@ -90,6 +94,9 @@ impl Fault {
         Self::SecondUp,
         Self::DownMeanwhile,
     ];
+
+    /// The kinds that have series of their own.
+    const CLOCKS: [Self; 2] = [Self::ClockForward, Self::ClockBack];
 
     /// For tables and for choosing.
     pub fn name(self) -> &'static str {
@@ -115,6 +122,8 @@ impl Fault {
             Self::SlowEtcd => "slow-etcd",
             Self::SecondUp => "second-up",
             Self::DownMeanwhile => "down-meanwhile",
+            Self::ClockForward => "clock-forward",
+            Self::ClockBack => "clock-back",
         }
     }
 
@@ -174,6 +183,9 @@ impl fmt::Display for Case {
 /// last round's cases are followed by `up`, half by `down`.)
 const ROUNDS: [Verb; 4] = [Verb::Up, Verb::Mend, Verb::Mend, Verb::Down];
 
+/// What is disturbed in each series about clocks.
+const CLOCK_ROUNDS: [Verb; 4] = [Verb::Up, Verb::Mend, Verb::Down, Verb::Leave];
+
 /// One series for each kind of fault: every round gives each series one of them.
 const SERIES: usize = Fault::ALL.len();
 
@@ -181,7 +193,7 @@ const SERIES: usize = Fault::ALL.len();
 /// further on than the one before; runs of `up` on the whole cluster; runs of `down` and back `up`; and runs of `down` to
 /// the end. Over all series every boundary of `up` and `down` gets a SIGKILL of the controller and one of the agent whose
 /// step it is, every boundary of an `up` on a whole cluster one of the two; and in each series stand four of the other
-/// faults, at any boundary and at any moment after it.
+/// faults, at any boundary and at any moment after it. Behind these stands a series for each host and each way a clock can jump.
 pub fn series(seed: u64) -> Vec<Vec<Case>> {
     let mut chance = Chance::of(seed);
     let mut all: Vec<Vec<Case>> = vec![Vec::new(); SERIES];
@@ -216,6 +228,9 @@ pub fn series(seed: u64) -> Vec<Vec<Case>> {
             let verb = if verb == Verb::Down && at.is_multiple_of(2) { Verb::Leave } else { verb };
             all[at].push(anywhere(verb, fault, &mut chance));
         }
+    }
+    for (host, fault) in [0, 1].into_iter().flat_map(|host| Fault::CLOCKS.map(|fault| (host, fault))) {
+        all.push(CLOCK_ROUNDS.into_iter().map(|verb| at_host(verb, fault, host, &mut chance)).collect());
     }
     let mut number = 0;
     for (series, cases) in all.iter_mut().enumerate() {
@@ -289,6 +304,14 @@ fn place(case: &Case) -> (usize, usize, usize) {
     (verb.unwrap_or(0), part, time.unwrap_or(0))
 }
 
+/// A fault of a certain host at any moment that is about this host, or about the whole run.
+fn at_host(verb: Verb, fault: Fault, host: usize, chance: &mut Chance) -> Case {
+    let mut boundaries = boundaries(verb);
+    boundaries.retain(|boundary| boundary.host.is_none_or(|own| own == host));
+    let boundary = boundaries[chance.below(boundaries.len())];
+    Case { number: 0, series: 0, verb, fault, host, boundary, delay: chance.next() % 1500 }
+}
+
 /// A fault at any moment of a run.
 fn anywhere(verb: Verb, fault: Fault, chance: &mut Chance) -> Case {
     let verb = match (fault, verb) {
@@ -300,4 +323,41 @@ fn anywhere(verb: Verb, fault: Fault, chance: &mut Chance) -> Case {
     let boundary = boundaries[chance.below(boundaries.len())];
     let host = if fault.of_control_plane() { 0 } else { boundary.host.unwrap_or_else(|| chance.below(2)) };
     Case { number: 0, series: 0, verb, fault, host, boundary, delay: chance.next() % 1500 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The numbers of the first seed stand in tests/faults.md: what is added comes behind them.
+    #[test]
+    fn what_is_added_comes_behind_the_cases_of_a_seed() {
+        let all = cases(1);
+        let text = |number: usize| all[number].to_string();
+        assert_eq!(all.len(), 326);
+        assert_eq!(text(0), "kill-agent of w at \"up w files ends\"");
+        assert_eq!(text(6), "cut-shortly of c at \"up c bootstrap-token ends\" + 309 ms");
+        assert_eq!(text(15), "cut-inwards of w at \"leave w files begins\" + 1173 ms");
+        assert_eq!(text(309), "loss-10-percent of c at \"leave c files begins\" + 761 ms");
+        assert!(all.iter().enumerate().all(|(at, case)| case.number == at));
+    }
+
+    /// Both hosts get both jumps, in every kind of run, at moments of their own.
+    #[test]
+    fn clocks_of_both_hosts_jump_both_ways() {
+        for seed in [1, 7] {
+            let about_clocks: Vec<Case> = series(seed).split_off(SERIES).into_iter().flatten().collect();
+            assert_eq!(about_clocks.len(), 16);
+            for (host, fault) in
+                [(0, Fault::ClockForward), (0, Fault::ClockBack), (1, Fault::ClockForward), (1, Fault::ClockBack)]
+            {
+                let own = about_clocks.iter().filter(|case| (case.host, case.fault) == (host, fault));
+                let verbs: Vec<Verb> = own.map(|case| case.verb).collect();
+                assert_eq!(verbs, CLOCK_ROUNDS);
+            }
+            assert!(about_clocks.iter().all(|case| case.boundary.host.is_none_or(|own| own == case.host)));
+            let others = cases(seed).into_iter().take(310);
+            assert!(others.into_iter().all(|case| !Fault::CLOCKS.contains(&case.fault)));
+        }
+    }
 }

@@ -33,11 +33,21 @@ pub fn lasting(fault: Fault) -> Lasting {
         | Fault::Loss
         | Fault::Latency
         | Fault::DiskFull
-        | Fault::ReadOnly => Lasting::Run,
+        | Fault::ReadOnly
+        | Fault::ClockForward
+        | Fault::ClockBack => Lasting::Run,
         Fault::LaptopVanishes => Lasting::Verdict,
         _ => Lasting::Moment,
     }
 }
+
+/// Less than the five minutes by which certificates begin before they are made: what is made then is valid at once when the
+/// clock is right again. And less than the time for which `up` waits for pods: an API server that was ahead does not accept
+/// the tokens it gave them before their time has come.
+const FORWARD: &str = "180";
+
+/// Farther back than any certificate of a fresh cluster reaches.
+const BACK: &str = "-3600";
 
 /// A file system of its own for /var/lib, which can be full without this machine being full.
 const OWN_LIBRARY: &str = "set -e; mkdir /run/library; mount -t tmpfs -o size=3g,mode=755 faults-library /run/library; \
@@ -115,6 +125,8 @@ pub fn inject(fault: Fault, bed_of: &Bed, host: &str, run: &Running) -> bool {
         Fault::CrashApiServer => return signal("KILL", "-x kube-apiserver"),
         Fault::CrashEtcd => return signal("KILL", "-x etcd"),
         Fault::SlowEtcd => return signal("STOP", "-x etcd"),
+        Fault::ClockForward => drop(bed(&["host", "clock", host, FORWARD])),
+        Fault::ClockBack => drop(bed(&["host", "clock", host, BACK])),
         Fault::Latency | Fault::SecondUp | Fault::DownMeanwhile => {}
     }
     true
@@ -140,6 +152,7 @@ pub fn lift(fault: Fault, bed_of: &Bed, host: &str) {
             bed_of.sh(host, "for place in /etc /usr/local /opt /var/lib; do umount --lazy $place; done");
         }
         Fault::SlowEtcd => drop(bed_of.try_sh(host, "pkill -CONT -x etcd")),
+        Fault::ClockForward | Fault::ClockBack => drop(bed(&["host", "clock", host, "0"])),
         _ => {}
     }
 }

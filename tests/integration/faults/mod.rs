@@ -9,7 +9,7 @@ mod book;
 mod boundary;
 mod case;
 mod chance;
-mod delay;
+pub mod delay;
 mod ground;
 mod inject;
 mod verdict;

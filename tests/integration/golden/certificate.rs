@@ -31,14 +31,25 @@ fn certificate(der: &[u8]) -> Vec<String> {
         format!("certificate version {}", certificate.version()),
         format!("serial number of {} bytes or less", certificate.raw_serial().len().div_ceil(9) * 9),
         format!("signature {}", certificate.signature_algorithm.algorithm.to_id_string()),
-        format!("issuer {} {}", certificate.issuer(), hexadecimal(certificate.issuer().as_raw())),
-        format!("subject {} {}", certificate.subject(), hexadecimal(certificate.subject().as_raw())),
-        // Certificates of one run share their beginning, not their end: a run takes seconds.
-        format!("valid for {} minutes", (seconds + 30) / 60),
+        format!("issuer {}", name(certificate.issuer())),
+        format!("subject {}", name(certificate.subject())),
+        // All of one authority begin with it and end a lifetime after they were made, be it by a join minutes later.
+        format!("valid for {} half hours", (seconds + 30) / 1800),
         format!("key {} of {} bytes", key.algorithm.algorithm.to_id_string(), rounded(key.raw.len())),
     ];
     lines.extend(certificate.extensions().iter().map(extension));
     lines
+}
+
+/// A name with its bytes. The kubelet's own authority has the second of its making in its name: `host-ca@1795996800`.
+fn name(name: &X509Name<'_>) -> String {
+    let text = name.to_string();
+    match text.rsplit_once('@') {
+        Some((start, second)) if second.len() == 10 && second.bytes().all(|byte| byte.is_ascii_digit()) => {
+            format!("{start}@(second)")
+        }
+        _ => format!("{text} {}", hexadecimal(name.as_raw())),
+    }
 }
 
 fn extension(extension: &X509Extension<'_>) -> String {
@@ -89,6 +100,12 @@ mod tests {
         }
         assert!(one.iter().any(|line| line.starts_with("extension 2.5.29.15 critical")), "{one:#?}");
         assert!(one.iter().any(|line| line.starts_with("subject CN=kubernetes 3015")), "{one:#?}");
+        let of_second = |name| {
+            let lines = authority(name, KeyAlgorithm::EcdsaP256, 1_000_000, 3600);
+            lines.into_iter().filter(|line| line.starts_with("issuer ")).collect::<Vec<_>>()
+        };
+        assert_eq!(of_second("cp1-ca@1795996800"), of_second("cp1-ca@1795996801"));
+        assert_ne!(of_second("cp1-ca@1795996800"), of_second("cp2-ca@1795996800"));
     }
 
     #[test]

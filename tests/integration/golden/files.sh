@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # files.sh NAME...: on a host, for each configuration, what upstream's kubeadm and what our engine write, one after the
-# other at the same place; prints an archive of both sides' archives, in base64. Nothing of Kubernetes has to run: the
-# kubelet is a unit that does nothing.
+# other at the same place, and what each says in a dry run that it would write to the API server; prints an archive of both
+# sides' archives and dry runs, in base64. Nothing of Kubernetes has to run: the kubelet is a unit that does nothing.
 set -euo pipefail
 cd /root/golden
 export PATH=$PWD:$PATH
@@ -101,16 +101,31 @@ wipe() {
   rm -rf /etc/kubernetes /var/lib/kubelet /var/lib/etcd /etc/cni
 }
 
+place() {
+  [ ! -d "before/$1/etc" ] || cp -a "before/$1/etc/." /etc/
+}
+
 mkdir -p results
 for name in "$@"; do
   wipe
   before "$name"
+  # Certificates of somebody else, or that are not there, are not uploaded.
+  case $name in
+    external-*) upload=() ;;
+    *) upload=(--upload-certs) ;;
+  esac
   for side in upstream ours; do
-    [ ! -d "before/$name/etc" ] || cp -a "before/$name/etc/." /etc/
+    place "$name"
     case $side in
-      upstream) program=(kubeadm init) ;;
-      ours) program=(clusterctl node init) ;;
+      upstream) program=(kubeadm init) form=() ;;
+      ours) program=(clusterctl node init) form=(-o json) ;;
     esac
+    code=0
+    "${program[@]}" --config "configurations/$name.yaml" --skip-phases preflight --dry-run "${upload[@]}" "${form[@]}" \
+      >"results/$name.$side.rehearsal" 2>"results/$name.$side.rehearsal-log" </dev/null || code=$?
+    echo "$code" >"results/$name.$side.rehearsal-code"
+    wipe
+    place "$name"
     code=0
     "${program[@]}" --config "configurations/$name.yaml" --skip-phases "$skipped" >"results/$name.$side.log" 2>&1 </dev/null || code=$?
     echo "$code" >"results/$name.$side.code"

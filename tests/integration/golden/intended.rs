@@ -1,11 +1,27 @@
 //! Differences from upstream that are meant, each with its reason. All others are failures, and so is a row that nothing
 //! needs any more.
+//!
+//! What is never compared, since it would differ between two clusters of upstream's, too:
+//!
+//! | left out | where | why |
+//! |---|---|---|
+//! | keys, serial numbers, the moment a certificate ends (its lifetime is compared) | [`super::certificate`] | random, or of the run |
+//! | the moment in the names of the kubelet's own certificates | [`super::certificate`], [`super::snapshot`] | of the run |
+//! | `status` of every object | [`super::object`] | kubelet and controllers report there; kubeadm writes none |
+//! | uid, resourceVersion, creationTimestamp, managedFields | [`super::object`] | the API server gives them |
+//! | taints `node.kubernetes.io/*` | [`super::object`] | the node controller sets and lifts them with the node's readiness |
+//! | the signature of cluster-info (`jws-kubeconfig-*`) | [`super::object`] | over the cluster's own certificate; every join judges it |
+//! | when a token ends, id and secret of the token that keeps the uploaded certificates | [`super::object`] | of the run, random |
+//! | bytes of the uploaded certificates (their length is compared) | [`super::object`] | encrypted; joins on the other side read them |
+//! | the order of members in etcd's `--initial-cluster` | [`super::snapshot`] | etcd lists them by their numbers, which are random |
+//! | pods and sockets below /var/lib/kubelet, and what it notes of running pods | `whole.sh` | the kubelet's own, other for each pod |
+//! | values of Secrets and annotations of a Node in a dry run | [`super::rehearsal`] | one of the sides does not tell them; whole control planes are compared with them |
 
 use super::snapshot::Difference;
 
 /// A difference that is meant.
 pub struct Intended {
-    /// Which comparison: `files` or `objects`.
+    /// Which comparison: `files`, `rehearsals` or `objects`; `any` for what the moment decides, which none has to need.
     part: &'static str,
     /// The file or object; a `*` at the end stands for the rest.
     name: &'static str,
@@ -15,13 +31,61 @@ pub struct Intended {
     reason: &'static str,
 }
 
+/// The API server adds it where it is missing.
+const DEFAULT: &str = "what the API server adds by itself is written by one side and left to it by the other";
+
 /// All of them.
-pub const TABLE: &[Intended] = &[Intended {
-    part: "files",
-    name: "/etc/kubernetes/tmp*",
-    line: "+(only we have it)",
-    reason: "reset puts back the sysctls that the kubelet and kube-proxy set",
-}];
+pub const TABLE: &[Intended] = &[
+    Intended {
+        part: "files",
+        name: "/etc/kubernetes/tmp*",
+        line: "+(only we have it)",
+        reason: "reset puts back the sysctls that the kubelet and kube-proxy set",
+    },
+    Intended {
+        part: "any",
+        name: "/var/lib/kubelet/pki/kubelet-client-*",
+        line: "",
+        reason: "a kubelet that starts with kubeadm's certificate asks for one of its own at once, unless it is started anew before \
+                 an API server answers: ours answers sooner. Hosts that join have one from the cluster alone, which is compared",
+    },
+    Intended {
+        part: "rehearsals",
+        name: "ConfigMap kube-public/cluster-info",
+        line: "+.data.jws-kubeconfig-",
+        reason: "it is signed at once: nodes join before the controller manager runs",
+    },
+    Intended {
+        part: "rehearsals",
+        name: "ClusterRoleBinding *",
+        line: "+.subjects[0].apiGroup: \"rbac.authorization.k8s.io\"",
+        reason: DEFAULT,
+    },
+    Intended {
+        part: "rehearsals",
+        name: "RoleBinding *",
+        line: "+.subjects[0].apiGroup: \"rbac.authorization.k8s.io\"",
+        reason: DEFAULT,
+    },
+    Intended {
+        part: "rehearsals",
+        name: "RoleBinding *",
+        line: "+.subjects[1].apiGroup: \"rbac.authorization.k8s.io\"",
+        reason: DEFAULT,
+    },
+    Intended {
+        part: "rehearsals",
+        name: "DaemonSet kube-system/kube-proxy",
+        line: "-.spec.template.spec.containers[0].resources: {}",
+        reason: DEFAULT,
+    },
+    Intended {
+        part: "rehearsals",
+        name: "DaemonSet kube-system/kube-proxy",
+        line: "+.spec.template.spec.containers[0].volumeMounts[1].readOnly: false",
+        reason: DEFAULT,
+    },
+];
 
 impl Intended {
     fn covers(&self, difference: &Difference) -> bool {

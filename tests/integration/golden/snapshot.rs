@@ -1,7 +1,7 @@
 //! What a run left behind, as lines of text: files with mode and owner, or objects of the API. Two snapshots are compared
 //! line by line.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 
 use base64::Engine as _;
@@ -34,14 +34,21 @@ impl Snapshot {
     /// All files of a tar archive; times are left out.
     pub fn of_archive(archive: &[u8]) -> Self {
         let mut files = BTreeMap::new();
+        let mut paths = tar::Archive::new(archive);
+        let paths = paths.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().display().to_string());
+        let moments = paths.filter_map(|path| Some(path.rsplit_once(KUBELET_CLIENT)?.1.to_owned())).collect();
         for entry in tar::Archive::new(archive).entries().unwrap() {
             let mut entry = entry.unwrap();
             let header = entry.header().clone();
             let kind = header.entry_type();
-            let path = entry.path().unwrap().display().to_string();
+            let path = without_moment(&entry.path().unwrap().display().to_string(), &moments);
             let mode = header.mode().unwrap() & 0o7777;
             let (user, group) = (header.uid().unwrap(), header.gid().unwrap());
-            let link = entry.link_name().unwrap().map(|link| format!(" to {}", link.display())).unwrap_or_default();
+            let link = entry
+                .link_name()
+                .unwrap()
+                .map(|link| format!(" to {}", without_moment(&link.display().to_string(), &moments)))
+                .unwrap_or_default();
             let mut lines = format!("{kind:?}{link} {mode:04o} {user}:{group}\n");
             let mut content = Vec::new();
             entry.read_to_end(&mut content).unwrap();
@@ -70,8 +77,22 @@ impl Snapshot {
 
     /// Every line in which `ours` is not as this one, upstream's.
     pub fn differences(&self, ours: &Self) -> Vec<Difference> {
-        let names: std::collections::BTreeSet<&String> = self.0.keys().chain(ours.0.keys()).collect();
+        let names: BTreeSet<&String> = self.0.keys().chain(ours.0.keys()).collect();
         names.into_iter().flat_map(|name| compare(name, self.0.get(name), ours.0.get(name))).collect()
+    }
+}
+
+/// What stands before the moment in names of the kubelet's certificates: `kubelet-client-2026-11-29-23-59-01.pem`.
+const KUBELET_CLIENT: &str = "/kubelet-client-2";
+
+/// A path with the moment of a kubelet's certificate replaced by its place among all of them: the first, the second...
+fn without_moment(path: &str, moments: &BTreeSet<String>) -> String {
+    match path.rsplit_once(KUBELET_CLIENT) {
+        Some((folder, moment)) => {
+            let place = moments.iter().take_while(|other| other.as_str() <= moment).count();
+            format!("{folder}/kubelet-client-({place}).pem")
+        }
+        None => path.to_owned(),
     }
 }
 
@@ -94,6 +115,15 @@ fn compare(name: &str, upstream: Option<&String>, ours: Option<&String>) -> Vec<
     }
 }
 
+/// The members of etcd that a joining one is told of come in the order of their numbers, which are random.
+fn members_sorted(line: &str) -> String {
+    const FLAG: &str = "--initial-cluster=";
+    let Some((start, members)) = line.split_once(FLAG) else { return line.to_owned() };
+    let mut members: Vec<&str> = members.split(',').collect();
+    members.sort_unstable();
+    format!("{start}{FLAG}{}", members.join(","))
+}
+
 /// A text, with certificates and keys in it, also inside of kubeconfigs, replaced by what is to be the same of them.
 pub fn lines_of(text: &str) -> String {
     if let Some(blocks) = certificate::blocks(text) {
@@ -101,7 +131,7 @@ pub fn lines_of(text: &str) -> String {
     }
     let mut lines = String::new();
     for line in text.lines() {
-        lines.push_str(line);
+        lines.push_str(&members_sorted(line));
         lines.push('\n');
         let decoded = line.split_once("-data: ").and_then(|(_, value)| STANDARD.decode(value.trim()).ok());
         let blocks = decoded.and_then(|bytes| certificate::blocks(&String::from_utf8_lossy(&bytes)));
@@ -150,6 +180,28 @@ mod tests {
         let upstream = archive(&[("etc/a", 0o600, "one\ntwo\n")]);
         let found: Vec<String> = upstream.differences(&archive(ours)).iter().map(ToString::to_string).collect();
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn the_moment_of_a_kubelets_certificate_is_left_out() {
+        let made = |first: &str, second: &str| {
+            let path = |moment: &str| format!("pki/kubelet-client-{moment}.pem");
+            archive(&[(&path(second), 0o600, "two\n"), (&path(first), 0o600, "one\n"), (&path("current"), 0o600, "")])
+        };
+        let one = made("2026-11-29-23-59-01", "2026-11-30-00-00-02");
+        assert_eq!(one, made("2026-11-30-10-00-00", "2026-11-30-10-00-01"));
+        let names = ["/pki/kubelet-client-(1).pem", "/pki/kubelet-client-(2).pem", "/pki/kubelet-client-current.pem"];
+        assert_eq!(one.names().collect::<Vec<_>>(), names);
+    }
+
+    #[rstest]
+    #[case(
+        "    - --initial-cluster=b=https://b:2380,a=https://a:2380",
+        "    - --initial-cluster=a=https://a:2380,b=https://b:2380"
+    )]
+    #[case("    - --initial-cluster-state=b,a", "    - --initial-cluster-state=b,a")]
+    fn members_of_etcd_have_no_order(#[case] line: &str, #[case] expected: &str) {
+        assert_eq!(super::lines_of(&format!("{line}\n")), format!("{expected}\n"));
     }
 
     #[test]

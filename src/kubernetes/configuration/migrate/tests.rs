@@ -252,7 +252,11 @@ fn what_is_new_already_stays() {
 #[case("a: {b", "1:4 this is not YAML")]
 #[case(
     "apiVersion: kubeadm.k8s.io/v1beta3\nkind: ClusterConfiguration\nclusterName: [1]\n",
-    "1:1 ClusterConfiguration has a wrong value"
+    "3:14 ClusterConfiguration has a wrong value: clusterName must be a text, and is a list"
+)]
+#[case(
+    "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nmaxPods: many\n",
+    "3:10 KubeletConfiguration has a wrong value: maxPods must be a whole number, and is a text"
 )]
 fn what_cannot_be_read_is_named_with_its_place(#[case] text: &str, #[case] expected: &str) {
     let findings = migrate(text).unwrap_err();
