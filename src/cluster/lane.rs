@@ -61,10 +61,10 @@ fn changes_of(report: &PlayReport) -> u32 {
     u32::try_from(report.changes.len()).unwrap_or(u32::MAX)
 }
 
-/// Whether a host is a machine that no cluster is on, ours or another.
-fn is_of_no_cluster(state: &KubernetesState) -> bool {
-    let has_state = state.kubelet_conf || state.admin_conf || !state.manifests.is_empty();
-    state.journal_cluster.is_none() && !has_state
+/// Whether a host, a `member` or not, is a machine that no cluster is on, ours or another. Kubeconfigs alone make none: a person
+/// brings them where the authority's key is elsewhere.
+fn is_of_no_cluster(state: &KubernetesState, member: bool) -> bool {
+    state.journal_cluster.is_none() && !member && state.manifests.is_empty()
 }
 
 /// The ways from a node to the pods of every other node the cluster knows, also of those whose lane failed in this run;
@@ -209,7 +209,7 @@ impl Lane<'_> {
         let began = Instant::now();
         let remembering = async {
             // Where there is a journal there was a first change, and what kubeadm made is no machine as it was: not asked.
-            if is_of_no_cluster(&self.session.facts.kubernetes) {
+            if is_of_no_cluster(&self.session.facts.kubernetes, self.plan.member) {
                 self.ask::<bool>(Request::Remember).await?;
             }
             Ok(())
@@ -425,12 +425,17 @@ mod tests {
     #[test]
     fn only_a_machine_without_a_cluster_is_listed_as_what_it_was_before() {
         let mut state = KubernetesState::default();
-        assert!(is_of_no_cluster(&state));
-        // kubeadm's cluster, which is taken over.
-        state.kubelet_conf = true;
-        assert!(!is_of_no_cluster(&state));
+        assert!(is_of_no_cluster(&state, false));
+        // A node of kubeadm's, which is taken over.
+        assert!(!is_of_no_cluster(&state, true));
+        // What a person brought.
+        (state.kubelet_conf, state.admin_conf) = (true, true);
+        assert!(is_of_no_cluster(&state, false));
+        // A control plane of kubeadm's that does not serve now.
+        state.manifests = vec!["etcd.yaml".into()];
+        assert!(!is_of_no_cluster(&state, false));
         let ours = KubernetesState { journal_cluster: Some("demo".into()), ..KubernetesState::default() };
-        assert!(!is_of_no_cluster(&ours));
+        assert!(!is_of_no_cluster(&ours, false));
     }
 
     #[test]

@@ -118,9 +118,12 @@ pub(super) async fn of_newcomers(
     measured.chain(closed).collect()
 }
 
-/// Whether nothing of a cluster is on a host, ours or another.
+/// Whether nothing of a cluster is on a host, ours or another. Kubeconfigs alone make no control plane: a person brings them
+/// where the authority's key is elsewhere.
 fn is_new(facts: &Facts) -> bool {
-    facts.kubernetes.journal_cluster.is_none() && !facts.kubernetes.kubelet_conf
+    let state = &facts.kubernetes;
+    let worker = state.kubelet_conf && !state.admin_conf;
+    state.journal_cluster.is_none() && state.manifests.is_empty() && !worker
 }
 
 /// What a finding on any host means where hosts are to join: a member works as it is, but its clock is worth a word.
@@ -388,6 +391,11 @@ mod tests {
     fn a_host_that_a_run_has_begun_with_is_not_new() {
         let mut facts = Facts::default();
         assert!(is_new(&facts));
+        (facts.kubernetes.kubelet_conf, facts.kubernetes.admin_conf) = (true, true);
+        assert!(is_new(&facts));
+        facts.kubernetes.admin_conf = false;
+        assert!(!is_new(&facts));
+        facts.kubernetes.kubelet_conf = false;
         facts.kubernetes.journal_cluster = Some("demo".into());
         assert!(!is_new(&facts));
     }
