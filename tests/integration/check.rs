@@ -78,6 +78,7 @@ fn faults_between_hosts_and_on_them_are_found_before_anything_is_changed() {
     made.sh(names[1], "iptables -D INPUT 1; cat /root/resolv.conf > /etc/resolv.conf; rm /root/resolv.conf");
     made.sh(names[2], "iptables -D INPUT 1; ip route del 10.244.128.0/20 dev eth0");
     made.sh(names[2], "cat /root/machine-id > /etc/machine-id; rm /root/machine-id");
+    a_clock_that_is_wrong(&inventory, names[1]);
     an_endpoint_that_nobody_knows(&made, &text);
     a_disk_that_is_too_small(&made, &text, names[2]);
     for (name, before) in names.iter().zip(&before) {
@@ -100,6 +101,15 @@ fn up_says_all_of_it_and_begins_nothing(inventory: &Path, sentences: &[String]) 
     }
     assert_eq!(said.len(), sentences.len(), "{said:#?}");
     assert_eq!(end["changes"], 0);
+}
+
+/// Two agree and the third is three minutes ahead of them.
+fn a_clock_that_is_wrong(inventory: &Path, host: &str) {
+    bed(&["host", "clock", host, "180"]);
+    let found = errors(&check(inventory, &[], 8));
+    bed(&["host", "clock", host, "0"]);
+    assert_eq!(found, [format!("{host} ClockSkew")]);
+    assert_eq!(errors(&check(inventory, &[], 0)), [""; 0]);
 }
 
 /// The name of an endpoint must be known on every host.
