@@ -104,12 +104,12 @@ mod tests {
     #[case::a_new_kubelet_is_not(("False", "2"), true, Some("no network"))]
     #[case::it_was_lost(("Unknown", "1"), false, Some("no network"))]
     fn a_node_is_ready_again_when_its_new_kubelet_says_so(
-        #[case] (ready, when): (&str, &str),
+        #[case] now: (&str, &str),
         #[case] started_anew: bool,
         #[case] expected: Option<&str>,
     ) {
         let before = Report::read(&node("True", "1"));
-        assert_eq!(Report::read(&node(ready, when)).lacks(&before, started_anew).as_deref(), expected);
+        assert_eq!(Report::read(&node(now.0, now.1)).lacks(&before, started_anew).as_deref(), expected);
     }
 
     #[tokio::test]
