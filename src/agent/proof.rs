@@ -70,11 +70,10 @@ mod tests {
 
     /// A host on which `/etc/hosts` is all there is to tell, with the journal of a cluster and the listing of before.
     async fn host() -> FakeHost {
-        let host = ["ip", "iptables-save", "ip6tables-save", "nft", "systemctl", "ctr"]
-            .into_iter()
-            .fold(FakeHost::new().file("/etc/hosts", "127.0.0.1 localhost\n"), |host, program| {
-                host.answer(&[program], 1, "")
-            });
+        let host = ["ip", "iptables-save", "ip6tables-save", "nft", "systemctl", "ctr"].into_iter().fold(
+            FakeHost::new().file("/etc/hosts", "127.0.0.1 localhost\n").file("/var/lib/other", ""),
+            |host, program| host.answer(&[program], 1, ""),
+        );
         take(&host).await.keep(&host).unwrap();
         let journal = Journal::open(&host, "demo").unwrap();
         journal.record(&host, Entry::Created { path: "/etc/made".into() }).unwrap();
