@@ -21,14 +21,14 @@ impl Proxies {
     pub fn of(text: &str) -> Self {
         let value = |names: &[&str]| {
             names.iter().find_map(|wanted| {
-                let values = text.lines().filter_map(|line| {
+                let mut values = text.lines().filter_map(|line| {
                     let line = line.trim();
                     let (name, value) = line.strip_prefix("export ").unwrap_or(line).trim().split_once('=')?;
                     let value = value.trim().trim_matches(['"', '\'']).trim();
                     (name.trim() == *wanted && !value.is_empty()).then(|| value.to_owned())
                 });
                 // The last assignment counts.
-                values.last()
+                values.next_back()
             })
         };
         let all = value(&["all_proxy", "ALL_PROXY"]);
@@ -56,8 +56,8 @@ impl Proxies {
             })?;
             Ok::<_, Failure>(proxy.no_proxy(except.clone()))
         };
-        let http = self.http.iter().map(|url| proxy(|url| Proxy::http(url), url));
-        let https = self.https.iter().map(|url| proxy(|url| Proxy::https(url), url));
+        let http = self.http.iter().map(|url| proxy(Proxy::http, url));
+        let https = self.https.iter().map(|url| proxy(Proxy::https, url));
         http.chain(https).collect()
     }
 }

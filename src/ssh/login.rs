@@ -180,8 +180,7 @@ impl Login<'_> {
         for loaded in certificates {
             match loaded {
                 Ok((path, certificate)) => {
-                    let taken = files.iter_mut().fold(false, |taken, file| file.add(&certificate) || taken);
-                    if !taken {
+                    if !add_to_each(&mut files, &certificate) {
                         alone.push((path, certificate));
                     }
                 }
@@ -205,7 +204,7 @@ impl Login<'_> {
         }
         for (path, certificate) in alone {
             // Two certificates may be for one key.
-            if files.iter_mut().fold(false, |taken, file| file.add(&certificate) || taken) {
+            if add_to_each(&mut files, &certificate) {
                 continue;
             }
             let key = PublicKey::new(certificate.public_key().clone(), "");
@@ -293,4 +292,13 @@ fn printable(comment: &str) -> String {
 /// The public key in SSH's encoding.
 fn blob(identity: &AgentIdentity) -> Vec<u8> {
     identity.public_key().public_key_bytes()
+}
+
+/// Adds a certificate to every key file whose key it is for; whether there was one.
+fn add_to_each(files: &mut [KeyFile], certificate: &Certificate) -> bool {
+    let mut taken = false;
+    for file in files {
+        taken |= file.add(certificate);
+    }
+    taken
 }

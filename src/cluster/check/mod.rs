@@ -130,7 +130,7 @@ fn is_new(facts: &Facts) -> bool {
 fn for_newcomers(finding: Finding, is_new: impl Fn(&str) -> bool) -> Option<Finding> {
     match finding.failure.host.as_deref() {
         Some(host) if !is_new(host) => {
-            (finding.check == fleet::CLOCK).then(|| Finding { severity: Severity::Warning, ..finding })
+            (finding.check == fleet::CLOCK).then_some(Finding { severity: Severity::Warning, ..finding })
         }
         _ => Some(finding),
     }

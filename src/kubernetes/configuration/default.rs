@@ -381,8 +381,8 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::{
-        ApiEndpoint, BootstrapToken, ClusterConfiguration, Duration, EnvVar, HostDefaults, InitConfiguration, LocalEtcd,
-        NodeRegistrationOptions,
+        ApiEndpoint, BootstrapToken, ClusterConfiguration, Duration, EnvVar, HostDefaults, InitConfiguration,
+        LocalEtcd, NodeRegistrationOptions,
     };
 
     #[rstest]
