@@ -84,6 +84,10 @@ fn both_members_vote(bed: &Bed) {
                         --key /etc/kubernetes/pki/etcd/server.key";
     let (host, pods) = (&bed.hosts[1].name, "-n kube-system");
     let list = format!("{KUBECTL} {pods} exec etcd-{host} -- etcdctl {certificates} member list");
+    // The node is ready a moment before the API server shows the pod that has long run.
+    wait_for("etcd's answer through its pod", Duration::from_secs(60), || {
+        bed.try_sh(&bed.hosts[0].name, &list).code == 0
+    });
     let members = bed.sh(&bed.hosts[0].name, &list);
     let votes = |line: &&str| line.contains(", started, ") && line.ends_with(", false");
     assert_eq!(members.lines().filter(votes).count(), 2, "{members}");

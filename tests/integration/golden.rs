@@ -32,6 +32,15 @@ struct Configuration {
     text: String,
 }
 
+fn minor(version: &str) -> u64 {
+    version.split('.').nth(1).unwrap().parse().unwrap()
+}
+
+/// What upstream's dry run can play: up to 1.35 it ends with an error where authorities lie on the host already.
+fn is_playable(name: &str, minor: u64) -> bool {
+    minor > 35 || !["own-authorities", "external-authority"].contains(&name)
+}
+
 /// What a minor of kubeadm does not know any more.
 fn is_known(name: &str, minor: u64) -> bool {
     name != "v1beta3" || minor <= 36
@@ -49,7 +58,7 @@ fn gates(minor: u64) -> &'static str {
 
 /// All configurations of the folder for a version.
 fn configurations(version: &str) -> Vec<Configuration> {
-    let minor = version.split('.').nth(1).unwrap().parse().unwrap();
+    let minor = minor(version);
     let mut found: Vec<Configuration> = std::fs::read_dir(folder().join("configurations"))
         .unwrap()
         .map(|entry| entry.unwrap().path())
@@ -175,7 +184,8 @@ fn files_and_objects_are_as_kubeadms(#[case] version: &str) {
     let (mut written, mut rehearsed) = (Verdicts::default(), Verdicts::default());
     for (names, files) in halves.iter().zip(&answers) {
         names.iter().for_each(|name| judge(&mut written, name, files));
-        names.iter().for_each(|name| judge_rehearsals(&mut rehearsed, name, files));
+        let playable = names.iter().filter(|name| is_playable(name, minor(version)));
+        playable.for_each(|name| judge_rehearsals(&mut rehearsed, name, files));
     }
     written.finish(version, "files", true);
     rehearsed.finish(version, "rehearsals", true);

@@ -21,7 +21,8 @@ use super::snapshot::Difference;
 
 /// A difference that is meant.
 pub struct Intended {
-    /// Which comparison: `files`, `rehearsals` or `objects`; `any` for what the moment decides, which none has to need.
+    /// Which comparison: `files`, `rehearsals` or `objects`; `any` for what the moment or the minor decides, which none has to
+    /// need.
     part: &'static str,
     /// The file or object; a `*` at the end stands for the rest.
     name: &'static str,
@@ -48,6 +49,12 @@ pub const TABLE: &[Intended] = &[
         line: "",
         reason: "a kubelet that starts with kubeadm's certificate asks for one of its own at once, unless it is started anew before \
                  an API server answers: ours answers sooner. Hosts that join have one from the cluster alone, which is compared",
+    },
+    Intended {
+        part: "any",
+        name: "ClusterRoleBinding /kubeadm:apiserver-kubelet-client",
+        line: "+(only we have it)",
+        reason: "1.36.1 and later take the group from this client's certificate; with the binding an upgrade to them loses nothing",
     },
     Intended {
         part: "rehearsals",

@@ -38,8 +38,7 @@ const OF_PODS: &[&str] = &[
     "plugins_registry",
     "pod-resources",
     "device-plugins",
-    "allocated_pods_state",
-    "actuated_pods_state",
+    "*_state",
     // What is being written at the moment.
     ".[0-9]*",
 ];

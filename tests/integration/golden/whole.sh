@@ -26,7 +26,7 @@ PATCH
 
 # What the kubelet keeps of pods and sockets is other for each pod, and what it is just writing has a name of the moment.
 running=()
-for part in pods plugins plugins_registry pod-resources device-plugins {allocated,actuated}_pods_state '.[0-9]*'; do
+for part in pods plugins plugins_registry pod-resources device-plugins '*_state' '.[0-9]*'; do
   running+=("--exclude=var/lib/kubelet/$part")
 done
 
