@@ -65,6 +65,10 @@ const UP: Steps = &[
     (None, "ready"),
 ];
 
+/// What hosts that are to join are judged by before anything is altered. It stands apart: it came after a seed had its
+/// numbers.
+const TRIAL: Steps = &[(C, "measure"), (W, "measure"), (C, "ways"), (W, "ways")];
+
 /// `up` on a cluster that is there.
 const MEND: Steps = &[
     (C, "connect"),
@@ -117,6 +121,11 @@ pub fn up() -> Vec<Boundary> {
     boundaries(UP)
 }
 
+/// Every boundary of what hosts are judged by before they join, as time goes.
+pub fn trial() -> Vec<Boundary> {
+    boundaries(TRIAL)
+}
+
 /// Every boundary of an `up` on a cluster that is there, as time goes.
 pub fn mend() -> Vec<Boundary> {
     boundaries(MEND)
@@ -129,5 +138,5 @@ pub fn down() -> Vec<Boundary> {
 
 /// Whether a step of this id is known.
 pub fn is_known(step: &str) -> bool {
-    [UP, MEND, DOWN].iter().any(|steps| steps.iter().any(|(_, known)| *known == step))
+    [UP, TRIAL, MEND, DOWN].iter().any(|steps| steps.iter().any(|(_, known)| *known == step))
 }

@@ -186,6 +186,13 @@ const ROUNDS: [Verb; 4] = [Verb::Up, Verb::Mend, Verb::Mend, Verb::Down];
 /// What is disturbed in each series about clocks.
 const CLOCK_ROUNDS: [Verb; 4] = [Verb::Up, Verb::Mend, Verb::Down, Verb::Leave];
 
+/// What a cluster's own parts do while the worker joins it, and at which step of the worker.
+const WHILE_JOINING: [(Fault, &str); 3] = [
+    (Fault::CrashApiServer, "discovery"),
+    (Fault::CrashApiServer, "kubelet-wait-bootstrap"),
+    (Fault::SlowEtcd, "kubelet-wait-bootstrap"),
+];
+
 /// One series for each kind of fault: every round gives each series one of them.
 const SERIES: usize = Fault::ALL.len();
 
@@ -193,7 +200,8 @@ const SERIES: usize = Fault::ALL.len();
 /// further on than the one before; runs of `up` on the whole cluster; runs of `down` and back `up`; and runs of `down` to
 /// the end. Over all series every boundary of `up` and `down` gets a SIGKILL of the controller and one of the agent whose
 /// step it is, every boundary of an `up` on a whole cluster one of the two; and in each series stand four of the other
-/// faults, at any boundary and at any moment after it. Behind these stands a series for each host and each way a clock can jump.
+/// faults, at any boundary and at any moment after it. Behind these stands a series for each host and each way a clock can jump;
+/// one for each host with the kills while it is judged before it joins; and one for each of [`WHILE_JOINING`].
 pub fn series(seed: u64) -> Vec<Vec<Case>> {
     let mut chance = Chance::of(seed);
     let mut all: Vec<Vec<Case>> = vec![Vec::new(); SERIES];
@@ -219,7 +227,7 @@ pub fn series(seed: u64) -> Vec<Vec<Case>> {
         .map(|boundary| {
             let fault = [Fault::KillController, Fault::KillAgent][chance.below(2)];
             let host = boundary.host.unwrap_or_else(|| chance.below(2));
-            Case { number: 0, series: 0, verb: Verb::Mend, fault, host, boundary, delay: 0 }
+            at(Verb::Mend, fault, host, boundary, 0)
         })
         .collect();
     deal(&mut mends, 0..SERIES, &mut all, &mut chance);
@@ -232,6 +240,17 @@ pub fn series(seed: u64) -> Vec<Vec<Case>> {
     for (host, fault) in [0, 1].into_iter().flat_map(|host| Fault::CLOCKS.map(|fault| (host, fault))) {
         all.push(CLOCK_ROUNDS.into_iter().map(|verb| at_host(verb, fault, host, &mut chance)).collect());
     }
+    for own in [0, 1] {
+        let of_host = boundary::trial().into_iter().filter(|boundary| boundary.host == Some(own));
+        let kills = of_host.flat_map(|boundary| {
+            [Fault::KillController, Fault::KillAgent].map(|fault| at(Verb::Up, fault, own, boundary, 0))
+        });
+        all.push(kills.collect());
+    }
+    for (fault, step) in WHILE_JOINING {
+        let boundary = Boundary { host: Some(1), step, ends: false };
+        all.push(vec![at(Verb::Up, fault, 0, boundary, chance.next() % 500)]);
+    }
     let mut number = 0;
     for (series, cases) in all.iter_mut().enumerate() {
         cases.sort_by_key(place);
@@ -241,6 +260,11 @@ pub fn series(seed: u64) -> Vec<Vec<Case>> {
         }
     }
     all
+}
+
+/// A fault of a host at a boundary, so many milliseconds later.
+fn at(verb: Verb, fault: Fault, host: usize, boundary: Boundary, delay: u64) -> Case {
+    Case { number: 0, series: 0, verb, fault, host, boundary, delay }
 }
 
 /// The cases of a seed in order.
@@ -264,7 +288,7 @@ fn kill(verb: Verb, fault: Fault, host: Option<usize>, boundary: Boundary, chanc
         (Some(host), Some(own)) if host == own => own,
         _ => return None,
     };
-    Some(Case { number: 0, series: 0, verb, fault, host: own, boundary, delay: 0 })
+    Some(at(verb, fault, own, boundary, 0))
 }
 
 /// Gives the series of a range their shares.
@@ -309,7 +333,7 @@ fn at_host(verb: Verb, fault: Fault, host: usize, chance: &mut Chance) -> Case {
     let mut boundaries = boundaries(verb);
     boundaries.retain(|boundary| boundary.host.is_none_or(|own| own == host));
     let boundary = boundaries[chance.below(boundaries.len())];
-    Case { number: 0, series: 0, verb, fault, host, boundary, delay: chance.next() % 1500 }
+    at(verb, fault, host, boundary, chance.next() % 1500)
 }
 
 /// A fault at any moment of a run.
@@ -322,7 +346,7 @@ fn anywhere(verb: Verb, fault: Fault, chance: &mut Chance) -> Case {
     let boundaries = boundaries(verb);
     let boundary = boundaries[chance.below(boundaries.len())];
     let host = if fault.of_control_plane() { 0 } else { boundary.host.unwrap_or_else(|| chance.below(2)) };
-    Case { number: 0, series: 0, verb, fault, host, boundary, delay: chance.next() % 1500 }
+    at(verb, fault, host, boundary, chance.next() % 1500)
 }
 
 #[cfg(test)]
@@ -334,7 +358,7 @@ mod tests {
     fn what_is_added_comes_behind_the_cases_of_a_seed() {
         let all = cases(1);
         let text = |number: usize| all[number].to_string();
-        assert_eq!(all.len(), 326);
+        assert_eq!(all.len(), 345);
         assert_eq!(text(0), "kill-agent of w at \"up w files ends\"");
         assert_eq!(text(6), "cut-shortly of c at \"up c bootstrap-token ends\" + 309 ms");
         assert_eq!(text(15), "cut-inwards of w at \"leave w files begins\" + 1173 ms");
@@ -346,7 +370,7 @@ mod tests {
     #[test]
     fn clocks_of_both_hosts_jump_both_ways() {
         for seed in [1, 7] {
-            let about_clocks: Vec<Case> = series(seed).split_off(SERIES).into_iter().flatten().collect();
+            let about_clocks: Vec<Case> = series(seed).into_iter().skip(SERIES).take(4).flatten().collect();
             assert_eq!(about_clocks.len(), 16);
             for (host, fault) in
                 [(0, Fault::ClockForward), (0, Fault::ClockBack), (1, Fault::ClockForward), (1, Fault::ClockBack)]

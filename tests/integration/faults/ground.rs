@@ -218,12 +218,15 @@ pub fn end(run: &mut Running) -> (Finished, &'static str) {
                 "interrupted twice"
             } else {
                 run.try_signal("KILL");
-                "killed for it hung"
+                HUNG
             }
         }
     };
     (run.finish(), how)
 }
+
+/// How a run ended that two Ctrl-C did not end: they end it at once, whatever happens.
+pub const HUNG: &str = "killed for it hung";
 
 /// What a run said last, for a message a person can act on.
 pub fn tail(finished: &Finished) -> String {

@@ -284,6 +284,9 @@ impl Life {
         if case.fault == Fault::DownMeanwhile && meanwhile.as_ref().is_some_and(|other| other.code != 12) {
             self.expect_nothing();
         }
+        if how == ground::HUNG {
+            return Err(format!("two Ctrl-C did not end the disturbed run: {}", tail(&finished)));
+        }
         if NEVER.contains(&finished.code) {
             return Err(format!("the disturbed run: {}", tail(&finished)));
         }
