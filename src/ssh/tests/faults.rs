@@ -47,7 +47,7 @@
 //! | the agent is killed in a run | `whatever_ends_a_run_the_same_command_finishes` |
 //! | the links of hosts are cut in an `up` | `a_lost_link_is_made_again_and_the_run_goes_on` |
 //! | the lost agent still holds the lock | `the_lost_connection_goes_with_all_that_came_of_it` |
-//! | sudo: wrong password, no password, what the host records of it | `a_host_records_one_failure_of_a_wrong_password_and_none_without` |
+//! | sudo: wrong password, no password, what the host records of it | `a_host_records_few_failures_of_a_wrong_password_and_none_without` |
 //! | sudo: wrong password, no password, no right | `a_wrong_sudo_password_a_missing_one_and_a_missing_right_are_told_apart` |
 //! | sudo wants a terminal; doas asks for a password | `sudo_that_wants_a_terminal_and_doas` |
 //! | no Linux, or an unknown architecture | `a_host_that_runs_no_linux_or_an_unknown_architecture_is_refused` |
