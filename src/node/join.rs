@@ -225,8 +225,11 @@ async fn membership(
     }
     let name = &configuration.node_registration.name;
     let node = bootstrap.get("Node", None, name).await;
-    let node =
-        node.map_err(|problem| problem.failure(format!("the cluster does not say whether there is a Node {name}")))?;
+    let node = node.map_err(|problem| match problem.is_unauthorized() {
+        // The cluster's configuration is asked for at the same time: one of the two is refused first.
+        true => cluster::token_refused(problem),
+        false => problem.failure(format!("the cluster does not say whether there is a Node {name}")),
+    })?;
     match node {
         // A machine that was replaced a moment ago still looks alive to the cluster; at this address nobody else can be.
         Some(node) if is_ready(&node) && !is_here(&node, facts) => Err(Failure::new(

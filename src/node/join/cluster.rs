@@ -69,12 +69,17 @@ async fn text(client: &Client, name: &str, key: &str, limit: Duration) -> Result
         },
         Ok(None) => Ok(Look::NotYet(format!("there is no {object}"))),
         Err(problem @ Problem::Unreadable(_)) => Err(problem.failure(format!("the {object} cannot be read"))),
-        Err(problem) if problem.is_unauthorized() => Err(problem
-            .failure("the API server does not accept the bootstrap token")
-            .advise("run `clusterctl up` again for a fresh token")),
+        Err(problem) if problem.is_unauthorized() => Err(token_refused(problem)),
         Err(problem) => Ok(Look::NotYet(problem.to_string())),
     })
     .await
+}
+
+/// The failure of whatever is asked first with a token that the API server does not accept.
+pub(super) fn token_refused(problem: Problem) -> Failure {
+    problem
+        .failure("the API server does not accept the bootstrap token")
+        .advise("run `clusterctl up` again for a fresh token")
 }
 
 #[cfg(test)]

@@ -112,9 +112,7 @@ async fn secret(bootstrap: &Client, limit: Duration) -> Result<Option<Value>> {
         Err(problem) if problem.is_forbidden() && began.elapsed() > RIGHTS_LIMIT => {
             Err(absent().caused_by(problem.to_string()))
         }
-        Err(problem) if problem.is_unauthorized() => Err(problem
-            .failure("the API server does not accept the bootstrap token")
-            .advise("run `clusterctl up` again for a fresh token")),
+        Err(problem) if problem.is_unauthorized() => Err(super::cluster::token_refused(problem)),
         Err(problem) => Ok(Look::NotYet(problem.to_string())),
     })
     .await

@@ -9,6 +9,7 @@
 //! | the moment in the names of the kubelet's own certificates | [`super::certificate`], [`super::snapshot`] | of the run |
 //! | `status` of every object | [`super::object`] | kubelet and controllers report there; kubeadm writes none |
 //! | uid, resourceVersion, creationTimestamp, managedFields | [`super::object`] | the API server gives them |
+//! | a creationTimestamp of null in a pod template | [`super::object`] | up to 1.33 kubeadm prints it; the API server keeps none |
 //! | taints `node.kubernetes.io/*` | [`super::object`] | the node controller sets and lifts them with the node's readiness |
 //! | the signature of cluster-info (`jws-kubeconfig-*`) | [`super::object`] | over the cluster's own certificate; every join judges it |
 //! | when a token ends, id and secret of the token that keeps the uploaded certificates | [`super::object`] | of the run, random |

@@ -78,7 +78,8 @@ fn joined(bed: &Bed, by: Side) -> Snapshot {
     let is_control_plane = bed.try_sh(other, "test -e /etc/kubernetes/manifests/etcd.yaml").code == 0;
     let pods = if is_control_plane { 5 } else { 1 };
     wait_for("the node's readiness", Duration::from_secs(120), || {
-        bed.sh(control_plane, &ready).contains(" Ready ")
+        // Upstream's join ends before the kubelet has made its Node.
+        bed.try_sh(control_plane, &ready).stdout.contains(" Ready ")
             && bed.sh(control_plane, &pods_of_node).lines().count() == pods
     });
     let excluded: Vec<String> = OF_PODS.iter().map(|part| format!("--exclude='var/lib/kubelet/{part}'")).collect();

@@ -45,6 +45,13 @@ pub fn lines(object: &Value) -> Option<(String, String)> {
     if keeper {
         metadata.insert("name".to_owned(), KEEPER_NAME.into());
     }
+    // kubeadm prints up to 1.33 that the pods of a template were never created; the API server drops it.
+    if let Some(template) = fields.get_mut("spec").and_then(|spec| spec.pointer_mut("/template/metadata")) {
+        let template = template.as_object_mut()?;
+        if template.get("creationTimestamp").is_some_and(Value::is_null) {
+            template.remove("creationTimestamp");
+        }
+    }
     match kind.as_str() {
         "Secret" if name == "kubeadm-certs" => measure(fields),
         "Secret" => decode(fields, keeper),
