@@ -1,5 +1,5 @@
-//! Ending what a lost connection of the same run left on a host: sshd may take hours to notice that nobody is there any
-//! more, and until then the agent it serves holds the lock and may be in the middle of a step.
+//! Ending what a lost connection left on a host: sshd may take hours to notice that nobody is there any more, and until then
+//! the agent it serves holds the lock and may be in the middle of a step, and a receiver holds back what it brings.
 
 use std::collections::BTreeSet;
 use std::path::Path;

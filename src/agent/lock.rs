@@ -1,7 +1,8 @@
 //! One run at a time on a host: a flock that dies with the agent, and a note of who holds it.
 //!
 //! A laptop that loses power or network leaves its agent waiting: TCP says nothing of that for hours. So the holder's note
-//! carries a time that signs of life move on, and a run that finds it standing still ends the agent that holds the lock.
+//! carries a time that signs of life move on, and a run that finds it standing still ends the agent that holds the lock and
+//! what else came by its connection.
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _, Write as _};
@@ -11,7 +12,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{FlockOperation, flock};
-use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
 use super::evict::evict;
@@ -294,12 +294,13 @@ fn read_note(file: &mut File) -> Option<Note> {
     serde_json::from_slice(&text).ok()
 }
 
-/// Ends an agent whose laptop is gone: the kernel frees its lock. Only a process that is an agent is ended.
+/// Ends an agent whose laptop is gone, with all of its connection: the kernel frees its lock, and no receiver waits for bytes
+/// any more whose image containerd would let nobody else bring meanwhile. Only a process that is an agent is ended.
 fn end(heart: Option<Heart>) {
-    let Some(process) = heart.and_then(|heart| Pid::from_raw(heart.process)) else { return };
-    let arguments = std::fs::read(format!("/proc/{}/cmdline", process.as_raw_nonzero())).unwrap_or_default();
+    let Some(process) = heart.map(|heart| heart.process).filter(|process| *process > 0) else { return };
+    let arguments = std::fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
     if arguments.split(|byte| *byte == 0).any(|word| word == b"agent") {
-        let _ = kill_process(process, Signal::KILL);
+        evict(process);
     }
 }
 
