@@ -213,7 +213,7 @@ async fn bring_up(host: &dyn Host, plan: &Plan, events: &Events) -> Result<(Init
         if !replaced.is_empty() {
             let limit = plan.init.timeouts.control_plane_component_health_check.0;
             let client = administrator(host, plan).await?;
-            static_pods::replaced(&client, plan.node_name(), &replaced, &before, limit).await?;
+            static_pods::replaced(host, &client, plan.node_name(), &replaced, &before, limit).await?;
         }
         let healthy = kubelet::wait(host, plan.init.timeouts.kubelet_health_check.0);
         tokio::try_join!(wait_control_plane::api_server(host, plan), healthy)

@@ -201,7 +201,7 @@ async fn settle(
     }
     let limit = plan.init.timeouts.control_plane_component_health_check.0;
     let waited = async {
-        static_pods::replaced(&client(host, plan).await?, plan.node_name(), components, before, limit).await?;
+        static_pods::replaced(host, &client(host, plan).await?, plan.node_name(), components, before, limit).await?;
         wait_control_plane::api_server(host, plan).await?;
         wait_control_plane::components(host, plan).await?;
         Ok((Vec::new(), ()))

@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::diagnosis;
 use crate::api::wait::{Look, Wait};
 use crate::api::{Client, Problem};
 use crate::failure::Result;
+use crate::host::Host;
 
 /// The annotation by which the kubelet marks of which content of the manifest a pod is.
 const HASH: &str = "/metadata/annotations/kubernetes.io~1config.hash";
@@ -40,11 +42,33 @@ pub(super) fn written(changes: &[String]) -> Vec<String> {
     changes.iter().filter_map(path).filter_map(name).collect()
 }
 
-/// Waits until these components run by other manifests than before.
+/// Waits until these components run by other manifests than before. One that ends again and again will not, and while the
+/// API server or its etcd does, nobody can say of the others whether they do.
 ///
 /// # Errors
-/// Kind `Cluster`, naming the components that do not.
+/// Kind `Cluster`, naming the components that do not, with their last lines.
 pub(super) async fn replaced(
+    host: &dyn Host,
+    client: &Client,
+    node: &str,
+    components: &[String],
+    before: &Generation,
+    limit: Duration,
+) -> Result<()> {
+    let started = started(client, node, components, before, limit);
+    let mut looked_at = vec!["kube-apiserver", "etcd"];
+    looked_at.extend(components.iter().map(String::as_str).filter(|name| !["kube-apiserver", "etcd"].contains(name)));
+    let done = tokio::select! {
+        done = started => done,
+        failure = diagnosis::crash_loop(host, &looked_at) => Err(failure),
+    };
+    match done {
+        Ok(()) => Ok(()),
+        Err(failure) => Err(diagnosis::explain(host, failure, &looked_at).await),
+    }
+}
+
+async fn started(
     client: &Client,
     node: &str,
     components: &[String],
@@ -78,6 +102,7 @@ mod tests {
 
     use super::{generation, outdated, replaced, written};
     use crate::api::fake::FakeApi;
+    use crate::host::fake::FakeHost;
 
     fn pod(component: &str, hash: &str, phase: &str) -> serde_json::Value {
         json!({
@@ -120,8 +145,17 @@ mod tests {
         let before = generation(&client, "cp1").await.unwrap();
         assert_eq!(before.len(), 1);
         let components = ["etcd".to_owned()];
-        let wait = async |limit| replaced(&client, "cp1", &components, &before, Duration::from_millis(limit)).await;
-        assert!(wait(50).await.is_err());
+        let log = "/var/log/pods/kube-system_etcd-cp1_1/etcd/0.log";
+        let host = FakeHost::new().file(log, "").answer(
+            &["tail", "-n", "200", "--", log],
+            0,
+            "2026-01-01 stderr F unknown flag: --x\n",
+        );
+        let wait =
+            async |limit| replaced(&host, &client, "cp1", &components, &before, Duration::from_millis(limit)).await;
+        let failure = wait(50).await.unwrap_err();
+        assert!(failure.detail.is_some_and(|detail| detail.contains("last lines of etcd:\nunknown flag")));
+        assert!(failure.advice.is_some_and(|advice| advice.starts_with("correct extraArgs")));
         api.put(pod("etcd", "2", "Running"));
         wait(5000).await.unwrap();
     }
