@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::connect::{Access, Session, Settings, connect};
-use super::finish::kubeconfig_path;
+use super::kubeconfig;
 use crate::event::{What, elapsed_milliseconds};
 use crate::failure::{Failure, Kind, Result};
 use crate::host::Host as _;
@@ -72,7 +72,7 @@ pub async fn down(inventory: &Inventory, keep_data: bool, settings: &Settings) -
     }
     if failures.is_empty() {
         // The credentials are of no use any more, and they are ours.
-        Machine.remove(&kubeconfig_path(inventory))?;
+        Machine.remove(&kubeconfig::path(inventory))?;
     }
     let order = |name: &str| inventory.hosts.iter().position(|host| host.name == name);
     done.sort_by_key(|(name, _)| order(name));

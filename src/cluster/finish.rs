@@ -1,23 +1,16 @@
-//! The end of `up`: all nodes Ready, labels as wanted, system pods running, the kubeconfig on the laptop.
+//! The end of `up`: all nodes Ready, labels as wanted, system pods running.
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::board::Board;
-use super::plan::Plan;
 use super::prune::strangers;
 use crate::api;
 use crate::cancel::Cancel;
 use crate::event::{Events, Unit};
 use crate::failure::{Failure, Kind, Result};
-use crate::host::Host as _;
-use crate::host::machine::Machine;
-use crate::inventory::{Endpoint, Host, Inventory, NetworkPlugin};
-use crate::kubernetes::kubeconfig::Kubeconfig;
-use crate::secret::Secret;
+use crate::inventory::{Host, Inventory, NetworkPlugin};
 
 /// How long a node may take to appear with its pod network, or to become Ready.
 pub const NODE_LIMIT: Duration = Duration::from_secs(240);
@@ -149,87 +142,21 @@ fn unready(nodes: &[api::NodeStatus], pods: &[api::PodStatus], joined: &BTreeSet
     waiting
 }
 
-/// Where the admin kubeconfig of an inventory lies: beside it, `<cluster>.kubeconfig`.
-pub fn kubeconfig_path(inventory: &Inventory) -> PathBuf {
-    let folder = inventory.path.parent().unwrap_or(Path::new("."));
-    folder.join(format!("{}.kubeconfig", inventory.cluster.name))
-}
-
-/// The API server that a kubeconfig on the laptop is to name, where the endpoint is one that only nodes can reach: that of
-/// the first control plane that is there.
-pub fn server_for_laptop(inventory: &Inventory, plan: &Plan, joined: &BTreeSet<String>, port: u16) -> Option<String> {
-    if inventory.cluster.endpoint != Some(Endpoint::BuiltIn) {
-        return None;
-    }
-    let mut there = inventory.control_planes().filter(|host| joined.contains(&host.name));
-    let name = &there.next()?.name;
-    let host = plan.hosts.iter().find(|host| host.name == *name)?;
-    Some(format!("https://{}", SocketAddr::new(host.node.address, port)))
-}
-
-/// The admin kubeconfig of a control plane as it belongs beside the inventory.
-fn beside(kubeconfig: &Secret, server: Option<&str>) -> Result<Secret> {
-    let Some(server) = server else { return Ok(kubeconfig.clone()) };
-    let mut changed = Kubeconfig::parse(kubeconfig.expose())?;
-    changed.point_to(server);
-    Ok(changed.to_text())
-}
-
-/// Whether [`write_kubeconfig`] would write.
-///
-/// # Errors
-/// As it.
-pub fn kubeconfig_differs(inventory: &Inventory, kubeconfig: &Secret, server: Option<&str>) -> Result<bool> {
-    let wanted = beside(kubeconfig, server)?;
-    Ok(Machine.read(&kubeconfig_path(inventory))?.as_deref() != Some(wanted.expose().as_bytes()))
-}
-
-/// Writes the admin kubeconfig beside the inventory, readable by its owner only, with `server` in place of the nodes' own
-/// endpoint if one is given; returns whether it changed.
-///
-/// # Errors
-/// Kind `Cluster` for a kubeconfig that cannot be read; kind `Host` for a file that cannot be written.
-pub fn write_kubeconfig(inventory: &Inventory, kubeconfig: &Secret, server: Option<&str>) -> Result<bool> {
-    let kubeconfig = beside(kubeconfig, server)?;
-    let path = kubeconfig_path(inventory);
-    let machine = Machine;
-    let content = kubeconfig.expose().as_bytes();
-    let existing = machine.read(&path)?;
-    if existing.as_deref() == Some(content) {
-        return Ok(false);
-    }
-    if existing.is_some() {
-        // A former cluster's credentials may be somebody's only copy.
-        machine.rename(&path, &path.with_extension("kubeconfig.backup"))?;
-    }
-    machine.write(&path, content, 0o600)?;
-    Ok(true)
-}
-
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
     use std::path::Path;
 
-    use super::{kubeconfig_differs, kubeconfig_path, settle, unready, write_kubeconfig};
+    use super::{settle, unready};
     use crate::api::fake::FakeApi;
     use crate::api::{NodeStatus, PodStatus};
     use crate::cancel::Cancel;
     use crate::event::Events;
     use crate::inventory::{self, Inventory};
-    use crate::secret::Secret;
 
     fn inventory(folder: &Path) -> Inventory {
         let text = "cluster: {name: demo}\nssh: {user: root}\nhosts: [cp1]\n";
         inventory::parse(text, &folder.join("inventory.yaml"), Path::new("/home/ann"))
             .unwrap_or_else(|findings| panic!("{findings:?}"))
-    }
-
-    fn kubeconfig(server: &str) -> Secret {
-        Secret::new(format!(
-            "apiVersion: v1\nkind: Config\nclusters:\n- name: demo\n  cluster: {{server: \"{server}\"}}\nusers: \
-             []\ncontexts: []\ncurrent-context: demo\n"
-        ))
     }
 
     fn node(name: &str, ready: bool) -> NodeStatus {
@@ -273,6 +200,7 @@ mod tests {
             ready,
             reason: "ContainerCreating".into(),
             mirror: false,
+            waiting: false,
             restarts: 0,
         };
         let joined = ["cp1", "w1", "w2"].map(str::to_owned).into();
@@ -280,32 +208,5 @@ mod tests {
         let pods = [pod("coredns-1", true), pod("coredns-2", false)];
         assert_eq!(unready(&nodes, &pods, &joined), ["node w1", "node w2", "pod coredns-2 (ContainerCreating)"]);
         assert!(unready(&nodes, &pods[..1], &["cp1".to_owned()].into()).is_empty());
-    }
-
-    #[test]
-    fn the_kubeconfig_is_written_once_and_one_of_before_is_kept() {
-        let folder = tempfile::tempdir().unwrap();
-        let inventory = inventory(folder.path());
-        let path = kubeconfig_path(&inventory);
-        let (first, second) = (kubeconfig("https://10.0.0.11:6443"), kubeconfig("https://10.0.0.12:6443"));
-        assert!(kubeconfig_differs(&inventory, &first, None).unwrap());
-        assert!(write_kubeconfig(&inventory, &first, None).unwrap());
-        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
-        assert_eq!((mode & 0o777, std::fs::read_to_string(&path).unwrap().as_str()), (0o600, first.expose()));
-        assert!(!kubeconfig_differs(&inventory, &first, None).unwrap());
-        assert!(!write_kubeconfig(&inventory, &first, None).unwrap());
-        assert!(write_kubeconfig(&inventory, &second, None).unwrap());
-        let backup = std::fs::read_to_string(path.with_extension("kubeconfig.backup")).unwrap();
-        assert_eq!(backup, first.expose());
-    }
-
-    #[test]
-    fn a_laptop_is_told_a_server_that_it_reaches() {
-        let folder = tempfile::tempdir().unwrap();
-        let inventory = inventory(folder.path());
-        let server = Some("https://10.0.0.11:6443");
-        assert!(write_kubeconfig(&inventory, &kubeconfig("https://127.0.0.1:6444"), server).unwrap());
-        let text = std::fs::read_to_string(kubeconfig_path(&inventory)).unwrap();
-        assert!(text.contains("https://10.0.0.11:6443") && !text.contains("127.0.0.1"), "{text}");
     }
 }

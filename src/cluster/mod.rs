@@ -14,6 +14,7 @@ mod findings;
 mod finish;
 mod headers;
 mod invocation;
+mod kubeconfig;
 mod kubectl;
 mod lane;
 mod lost;

@@ -10,6 +10,7 @@ use super::connect::{Access, Session, Settings, connect};
 use super::documents::Documents;
 use super::fetch::{Foresight, foresee};
 use super::finish;
+use super::kubeconfig;
 use super::lane::{PREPARATION, peers, preparation, split};
 use super::muster::{Absent, Muster};
 use super::plan::{HostPlan, Plan, Way};
@@ -226,15 +227,15 @@ impl Sight<'_> {
     /// What is done when the hosts are: nodes, labels, the kubeconfig.
     async fn whole(&self, nodes: &[NodeStatus]) -> Result<Vec<Section>> {
         let mut sections = vec![of_nodes(self.inventory, self.plan, nodes, self.prune)];
-        let path = finish::kubeconfig_path(self.inventory).display().to_string();
+        let path = kubeconfig::path(self.inventory).display().to_string();
         let action = match self.source().filter(|source| source.facts.kubernetes.admin_conf) {
             None => Some(Action::Create),
             Some(source) => {
                 let there: BTreeSet<String> = self.plan.hosts.iter().map(|host| host.name.clone()).collect();
                 let port = self.documents.bind_port();
-                let server = finish::server_for_laptop(self.inventory, self.plan, &there, port);
+                let server = kubeconfig::server_for_laptop(self.inventory, self.plan, &there, port);
                 let kubeconfig: Secret = source.agent.ask(Request::AdminKubeconfig).await?;
-                let differs = finish::kubeconfig_differs(self.inventory, &kubeconfig, server.as_deref())?;
+                let differs = kubeconfig::differs(self.inventory, &kubeconfig, server.as_deref())?;
                 differs.then_some(Action::Update)
             }
         };

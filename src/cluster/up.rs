@@ -13,6 +13,7 @@ use super::check;
 use super::connect::{Access, Session, Settings, connect};
 use super::documents::Documents;
 use super::finish;
+use super::kubeconfig;
 use super::lane::Lane;
 use super::muster::{Absent, Muster};
 use super::plan::{Plan, Way};
@@ -308,8 +309,8 @@ async fn conclude(
         return Ok(None);
     };
     let api = board.api.wait().await?;
-    let server = finish::server_for_laptop(inventory, plan, &joined, port);
-    let kubeconfig_changed = finish::write_kubeconfig(inventory, api.kubeconfig(), server.as_deref())?;
+    let server = kubeconfig::server_for_laptop(inventory, plan, &joined, port);
+    let kubeconfig_changed = kubeconfig::write(inventory, api.kubeconfig(), server.as_deref())?;
     let unaltered = hosts.iter().all(|host| host.state == State::Joined && host.changes == 0);
     let before = board.seen_before().filter(|_| unaltered);
     let (nodes, settled) = finish::settle(&api, inventory, &joined, before, &settings.events, &settings.cancel).await;
@@ -322,5 +323,5 @@ async fn conclude(
         host.state = State::Ready;
         settings.events.of_host(&host.name).send(What::HostFinished { state: "ready".to_owned() });
     }
-    Ok(Some(finish::kubeconfig_path(inventory)))
+    Ok(Some(kubeconfig::path(inventory)))
 }

@@ -385,6 +385,12 @@ impl Kubeconfig {
         Certificate::parse_pem(&String::from_utf8_lossy(&bytes))
     }
 
+    /// The same with nothing by which a user proves who they are.
+    pub fn without_credentials(mut self) -> Self {
+        self.users.iter_mut().for_each(|named| named.user = User::default());
+        self
+    }
+
     /// Points every cluster to another URL: a joining control plane's kubelet talks to its own API server
     /// (kubeadm.md section 10.4).
     pub fn point_to(&mut self, server: &str) {
