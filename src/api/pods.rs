@@ -22,6 +22,8 @@ pub struct PodStatus {
     pub reason: String,
     /// Whether the kubelet runs it from a file and the API only mirrors it: the control plane's pods.
     pub mirror: bool,
+    /// Whether a container of it is to be started and does not run.
+    pub waiting: bool,
     /// Restarts of its containers together.
     pub restarts: u64,
 }
@@ -33,9 +35,10 @@ impl PodStatus {
     }
 
     /// Whether a cluster that comes up need not wait for it any more. A static pod has to run: that it works is asked of
-    /// the component itself, while a kubelet that has just started takes 10 to 20 seconds for its first probe.
+    /// the component itself, while a kubelet that has just started takes 10 to 20 seconds for its first probe. A pod whose
+    /// container ended, and is not started again, is still Running.
     pub fn settled(&self) -> bool {
-        self.well() || (self.mirror && self.phase == "Running")
+        self.well() || (self.mirror && self.phase == "Running" && !self.waiting)
     }
 
     fn of(pod: &Value) -> Self {
@@ -49,6 +52,7 @@ impl PodStatus {
             ready,
             reason: if ready { String::new() } else { reason(pod) },
             mirror: pod.pointer("/metadata/annotations/kubernetes.io~1config.mirror").is_some(),
+            waiting: containers(pod).any(|container| container.pointer("/state/waiting").is_some()),
             restarts: containers(pod).filter_map(|container| container["restartCount"].as_u64()).sum(),
         }
     }
@@ -125,15 +129,18 @@ mod tests {
     }
 
     #[rstest]
-    #[case(json!({"kubernetes.io/config.mirror": "x"}), "Running", true)]
-    #[case(json!({"kubernetes.io/config.mirror": "x"}), "Pending", false)]
-    #[case(json!({}), "Running", false)]
+    #[case(json!({"kubernetes.io/config.mirror": "x"}), "Running", json!({"running": {}}), true)]
+    #[case(json!({"kubernetes.io/config.mirror": "x"}), "Running", json!({"waiting": {"reason": "CreateContainerError"}}), false)]
+    #[case(json!({"kubernetes.io/config.mirror": "x"}), "Pending", json!({"running": {}}), false)]
+    #[case(json!({}), "Running", json!({"running": {}}), false)]
     fn a_static_pod_has_to_run_any_other_to_be_ready(
         #[case] annotations: Value,
         #[case] phase: &str,
+        #[case] state: Value,
         #[case] settled: bool,
     ) {
-        let pod = PodStatus::of(&json!({"metadata": {"annotations": annotations}, "status": {"phase": phase}}));
+        let status = json!({"phase": phase, "containerStatuses": [{"name": "a", "ready": false, "state": state}]});
+        let pod = PodStatus::of(&json!({"metadata": {"annotations": annotations}, "status": status}));
         assert_eq!(pod.settled(), settled);
     }
 }

@@ -96,6 +96,7 @@ mod tests {
             ready,
             reason: String::new(),
             mirror,
+            waiting: false,
             restarts: 0,
         }
     }

@@ -115,7 +115,14 @@ fn every_part_once(items: &[Value]) -> Result<Identity, String> {
         let nodes: Vec<_> = of_kind("Node").map(|node| (name(node), is_ready(node))).collect();
         return Err(format!("nodes: {nodes:?}"));
     }
-    let runs = |pod: &Value| pod["status"]["phase"] == "Running" && pod["metadata"]["deletionTimestamp"].is_null();
+    // A pod whose container ended, and is not started again, is still Running.
+    let waits = |pod: &Value| {
+        let mut containers = pod["status"]["containerStatuses"].as_array().into_iter().flatten();
+        containers.any(|container| container["state"]["waiting"].is_object())
+    };
+    let runs = |pod: &Value| {
+        pod["status"]["phase"] == "Running" && pod["metadata"]["deletionTimestamp"].is_null() && !waits(pod)
+    };
     // What a kubelet evicted for want of room stays on record for a while, and somebody else took its place.
     let evicted = |pod: &&Value| pod["status"]["reason"] == "Evicted";
     let pods: Vec<(String, bool)> =
