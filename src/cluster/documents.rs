@@ -6,7 +6,9 @@ use serde_json::{Map, Value, json};
 
 use crate::failure::{Failure, Kind, Result};
 use crate::inventory::{Host, Inventory, Role, Taint};
+use crate::kubernetes::configuration::{Arg, ClusterConfiguration};
 use crate::message::{RefreshOrder, Ticket};
+use crate::node::ListenAddresses;
 use crate::secret::Secret;
 use crate::yaml;
 
@@ -109,6 +111,19 @@ impl Documents {
     pub fn bind_port(&self) -> u16 {
         let port = self.field("InitConfiguration", &["localAPIEndpoint", "bindPort"]).and_then(Value::as_u64);
         port.and_then(|port| u16::try_from(port).ok()).unwrap_or(6443)
+    }
+
+    /// Which addresses the components of the control plane at `address` are told to listen on.
+    pub fn listen(&self, address: IpAddr) -> ListenAddresses {
+        let arguments = |component: &str| -> Vec<Arg> {
+            let given = self.field("ClusterConfiguration", &[component, "extraArgs"]).and_then(Value::as_array);
+            given.into_iter().flatten().filter_map(|argument| serde_json::from_value(argument.clone()).ok()).collect()
+        };
+        let mut cluster = ClusterConfiguration::default();
+        cluster.api_server.extra_args = arguments("apiServer");
+        cluster.controller_manager.extra_args = arguments("controllerManager");
+        cluster.scheduler.extra_args = arguments("scheduler");
+        ListenAddresses::of(&cluster, &address.to_string())
     }
 
     /// Where the control planes' own etcd keeps its data; `None` where etcd is elsewhere.

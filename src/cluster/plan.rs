@@ -172,7 +172,9 @@ pub fn assess(
         findings.extend(endpoint::changed(inventory, host, own).map(|failure| error("Endpoint", failure)));
         findings.extend(fleet::overlaps(inventory, host, own));
         if !member {
-            findings.extend(checks(inventory, way, documents, own).into_iter().map(|finding| finding.on(&host.name)));
+            let node = node_address(host, own).ok();
+            let checks = checks(inventory, way, documents, own, node);
+            findings.extend(checks.into_iter().map(|finding| finding.on(&host.name)));
             findings.extend(fleet::room(host, own));
             findings.extend(endpoint::port_taken(inventory, own).map(|failure| error("Port-6444", failure)));
         }
@@ -268,8 +270,14 @@ fn unfit(facts: &Facts, manifest: Option<&Manifest>) -> Vec<(&'static str, Failu
     failures
 }
 
-/// kubeadm's checks on the facts.
-fn checks(inventory: &Inventory, way: Way, documents: &Documents, facts: &Facts) -> Vec<Finding> {
+/// kubeadm's checks on the facts; without an address of the node, components count as listening on all.
+fn checks(
+    inventory: &Inventory,
+    way: Way,
+    documents: &Documents,
+    facts: &Facts,
+    node: Option<NodeAddress>,
+) -> Vec<Finding> {
     let (purpose, kind) = match way {
         Way::Source => (node::Purpose::Init, "InitConfiguration"),
         Way::ControlPlane => (node::Purpose::JoinControlPlane, "JoinConfiguration"),
@@ -281,7 +289,7 @@ fn checks(inventory: &Inventory, way: Way, documents: &Documents, facts: &Facts)
         cluster: &inventory.cluster.name,
         kubernetes: &inventory.cluster.kubernetes,
         bind_port: documents.bind_port(),
-        listen: node::ListenAddresses::default(),
+        listen: node.map(|node| documents.listen(node.address)).unwrap_or_default(),
         etcd_data: documents.etcd_data(),
         ignore: &ignore,
     };

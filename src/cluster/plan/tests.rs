@@ -9,7 +9,7 @@ use super::{Assessment, Borne, Plan, Way, assess, default_address, node_address,
 use crate::bundle::{Blob, FORMAT, Manifest};
 use crate::cluster::documents::Documents;
 use crate::cluster::findings::{divide, turn_down};
-use crate::fact::{Disk, EtcdOrigin, Facts, KubernetesState, LinkAddress, Route, Runtime};
+use crate::fact::{Disk, EtcdOrigin, Facts, KubernetesState, LinkAddress, Listening, Route, Runtime};
 use crate::failure::{Failure, Kind};
 use crate::inventory::{self, Inventory, Role};
 use crate::message::Place;
@@ -142,6 +142,34 @@ fn a_host_that_must_not_be_touched_is_refused(#[case] spoil: fn(&mut Facts), #[c
         found.iter().any(|(found, text)| *found == kind && text.starts_with("w1: ") && text.contains(words)),
         "{found:?}"
     );
+}
+
+/// From 1.37 on a port is taken only where the component is told to listen: kubeadm.md, "1.37 and corrections", D.
+#[rstest]
+#[case::before(36, "10.9.9.9", 2379, true)]
+#[case::etcd_listens_elsewhere(37, "10.9.9.9", 2379, false)]
+#[case::etcd_listens_there(37, "10.0.0.11", 2379, true)]
+#[case::as_an_argument_says(37, "127.0.0.1", 6443, false)]
+#[case::on_all_addresses(37, "127.0.0.1", 10259, true)]
+fn a_port_is_taken_where_a_component_is_told_to_listen(
+    #[case] minor: u64,
+    #[case] there: &str,
+    #[case] port: u16,
+    #[case] taken: bool,
+) {
+    let kubeadm = "apiVersion: kubeadm.k8s.io/v1beta4\n    kind: ClusterConfiguration\n    apiServer: {extraArgs: \
+                   [{name: bind-address, value: 10.0.0.11}]}";
+    let text = format!(
+        "cluster:\n  name: demo\n  kubernetes: 1.{minor}.2\n  kubeadm: |\n    {kubeadm}\nssh: {{user: root}}\nhosts:\n  \
+         cp1: {{address: 10.0.0.11, role: control-plane}}\n"
+    );
+    let inventory = inventory::parse(&text, Path::new("inventory.yaml"), Path::new("/home/ann")).unwrap();
+    let documents = Documents::read(&inventory).unwrap();
+    let mut facts = facts();
+    let own = facts.get_mut("cp1").unwrap();
+    own.listening = vec![Listening { address: there.parse().unwrap(), port, process: Some("nginx".into()) }];
+    let found = assess(&inventory, &documents, &facts, None).findings;
+    assert_eq!(found.iter().any(|finding| finding.check == format!("Port-{port}")), taken, "{found:?}");
 }
 
 #[test]
