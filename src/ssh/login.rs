@@ -73,6 +73,8 @@ struct Login<'a> {
     offered: Vec<Certificate>,
     /// Whether the host refused the password as an answer to its only question.
     password_refused: bool,
+    /// How often the host accepted what it was offered and wants more (RFC 4252 section 5.1, partial success).
+    steps: usize,
 }
 
 /// Logs in on a dialled connection.
@@ -97,6 +99,7 @@ pub(super) async fn log_in(
         refusals: 0,
         offered: Vec::new(),
         password_refused: false,
+        steps: 0,
     };
     let result = login.run(sources).await;
     login.attempts.banner = dialled.banner.text();
@@ -139,17 +142,26 @@ impl Login<'_> {
                 return Ok(Answer::In);
             }
         }
-        for way in &self.target.ways {
-            let answer = match way.as_str() {
-                "publickey" => self.offer_keys(&order, &files, agent.as_mut(), &held).await?,
-                "keyboard-interactive" => self.offer_interactively().await?,
-                // Asked in the other way, the host would say the same of it, and count twice.
-                "password" if !self.password_refused => self.offer_password().await?,
-                _ => Answer::No,
-            };
-            if let Answer::In = answer {
-                return Ok(Answer::In);
+        // A host that wants one way and then another asks for the second when it has seen the first: begun anew, as ssh does.
+        'again: for _ in 0..=self.target.ways.len() {
+            let before = self.steps;
+            for way in &self.target.ways {
+                let answer = match way.as_str() {
+                    "publickey" => self.offer_keys(&order, &files, agent.as_mut(), &held).await?,
+                    "keyboard-interactive" => self.offer_interactively().await?,
+                    // Asked in the other way, the host would say the same of it, and count twice.
+                    "password" if !self.password_refused => self.offer_password().await?,
+                    _ => Answer::No,
+                };
+                if let Answer::In = answer {
+                    return Ok(Answer::In);
+                }
+                if self.steps > before {
+                    self.offered.clear();
+                    continue 'again;
+                }
             }
+            break;
         }
         Ok(Answer::No)
     }
@@ -252,6 +264,7 @@ impl Login<'_> {
 
     fn update(&mut self, remaining: &MethodSet, partly: bool) {
         self.attempts.partly |= partly;
+        self.steps += usize::from(partly);
         self.attempts.allowed = Some(remaining.to_vec());
     }
 

@@ -244,6 +244,8 @@ pub(super) enum Ways {
     Code,
     /// Offers passwords and questions, refuses each password, and takes `secret` and the code as answers.
     Both,
+    /// Takes the password, and only then the same as an answer to a question.
+    InTurn,
     /// Takes the password and ends the connection when a command has sent 1 MiB.
     DropsInTransfer,
     /// Takes the password and never lets a command start.
@@ -275,7 +277,11 @@ pub(super) async fn false_server(ways: Ways, busy: usize) -> FalseServer {
                 turned_away += 1;
                 continue;
             }
-            let serving = server::run_stream(Arc::clone(&config), stream, FalseHost { ways, taken: 0, answered: 0 });
+            let serving = server::run_stream(
+                Arc::clone(&config),
+                stream,
+                FalseHost { ways, taken: 0, answered: 0, half_in: false },
+            );
             tokio::spawn(async move {
                 if let Ok(session) = serving.await {
                     let _ = session.await;
@@ -310,11 +316,17 @@ struct FalseHost {
     ways: Ways,
     taken: usize,
     answered: usize,
+    half_in: bool,
 }
 
 impl FalseHost {
     fn asks(&self) -> bool {
-        matches!(self.ways, Ways::Interactive | Ways::Code | Ways::Both)
+        matches!(self.ways, Ways::Interactive | Ways::Code | Ways::Both) || self.is_half_in()
+    }
+
+    /// Whether the first of two ways was gone.
+    fn is_half_in(&self) -> bool {
+        self.ways == Ways::InTurn && self.half_in
     }
 
     fn methods(&self) -> MethodSet {
@@ -336,6 +348,10 @@ impl server::Handler for FalseHost {
     async fn auth_password(&mut self, _user: &str, password: &str) -> Result<Auth, russh::Error> {
         if self.asks() {
             return Ok(Auth::Reject { proceed_with_methods: Some(self.methods()), partial_success: false });
+        }
+        if self.ways == Ways::InTurn && password == "secret" {
+            self.half_in = true;
+            return Ok(Auth::Reject { proceed_with_methods: Some(self.methods()), partial_success: true });
         }
         Ok(if password == "secret" { Auth::Accept } else { no_more() })
     }

@@ -7,6 +7,7 @@ use rstest::rstest;
 
 use super::{connect, refused};
 use crate::failure::Kind;
+use crate::secret::Secret;
 use crate::ssh::config::Algorithms;
 use crate::ssh::connection::connect_with;
 use crate::ssh::login::Sources;
@@ -248,6 +249,17 @@ async fn questions_are_answered_where_a_password_alone_does_not_do(#[case] ways:
     let answers = Answers::with("secret");
     connect_with(&target, &answers, &no_sources()).await.expect("logged in");
     assert_eq!(answers.others.load(Ordering::Relaxed), 1);
+}
+
+/// `AuthenticationMethods password,keyboard-interactive`: the way that comes first here is the second there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_wants_one_way_after_another_gets_them() {
+    let server = false_server(Ways::InTurn, 0).await;
+    let ways = ["keyboard-interactive", "password"].map(str::to_owned).to_vec();
+    let target = Target { ways, ..server.target(Some("secret")) };
+    connect_with(&target, &Answers::with("secret"), &no_sources()).await.expect("logged in");
+    let failure = refused(&Target { password: Some(Secret::new("wrong")), ..target }).await;
+    assert_eq!(failure.causes.iter().filter(|cause| cause.starts_with("password")).count(), 1, "{failure}");
 }
 
 /// Where the host asks for the password only, it hears it once: each refusal counts (pam_faillock).
