@@ -16,6 +16,9 @@ pub struct Entry {
     pub seed: u64,
     /// Its place in the list.
     pub number: usize,
+    /// The beginning of the SHA-256 of the program that was disturbed.
+    #[serde(default)]
+    pub program: String,
     /// Which fault.
     pub fault: String,
     /// The case in words.
@@ -80,11 +83,24 @@ impl Book {
     }
 }
 
+/// Which programs were disturbed how often.
+fn programs(entries: &[&Entry]) -> String {
+    let mut of: BTreeMap<&str, usize> = BTreeMap::new();
+    entries.iter().for_each(|entry| *of.entry(&entry.program).or_default() += 1);
+    let words = of.iter().map(|(program, count)| match (*program, of.len()) {
+        ("", _) => format!("{count} cases by a program whose sum was not kept"),
+        (program, 1) => format!("all cases by the program whose SHA-256 begins with {program}"),
+        (program, _) => format!("{count} cases by the program whose SHA-256 begins with {program}"),
+    });
+    format!("Run: {}.", words.collect::<Vec<_>>().join("; "))
+}
+
 /// The table: kinds of fault first, then every case.
 fn table(seed: u64, entries: &[&Entry]) -> String {
     let injected = entries.iter().filter(|entry| entry.injected).count();
     let failed = entries.iter().filter(|entry| entry.failure.is_some()).count();
     let alone = entries.iter().filter(|entry| entry.chain == 1).count();
+    let programs = programs(entries);
     let mut text = format!(
         "# Faults that were injected\n\nWritten by `make test-faults SEED={seed}`: {} cases of {}, {injected} injected before the \
          run had ended, {failed} not survived. (missed) says that the step did not come, that the run had ended,\nor that the \
@@ -92,8 +108,8 @@ fn table(seed: u64, entries: &[&Entry]) -> String {
          In the life of a cluster some runs are disturbed one\nafter another, each further on than the one before; then the \
          command runs to its end and is judged: it ends green, nothing was\nlost or made twice, one more `up` changes nothing, \
          and at the end of each cluster `down` leaves every host as it was. `judged`\nsays how many injections stood before a \
-         verdict; {alone} were judged alone. `c` is the control plane, `w` the worker; `mend` is an\n`up` on a whole cluster, \
-         `leave` a `down` that `down` follows.\n\nA clock jumps for all programs \
+         verdict; {alone} were judged alone. `c` is the control plane, `w` the worker, `c2` a second control plane; `mend` is\nan \
+         `up` on a whole cluster, `leave` a `down` that `down` follows.\n\n{programs}\n\nA clock jumps for all programs \
          of a host, those in pods too, until the disturbed run has ended: three minutes ahead, or\nan hour back. Then it is \
          right again, and the command goes on from what was made in the wrong time.\n\n| fault | cases | injected | survived | seconds of `up` afterwards |\n\
          |---|---:|---:|---:|---:|\n",

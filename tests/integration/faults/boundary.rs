@@ -1,8 +1,6 @@
 //! The step boundaries of `up` and `down` with one control plane and one worker: written down, so that a seed means the
 //! same injections on every machine. A run that shows a step which is not here fails its case.
 
-use std::fmt;
-
 /// The beginning or the end of a step of a host, in the stream of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Boundary {
@@ -14,14 +12,31 @@ pub struct Boundary {
     pub ends: bool,
 }
 
-impl fmt::Display for Boundary {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let host = match self.host {
-            Some(0) => "c ",
-            Some(_) => "w ",
-            None => "",
-        };
-        write!(formatter, "{host}{} {}", self.step, if self.ends { "ends" } else { "begins" })
+/// What the second host of a cluster is; the first is a control plane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Second {
+    /// A worker.
+    Worker,
+    /// Another control plane.
+    ControlPlane,
+}
+
+impl Second {
+    /// A host in the table: `c`, and `w` or `c2`.
+    pub fn called(self, host: usize) -> &'static str {
+        match (host, self) {
+            (0, _) => "c",
+            (_, Self::Worker) => "w",
+            (_, Self::ControlPlane) => "c2",
+        }
+    }
+}
+
+impl Boundary {
+    /// In words, beside such a second host: `c prepare ends`.
+    pub fn words(&self, second: Second) -> String {
+        let host = self.host.map(|host| format!("{} ", second.called(host))).unwrap_or_default();
+        format!("{host}{} {}", self.step, if self.ends { "ends" } else { "begins" })
     }
 }
 
@@ -30,6 +45,7 @@ impl fmt::Display for Boundary {
 type Steps = &'static [(Option<usize>, &'static str)];
 
 const C: Option<usize> = Some(0);
+/// The worker, or the second control plane.
 const W: Option<usize> = Some(1);
 
 /// `up` on bare hosts.
@@ -68,6 +84,26 @@ const UP: Steps = &[
 /// What hosts that are to join are judged by before anything is altered. It stands apart: it came after a seed had its
 /// numbers.
 const TRIAL: Steps = &[(C, "measure"), (W, "measure"), (C, "ways"), (W, "ways")];
+
+/// What a second control plane adds to an `up` on bare hosts.
+const TWIN: Steps = &[
+    (C, "balancer"),
+    (W, "balancer"),
+    (C, "upload-certs"),
+    (W, "discovery"),
+    (W, "download-certs"),
+    (W, "certs"),
+    (W, "kubeconfig"),
+    (W, "kubelet-start"),
+    (W, "check-etcd"),
+    (W, "etcd-join"),
+    (W, "control-plane"),
+    (W, "wait-control-plane"),
+    (W, "components"),
+    (W, "kubelet-wait-bootstrap"),
+    (W, "mark-control-plane"),
+    (W, "network"),
+];
 
 /// `up` on a cluster that is there.
 const MEND: Steps = &[
@@ -126,6 +162,11 @@ pub fn trial() -> Vec<Boundary> {
     boundaries(TRIAL)
 }
 
+/// Every boundary that an `up` on bare hosts has for a second control plane, as time goes.
+pub fn twin() -> Vec<Boundary> {
+    boundaries(TWIN)
+}
+
 /// Every boundary of an `up` on a cluster that is there, as time goes.
 pub fn mend() -> Vec<Boundary> {
     boundaries(MEND)
@@ -138,5 +179,5 @@ pub fn down() -> Vec<Boundary> {
 
 /// Whether a step of this id is known.
 pub fn is_known(step: &str) -> bool {
-    [UP, TRIAL, MEND, DOWN].iter().any(|steps| steps.iter().any(|(_, known)| *known == step))
+    [UP, TRIAL, TWIN, MEND, DOWN].iter().any(|steps| steps.iter().any(|(_, known)| *known == step))
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::faults::boundary::{self, Boundary};
+use crate::faults::boundary::{self, Boundary, Second};
 use crate::faults::chance::Chance;
 
 /// The run that is disturbed.
@@ -144,6 +144,8 @@ pub struct Case {
     pub verb: Verb,
     /// How.
     pub fault: Fault,
+    /// What the second host is.
+    pub second: Second,
     /// Which host: 0 is the control plane.
     pub host: usize,
     /// When.
@@ -170,8 +172,8 @@ impl fmt::Display for Case {
             Verb::Down => "down",
             Verb::Leave => "leave",
         };
-        let host = if self.host == 0 { "c" } else { "w" };
-        write!(formatter, "{} of {host} at \"{verb} {}\"", self.fault.name(), self.boundary)?;
+        let (host, boundary) = (self.second.called(self.host), self.boundary.words(self.second));
+        write!(formatter, "{} of {host} at \"{verb} {boundary}\"", self.fault.name())?;
         if self.delay > 0 {
             write!(formatter, " + {} ms", self.delay)?;
         }
@@ -193,6 +195,10 @@ const WHILE_JOINING: [(Fault, &str); 3] = [
     (Fault::SlowEtcd, "kubelet-wait-bootstrap"),
 ];
 
+/// Over so many clusters the kills while a second control plane joins are spread: a step that was gone through does not come
+/// again in the next run.
+const TWINS: usize = 8;
+
 /// One series for each kind of fault: every round gives each series one of them.
 const SERIES: usize = Fault::ALL.len();
 
@@ -201,7 +207,8 @@ const SERIES: usize = Fault::ALL.len();
 /// the end. Over all series every boundary of `up` and `down` gets a SIGKILL of the controller and one of the agent whose
 /// step it is, every boundary of an `up` on a whole cluster one of the two; and in each series stand four of the other
 /// faults, at any boundary and at any moment after it. Behind these stands a series for each host and each way a clock can jump;
-/// one for each host with the kills while it is judged before it joins; and one for each of [`WHILE_JOINING`].
+/// one for each host with the kills while it is judged before it joins; and one for each of [`WHILE_JOINING`]. The last
+/// [`TWINS`] are clusters of two control planes, where every boundary that the second one adds gets both kills.
 pub fn series(seed: u64) -> Vec<Vec<Case>> {
     let mut chance = Chance::of(seed);
     let mut all: Vec<Vec<Case>> = vec![Vec::new(); SERIES];
@@ -251,6 +258,7 @@ pub fn series(seed: u64) -> Vec<Vec<Case>> {
         let boundary = Boundary { host: Some(1), step, ends: false };
         all.push(vec![at(Verb::Up, fault, 0, boundary, chance.next() % 500)]);
     }
+    all.extend(twins(&mut chance));
     let mut number = 0;
     for (series, cases) in all.iter_mut().enumerate() {
         cases.sort_by_key(place);
@@ -262,9 +270,22 @@ pub fn series(seed: u64) -> Vec<Vec<Case>> {
     all
 }
 
+/// The kills while a second control plane joins, series by series.
+fn twins(chance: &mut Chance) -> Vec<Vec<Case>> {
+    let mut all = vec![Vec::new(); TWINS];
+    let kills = boundary::twin().into_iter().flat_map(|boundary| {
+        [Fault::KillController, Fault::KillAgent].map(|fault| Case {
+            second: Second::ControlPlane,
+            ..at(Verb::Up, fault, boundary.host.unwrap_or(0), boundary, 0)
+        })
+    });
+    deal(&mut kills.collect::<Vec<_>>(), 0..TWINS, &mut all, chance);
+    all
+}
+
 /// A fault of a host at a boundary, so many milliseconds later.
 fn at(verb: Verb, fault: Fault, host: usize, boundary: Boundary, delay: u64) -> Case {
-    Case { number: 0, series: 0, verb, fault, host, boundary, delay }
+    Case { number: 0, series: 0, verb, fault, second: Second::Worker, host, boundary, delay }
 }
 
 /// The cases of a seed in order.
@@ -324,7 +345,8 @@ fn place(case: &Case) -> (usize, usize, usize) {
         (Fault::KillAgent, _) => 1,
         _ => 2,
     };
-    let time = boundaries(case.verb).iter().position(|boundary| *boundary == case.boundary);
+    let steps = if case.second == Second::ControlPlane { boundary::twin() } else { boundaries(case.verb) };
+    let time = steps.iter().position(|boundary| *boundary == case.boundary);
     (verb.unwrap_or(0), part, time.unwrap_or(0))
 }
 
@@ -358,11 +380,13 @@ mod tests {
     fn what_is_added_comes_behind_the_cases_of_a_seed() {
         let all = cases(1);
         let text = |number: usize| all[number].to_string();
-        assert_eq!(all.len(), 345);
+        assert_eq!(all.len(), 409);
         assert_eq!(text(0), "kill-agent of w at \"up w files ends\"");
         assert_eq!(text(6), "cut-shortly of c at \"up c bootstrap-token ends\" + 309 ms");
         assert_eq!(text(15), "cut-inwards of w at \"leave w files begins\" + 1173 ms");
         assert_eq!(text(309), "loss-10-percent of c at \"leave c files begins\" + 761 ms");
+        assert!(text(345).contains(" of c") && all[345..].iter().all(|case| case.second == Second::ControlPlane));
+        assert!(all[..345].iter().all(|case| case.second == Second::Worker));
         assert!(all.iter().enumerate().all(|(at, case)| case.number == at));
     }
 

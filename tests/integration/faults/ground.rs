@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
-use crate::bed::{Bed, difference};
-use crate::faults::boundary::Boundary;
+use crate::bed::{Bed, bed, difference};
+use crate::faults::boundary::{Boundary, Second};
 use crate::faults::{boundary, delay};
 use crate::program::{Finished, Running, bundle, call, clusterctl};
 
@@ -23,10 +23,12 @@ const PATIENCE: Duration = Duration::from_secs(40);
 /// And again this much later, and then killed.
 const LAST_PATIENCE: Duration = Duration::from_secs(10);
 
-/// A control plane, a worker, and how they were before anything happened.
+/// A control plane, a second host, and how they were before anything happened.
 pub struct Ground {
     /// The hosts.
     pub bed: Bed,
+    /// What the second one is.
+    pub second: Second,
     inventory: PathBuf,
     home: PathBuf,
     before: Vec<String>,
@@ -38,18 +40,18 @@ pub struct Ground {
 
 impl Ground {
     /// Fresh hosts, for a series.
-    pub fn new(series: usize) -> Self {
+    pub fn new(series: usize, second: Second) -> Self {
         let bed = Bed::bare(2);
         let home = bed.folder.path().join("home");
         std::fs::create_dir_all(home.join(".ssh")).unwrap();
         // A dead connection is noticed within seconds: cases are many.
         let config = "Host *\n  ServerAliveInterval 2\n  ServerAliveCountMax 3\n  ConnectTimeout 6\n";
         std::fs::write(home.join(".ssh/config"), config).unwrap();
-        let inventory = bed.write_inventory(&text(&bed));
+        let inventory = bed.write_inventory(&text(&bed, second));
         let before = bed.hosts.iter().map(|host| bed.listing(&host.name)).collect();
         let record = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("target/faults/{series}"));
         let _ = std::fs::remove_dir_all(&record);
-        Self { bed, inventory, home, before, record, runs: Cell::new(0) }
+        Self { bed, second, inventory, home, before, record, runs: Cell::new(0) }
     }
 
     /// Name of a host of the case.
@@ -116,7 +118,7 @@ impl Ground {
         let BedAddress { name, address } = self.address(host);
         let to: SocketAddr = format!("{address}:22").parse().unwrap();
         let near = delay::forward(to, delay).unwrap();
-        let text = text(&self.bed);
+        let text = text(&self.bed, self.second);
         let text = text.replace(
             &format!("{name}: {{address: {address},"),
             &format!("{name}: {{address: \"{near}\", node_address: {address},"),
@@ -138,7 +140,7 @@ impl Ground {
 
     /// The usual way again.
     pub fn straight(&self) {
-        self.bed.write_inventory(&text(&self.bed));
+        self.bed.write_inventory(&text(&self.bed, self.second));
     }
 
     fn address(&self, host: usize) -> BedAddress<'_> {
@@ -191,9 +193,14 @@ impl Ground {
 }
 
 /// The inventory. A kubelet whose disk was full takes pods again soon, and not five minutes later.
-fn text(bed: &Bed) -> String {
+fn text(made: &Bed, second: Second) -> String {
     const LAST: &str = "imageGCHighThresholdPercent: 100\n";
-    let text = bed.inventory_text("root");
+    const NETWORK: &str = "  network: {plugin: bridge}\n";
+    let text = match second {
+        Second::Worker => made.inventory_text("root"),
+        Second::ControlPlane => bed(&["inventory", &made.name, "--control-planes", "2"])
+            .replace(NETWORK, &format!("{NETWORK}  endpoint: built-in\n")),
+    };
     assert!(text.contains(LAST), "the bed's settings have no {LAST}");
     text.replacen(LAST, &format!("{LAST}    evictionPressureTransitionPeriod: 5s\n"), 1)
 }

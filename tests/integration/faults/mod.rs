@@ -16,14 +16,17 @@ mod verdict;
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use self::book::{Book, Entry};
+use self::boundary::Second;
 use self::case::{Case, Fault, Verb, series};
 use self::ground::{Ground, end, tail};
 use self::inject::{Lasting, lasting};
 use self::verdict::Identity;
+use crate::program::{call, clusterctl};
 
 /// The seed where none is given.
 const SEED: u64 = 1;
@@ -84,6 +87,7 @@ fn faults_are_survived() {
         }
     };
     let began = Instant::now();
+    let program = sum_of_program();
     let todo = Mutex::new(todo.into_iter().take(count));
     let found = Mutex::new((book, Vec::new()));
     let one_after_another = || {
@@ -95,7 +99,7 @@ fn faults_are_survived() {
                 if let Some(failure) = &entry.failure {
                     failures.push(format!("seed {seed} case {} ({}): {failure}", entry.number, entry.case));
                 }
-                book.enter(Entry { seed, ..entry }).expect("the book can be written");
+                book.enter(Entry { seed, program: program.clone(), ..entry }).expect("the book can be written");
             }
             book.write_table(seed).expect("the table can be written");
         }
@@ -105,6 +109,12 @@ fn faults_are_survived() {
     });
     let failures = found.into_inner().unwrap().1;
     assert!(failures.is_empty(), "not survived (again with SEED and ONLY=number):\n\n{}", failures.join("\n\n"));
+}
+
+/// The beginning of the program's SHA-256.
+fn sum_of_program() -> String {
+    let sum = call(Path::new("sha256sum"), &[clusterctl().to_str().unwrap()], &[]);
+    sum.stdout.chars().take(12).collect()
 }
 
 /// The first kills of a series.
@@ -138,10 +148,10 @@ struct Life {
 impl Life {
     /// Lives through a series. The cases after one that failed are not tried.
     fn of(cases: &[Case]) -> Self {
-        let number = cases.first().map_or(0, |case| case.series);
+        let (number, second) = cases.first().map_or((0, Second::Worker), |case| (case.series, case.second));
         let mut life = Self {
             number,
-            ground: Ground::new(number),
+            ground: Ground::new(number, second),
             entries: Vec::new(),
             open: 0,
             known: None,
@@ -255,6 +265,7 @@ impl Life {
         self.entries.push(Entry {
             seed: 0,
             number: case.number,
+            program: String::new(),
             fault: case.fault.name().to_owned(),
             case: case.to_string(),
             injected: false,

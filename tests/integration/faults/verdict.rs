@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::faults::boundary::Second;
 use crate::faults::ground::{Ground, tail};
 use crate::program::Finished;
 
@@ -45,12 +46,15 @@ pub fn whole(ground: &Ground) -> Result<Whole, String> {
     let began = Instant::now();
     let mut identity = loop {
         // The kubelet tells of static pods, which run already, a moment later.
-        match every_part_once(&look(ground)?) {
+        match every_part_once(&look(ground)?, ground.second) {
             Ok(identity) => break identity,
             Err(wrong) if began.elapsed() > SETTLE => return Err(wrong),
             Err(_) => std::thread::park_timeout(Duration::from_millis(500)),
         }
     };
+    if ground.second == Second::ControlPlane {
+        two_members(ground)?;
+    }
     for host in 0..2 {
         let routes = ground.bed.try_sh(ground.host(host), "ip route | grep -c '^10.244.*via'").stdout;
         if routes.trim() != "1" {
@@ -77,6 +81,21 @@ pub fn whole(ground: &Ground) -> Result<Whole, String> {
     Ok(Whole { again: again.elapsed.as_secs_f64(), identity })
 }
 
+/// etcd has both members, each with its vote, and none besides.
+fn two_members(ground: &Ground) -> Result<(), String> {
+    let folder = "/etc/kubernetes/pki/etcd";
+    let certificates = ["cacert ca.crt", "cert peer.crt", "key peer.key"]
+        .map(|pair| format!("--{}", pair.replace(' ', &format!("={folder}/"))));
+    let pod = format!("etcd-{}", ground.host(0));
+    let mut words = vec!["exec", "-n", "kube-system", &pod, "--", "etcdctl"];
+    words.extend(certificates.iter().map(String::as_str));
+    words.extend(["member", "list"]);
+    let list = ground.kubectl(&words)?;
+    // ID, status, name, peer addresses, client addresses, is learner.
+    let votes = list.lines().filter(|line| line.contains(", started, ") && line.ends_with(", false")).count();
+    if (votes, list.lines().count()) == (2, 2) { Ok(()) } else { Err(format!("etcd's members:\n{list}")) }
+}
+
 /// What a run altered.
 fn changes_of(finished: &Finished) -> Vec<String> {
     let events = finished.stdout.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -94,15 +113,16 @@ fn look(ground: &Ground) -> Result<Vec<Value>, String> {
     }
 }
 
-/// The cluster of two: both nodes are Ready, all pods run, and none is there twice.
-fn every_part_once(items: &[Value]) -> Result<Identity, String> {
-    const EXPECTED: &[(&str, usize)] = &[
+/// The cluster of two hosts: both nodes are Ready, all pods run, and none is there twice.
+fn every_part_once(items: &[Value], second: Second) -> Result<Identity, String> {
+    let control_planes = if second == Second::ControlPlane { 2 } else { 1 };
+    let expected = [
         ("coredns-", 2),
-        ("etcd-", 1),
-        ("kube-apiserver-", 1),
-        ("kube-controller-manager-", 1),
+        ("etcd-", control_planes),
+        ("kube-apiserver-", control_planes),
+        ("kube-controller-manager-", control_planes),
         ("kube-proxy-", 2),
-        ("kube-scheduler-", 1),
+        ("kube-scheduler-", control_planes),
     ];
     let of_kind = |kind: &'static str| items.iter().filter(move |item| item["kind"] == kind);
     let name = |item: &Value| item["metadata"]["name"].as_str().unwrap_or_default().to_owned();
@@ -128,8 +148,8 @@ fn every_part_once(items: &[Value]) -> Result<Identity, String> {
     let pods: Vec<(String, bool)> =
         of_kind("Pod").filter(|pod| !evicted(pod)).map(|pod| (name(pod), runs(pod))).collect();
     let count = |of: &str| pods.iter().filter(|(pod, runs)| *runs && pod.starts_with(of)).count();
-    let all = EXPECTED.iter().map(|(_, count)| count).sum::<usize>();
-    if pods.len() != all || EXPECTED.iter().any(|(of, expected)| count(of) != *expected) {
+    let all = expected.iter().map(|(_, count)| count).sum::<usize>();
+    if pods.len() != all || expected.iter().any(|(of, expected)| count(of) != *expected) {
         return Err(format!("pods: {pods:?}"));
     }
     Ok(Identity {
