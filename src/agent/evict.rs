@@ -31,15 +31,28 @@ fn processes() -> Vec<Process> {
     ids.filter_map(|entry| read(&std::fs::read_to_string(entry.path().join("stat")).ok()?)).collect()
 }
 
+/// How processes of ours are called, behind which the kernel may have cut something off.
+const OURS: &str = "clusterctl";
+
 /// Whom to end: the sshd that serves the old agent's connection with all that came of it; without one the agent's
-/// session. Never this process or what it hangs on.
+/// session. Never this process or what it hangs on. A connection that a person has sessions of their own in (ssh's
+/// ControlMaster) stays, without ours.
 fn victims(processes: &[Process], old: i32, own: i32) -> BTreeSet<i32> {
     let find = |id: i32| processes.iter().find(|process| process.id == id);
     let line = |id: i32| std::iter::successors(find(id), |process| find(process.parent)).take(processes.len());
     let ours: BTreeSet<i32> = line(own).map(|process| process.id).collect();
     let Some(agent) = find(old).filter(|agent| !ours.contains(&agent.id)) else { return BTreeSet::new() };
     let serving = line(old).find(|process| process.name.starts_with("sshd")).filter(|sshd| !ours.contains(&sshd.id));
+    let has_ours = |session: i32| {
+        let mut ours = processes.iter().filter(|process| process.name.starts_with(OURS));
+        ours.any(|process| line(process.id).any(|ancestor| ancestor.id == session))
+    };
+    let sessions = |sshd: i32| processes.iter().filter(move |process| process.parent == sshd);
+    let is_shared = serving.is_some_and(|sshd| !sessions(sshd.id).all(|session| has_ours(session.id)));
     let meant = |process: &&Process| match serving {
+        Some(sshd) if is_shared => {
+            sessions(sshd.id).any(|session| has_ours(session.id) && line(process.id).any(|it| it.id == session.id))
+        }
         Some(sshd) => line(process.id).any(|ancestor| ancestor.id == sshd.id),
         None => process.session == agent.session || line(process.id).any(|ancestor| ancestor.id == agent.id),
     };
@@ -97,6 +110,10 @@ mod tests {
         assert_eq!(victims(&tree(), 22, 31).into_iter().collect::<Vec<_>>(), [20, 21, 22, 23, 24]);
         // Another agent in the same connection: only that one.
         assert_eq!(victims(&tree(), 22, 24).into_iter().collect::<Vec<_>>(), [21, 22, 23]);
+        // A person's own shell beside it, through the same master.
+        let mut shared = tree();
+        shared.push(Process { id: 50, parent: 20, session: 50, name: "bash".to_owned() });
+        assert_eq!(victims(&shared, 22, 31).into_iter().collect::<Vec<_>>(), [21, 22, 23, 24]);
         assert!(victims(&tree(), 31, 31).is_empty() && victims(&tree(), 99, 31).is_empty());
     }
 }
