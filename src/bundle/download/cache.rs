@@ -62,13 +62,14 @@ fn refused(url: &str, why: &str) -> Failure {
 }
 
 /// What a status other than success means.
-fn judge(url: &str, status: u16) -> Missed {
+fn judge(origin: &Origin<'_>, url: &str, status: u16) -> Missed {
     let why = format!("the server answers with status {status}");
     match status {
         408 | 425 | 429 | 500..=599 => Missed::Passing(why),
-        401 | 403 => Missed::Final(
-            refused(url, &why).advise("log in with `docker login`, which leaves credentials in ~/.docker/config.json"),
-        ),
+        401 | 403 => Missed::Final(refused(url, &why).advise(match origin {
+            Origin::Registry(_) => "log in with `docker login`, which leaves credentials in ~/.docker/config.json",
+            Origin::Server(_) => "see whom that server lets in; a mirror is another server",
+        })),
         _ => Missed::Final(refused(url, &why)),
     }
 }
@@ -81,7 +82,7 @@ pub(super) async fn text(origin: &Origin<'_>, url: &str, accept: Option<&str>, l
             let answered = origin.open(url, accept, 0).await.map_err(Missed::Passing)?;
             match answered.status {
                 200 => answered.body(limit).await.map_err(Missed::Passing),
-                status => Err(judge(url, status)),
+                status => Err(judge(origin, url, status)),
             }
         };
         match attempt.await {
@@ -192,7 +193,7 @@ async fn fill(origin: &Origin<'_>, url: &str, part: &Part, size: Option<u64>) ->
         }
         // There is nothing after the last byte: it is whole, or not the same file any more. The checksum tells.
         416 if at > 0 => return Ok(()),
-        status => return Err(judge(url, status)),
+        status => return Err(judge(origin, url, status)),
     }
     let limit = size.unwrap_or(MAXIMUM_BYTES);
     let end = answered.length.map(|length| at + length);

@@ -272,6 +272,15 @@ async fn private(change: impl FnOnce(&mut Behaviour), entry: &str) -> (Trial, cr
     (trial, digests.map(|digests| digests.len()))
 }
 
+/// A mirror of releases is no registry: nobody logs in to it with docker.
+#[tokio::test]
+async fn a_server_that_lets_nobody_in_is_told_apart_from_a_registry() {
+    let mut behaviour = releases();
+    behaviour.statuses.insert(KUBELET.to_owned(), vec![403]);
+    let failure = Trial::new(behaviour).run().await.unwrap_err();
+    assert!(failure.advice.is_some_and(|advice| advice.starts_with("see whom that server lets in")));
+}
+
 const ANN: &str = "{\"auth\":\"YW5uOmh1bnRlcjI=\"}";
 
 #[tokio::test]
