@@ -79,6 +79,7 @@ fn faults_between_hosts_and_on_them_are_found_before_anything_is_changed() {
     made.sh(names[2], "iptables -D INPUT 1; ip route del 10.244.128.0/20 dev eth0");
     made.sh(names[2], "cat /root/machine-id > /etc/machine-id; rm /root/machine-id");
     a_clock_that_is_wrong(&inventory, names[1]);
+    two_hosts_of_one_name(&made, &inventory, names[0], names[2]);
     an_endpoint_that_nobody_knows(&made, &text);
     a_disk_that_is_too_small(&made, &text, names[2]);
     for (name, before) in names.iter().zip(&before) {
@@ -110,6 +111,18 @@ fn a_clock_that_is_wrong(inventory: &Path, host: &str) {
     bed(&["host", "clock", host, "0"]);
     assert_eq!(found, [format!("{host} ClockSkew")]);
     assert_eq!(errors(&check(inventory, &[], 0)), [""; 0]);
+}
+
+/// Nodes have the inventory's names, so two hosts that call themselves the same are worth a word and no more.
+fn two_hosts_of_one_name(made: &Bed, inventory: &Path, one: &str, other: &str) {
+    let [first, second] = [one, other].map(|host| made.sh(host, "hostname").trim().to_owned());
+    made.sh(other, &format!("hostname {first}"));
+    let found = check(inventory, &[], 0);
+    made.sh(other, &format!("hostname {second}"));
+    let named = |finding: &&Value| finding["host"] == other && finding["check"] == "HostnameUnique";
+    let finding = found["findings"].as_array().unwrap().iter().find(named).unwrap_or_else(|| panic!("{found}"));
+    let sentence = finding["sentence"].as_str().unwrap_or_default();
+    assert!(finding["result"] == "warning" && sentence.contains(one) && sentence.contains(&first), "{finding}");
 }
 
 /// The name of an endpoint must be known on every host.
