@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
-use std::net::{IpAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -24,8 +24,6 @@ const BEHIND: &str = "http://releases.invalid";
 struct Releases {
     port: u16,
     asked: Arc<Mutex<Vec<String>>>,
-    /// Who gets nothing.
-    turned_away: Arc<Mutex<Option<IpAddr>>>,
     _folder: tempfile::TempDir,
 }
 
@@ -87,26 +85,14 @@ impl Releases {
         let listener = TcpListener::bind("0.0.0.0:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let asked = Arc::new(Mutex::new(Vec::new()));
-        let turned_away = Arc::new(Mutex::new(None));
-        let (files, log, away) = (Arc::new(files), asked.clone(), turned_away.clone());
+        let (files, log) = (Arc::new(files), asked.clone());
         std::thread::spawn(move || {
-            for mut stream in listener.incoming().flatten() {
-                let peer = stream.peer_addr().ok().map(|peer| peer.ip());
-                if peer.is_some() && peer == *away.lock().unwrap() {
-                    let _ =
-                        stream.write_all(b"HTTP/1.1 403 Forbidden\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
-                    continue;
-                }
+            for stream in listener.incoming().flatten() {
                 let (files, log) = (files.clone(), log.clone());
                 std::thread::spawn(move || serve(stream, &files, &log));
             }
         });
-        Self { port, asked, turned_away, _folder: folder }
-    }
-
-    /// From now on this address gets nothing.
-    fn turn_away(&self, address: Option<&str>) {
-        *self.turned_away.lock().unwrap() = address.map(|address| address.parse().unwrap());
+        Self { port, asked, _folder: folder }
     }
 
     /// The mirrors as hosts (or this machine) name them.
@@ -235,15 +221,6 @@ fn hosts_download_themselves() {
     for (host, before) in bed.hosts.iter().zip(&before) {
         assert_eq!(*before, bed.listing(&host.name));
     }
-    // A worker that gets nothing is told of and left out, and the control plane is made without it.
-    let worker = &bed.hosts[1];
-    releases.turn_away(Some(&worker.address));
-    let partly = looked("up");
-    assert_eq!(partly.code, 9, "{}\n{}", partly.stdout, partly.stderr);
-    assert!(partly.stderr.contains(&worker.name) && partly.stderr.contains("403"), "{}", partly.stderr);
-    let nodes = kubectl(&inventory, &["get", "nodes", "--no-headers"]);
-    assert!(nodes.lines().count() == 1 && nodes.contains(" Ready "), "{nodes}");
-    releases.turn_away(None);
     succeeds(&looked("up"));
     assert_eq!(kubectl(&inventory, &["get", "nodes", "--no-headers"]).matches(" Ready ").count(), 2);
     assert_eq!(looked("plan").code, 0);
