@@ -18,7 +18,7 @@ use super::supply::{From, Supply};
 use crate::agent::DIRECTORY;
 use crate::agent::relay::{ask_for_program, server_name};
 use crate::failure::{Failure, Kind, Result};
-use crate::ssh::{Channel, Chunk, Connection};
+use crate::ssh::{Channel, Chunk, Connection, Exit};
 
 /// What the host prints when it lacks the program.
 const NEED: &str = "clusterctl-need";
@@ -84,12 +84,12 @@ impl Start {
     pub async fn agent(&self, arguments: &str) -> Result<Started> {
         let likely = self.programs.likely()?;
         let mut program = likely.clone();
-        let mut swept = false;
+        let mut again = false;
         loop {
             match self.attempt(&program, arguments).await? {
                 Attempt::Started(started) => return Ok(started),
-                Attempt::Swept(_) if !swept => swept = true,
-                Attempt::Swept(failure) => return Err(failure),
+                Attempt::Hindered(_) if !again => again = true,
+                Attempt::Hindered(failure) => return Err(failure),
                 // Once at most: from then on it is tried on a terminal first.
                 Attempt::OnTerminal => {}
                 Attempt::Other(right) if program.sha256 == likely.sha256 => program = right,
@@ -114,16 +114,8 @@ impl Start {
                     seen.stdout.extend_from_slice(&bytes);
                 }
                 Some(Chunk::Stderr(bytes)) => seen.stderr(&bytes),
-                Some(Chunk::Exit(_)) | None if self.privilege.turns_to_terminal(&seen.stderr) => {
-                    return Ok(Attempt::OnTerminal);
-                }
-                Some(Chunk::Exit(_)) | None if seen.swept() => return Ok(Attempt::Swept(self.ended(&seen))),
-                Some(Chunk::Exit(_)) | None => {
-                    return Err(self
-                        .privilege
-                        .refused(&seen.stderr)
-                        .map_or_else(|| self.ended(&seen), |failure| failure.on(&self.host)));
-                }
+                Some(Chunk::Exit(exit)) => return self.without_agent(&seen, Some(&exit)),
+                None => return self.without_agent(&seen, None),
             }
             if let Some(failure) = self.privilege.refused(&seen.stderr) {
                 return Err(failure.on(&self.host));
@@ -198,8 +190,20 @@ impl Start {
         Ok(compressed.len() as u64)
     }
 
+    /// What to do about a command that ended before the agent said anything.
+    fn without_agent(&self, seen: &Seen, exit: Option<&Exit>) -> Result<Attempt> {
+        if self.privilege.turns_to_terminal(&seen.stderr) {
+            return Ok(Attempt::OnTerminal);
+        }
+        if let Some(failure) = self.privilege.refused(&seen.stderr) {
+            return Err(failure.on(&self.host));
+        }
+        let failure = self.ended(seen, exit);
+        if seen.was_hindered(exit) { Ok(Attempt::Hindered(failure)) } else { Err(failure) }
+    }
+
     /// Why the command ended before the agent said anything.
-    fn ended(&self, seen: &Seen) -> Failure {
+    fn ended(&self, seen: &Seen, exit: Option<&Exit>) -> Failure {
         let said = String::from_utf8_lossy(&seen.stderr).trim().to_owned();
         let failure = if said.contains("No space left on device") {
             Failure::new(Kind::Host, format!("there is no space for the agent below {DIRECTORY}"))
@@ -210,7 +214,9 @@ impl Start {
         } else if let Some(failure) = self.privilege.missing(&said) {
             failure
         } else {
-            Failure::new(Kind::Host, "the agent did not start").may_pass().advise(format!(
+            let how = exit.map_or_else(|| "without a status".to_owned(), |exit| format!("with {exit}"));
+            let failure = Failure::new(Kind::Host, format!("the agent did not start: its command ended {how}"));
+            failure.may_pass().advise(format!(
                 "see what the host said; root must be able to write and to run programs below {DIRECTORY} there"
             ))
         };
@@ -225,8 +231,8 @@ enum Attempt {
     Other(Arc<Program>),
     /// It wants to talk on a terminal first.
     OnTerminal,
-    /// The end of another run, a `down`, took the folder away under it. Why it did not start.
-    Swept(Failure),
+    /// Something of another run came between. Why it did not start.
+    Hindered(Failure),
 }
 
 /// A login shell may greet with this much, in bytes.
@@ -247,8 +253,13 @@ impl Seen {
         self.stderr.extend_from_slice(&bytes[..bytes.len().min(room)]);
     }
 
-    /// Whether the command missed what it had just made.
-    fn swept(&self) -> bool {
+    /// Whether the command missed what it had just made, as where the end of another run (a `down`) took the folder away; or
+    /// was killed, as what hangs on a lost connection is, or did not live to tell how it ended.
+    fn was_hindered(&self, exit: Option<&Exit>) -> bool {
+        !matches!(exit, Some(Exit::Status(_))) || self.misses_a_file()
+    }
+
+    fn misses_a_file(&self) -> bool {
         String::from_utf8_lossy(&self.stderr)
             .lines()
             .any(|line| line.contains(DIRECTORY) && (line.contains("No such file") || line.contains("not found")))
@@ -266,7 +277,7 @@ impl Seen {
 mod tests {
     use rstest::rstest;
 
-    use super::{Seen, script};
+    use super::{Exit, Seen, script};
     use crate::remote::program::Programs;
 
     #[test]
@@ -283,10 +294,12 @@ mod tests {
     #[case("mkdir: cannot create directory '/var/lib/clusterctl': Read-only file system", false)]
     #[case("sh: sudo: not found", false)]
     #[case("", false)]
-    fn a_folder_that_another_run_takes_away_is_told_by_what_lacks(#[case] said: &str, #[case] swept: bool) {
+    fn a_folder_that_another_run_takes_away_is_told_by_what_lacks(#[case] said: &str, #[case] hindered: bool) {
         let mut seen = Seen::default();
         seen.stderr(said.as_bytes());
-        assert_eq!(seen.swept(), swept);
+        assert_eq!(seen.was_hindered(Some(&Exit::Status(127))), hindered);
+        // Whatever it said: nobody ends the command of a host that refuses.
+        assert!(seen.was_hindered(Some(&Exit::Signal("KILL".to_owned()))) && seen.was_hindered(None));
     }
 
     #[test]
