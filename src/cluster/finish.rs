@@ -144,20 +144,12 @@ fn unready(nodes: &[api::NodeStatus], pods: &[api::PodStatus], joined: &BTreeSet
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::{settle, unready};
     use crate::api::fake::FakeApi;
     use crate::api::{NodeStatus, PodStatus};
     use crate::cancel::Cancel;
+    use crate::cluster::plan::tests::inventory;
     use crate::event::Events;
-    use crate::inventory::{self, Inventory};
-
-    fn inventory(folder: &Path) -> Inventory {
-        let text = "cluster: {name: demo}\nssh: {user: root}\nhosts: [cp1]\n";
-        inventory::parse(text, &folder.join("inventory.yaml"), Path::new("/home/ann"))
-            .unwrap_or_else(|findings| panic!("{findings:?}"))
-    }
 
     fn node(name: &str, ready: bool) -> NodeStatus {
         NodeStatus {
@@ -175,8 +167,8 @@ mod tests {
 
     #[tokio::test]
     async fn nodes_that_were_ready_before_are_not_asked_for_again_where_nothing_was_altered() {
-        let (api, folder) = (FakeApi::start().await, tempfile::tempdir().unwrap());
-        let (inventory, joined, events) = (inventory(folder.path()), ["cp1".to_owned()].into(), Events::channel().0);
+        let api = FakeApi::start().await;
+        let (inventory, joined, events) = (inventory(), ["cp1".to_owned()].into(), Events::channel().0);
         let (client, cancel) = (api.client().await, Cancel::new());
         let settled = async |ready: bool| {
             let before = Some((vec![node("cp1", ready)], Vec::new()));

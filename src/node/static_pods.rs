@@ -55,7 +55,15 @@ pub(super) async fn replaced(
     before: &Generation,
     limit: Duration,
 ) -> Result<()> {
-    let started = started(client, node, components, before, limit);
+    let wait = Wait::new(format!("the changed static pods of {node}"), "start anew", limit);
+    let started = wait.until(async || {
+        let now = match generation(client, node).await {
+            Ok(now) => now,
+            Err(problem) => return Ok(Look::NotYet(problem.to_string())),
+        };
+        let old = outdated(components, before, &now);
+        Ok(if old.is_empty() { Look::There(()) } else { Look::NotYet(format!("waiting for {}", old.join(", "))) })
+    });
     let mut looked_at = vec!["kube-apiserver", "etcd"];
     looked_at.extend(components.iter().map(String::as_str).filter(|name| !["kube-apiserver", "etcd"].contains(name)));
     let done = tokio::select! {
@@ -66,25 +74,6 @@ pub(super) async fn replaced(
         Ok(()) => Ok(()),
         Err(failure) => Err(diagnosis::explain(host, failure, &looked_at).await),
     }
-}
-
-async fn started(
-    client: &Client,
-    node: &str,
-    components: &[String],
-    before: &Generation,
-    limit: Duration,
-) -> Result<()> {
-    let wait = Wait::new(format!("the changed static pods of {node}"), "start anew", limit);
-    wait.until(async || {
-        let now = match generation(client, node).await {
-            Ok(now) => now,
-            Err(problem) => return Ok(Look::NotYet(problem.to_string())),
-        };
-        let old = outdated(components, before, &now);
-        Ok(if old.is_empty() { Look::There(()) } else { Look::NotYet(format!("waiting for {}", old.join(", "))) })
-    })
-    .await
 }
 
 /// Components that do not run, or run by the manifest of before.
