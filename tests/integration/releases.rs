@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::{IpAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -24,6 +24,8 @@ const BEHIND: &str = "http://releases.invalid";
 struct Releases {
     port: u16,
     asked: Arc<Mutex<Vec<String>>>,
+    /// Who gets nothing.
+    turned_away: Arc<Mutex<Option<IpAddr>>>,
     _folder: tempfile::TempDir,
 }
 
@@ -85,14 +87,20 @@ impl Releases {
         let listener = TcpListener::bind("0.0.0.0:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let asked = Arc::new(Mutex::new(Vec::new()));
-        let (files, log) = (Arc::new(files), asked.clone());
+        let turned_away = Arc::new(Mutex::new(None));
+        let (files, log, away) = (Arc::new(files), asked.clone(), turned_away.clone());
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let (files, log) = (files.clone(), log.clone());
-                std::thread::spawn(move || serve(stream, &files, &log));
+                let (files, log, away) = (files.clone(), log.clone(), away.clone());
+                std::thread::spawn(move || serve(stream, &files, &log, &away));
             }
         });
-        Self { port, asked, _folder: folder }
+        Self { port, asked, turned_away, _folder: folder }
+    }
+
+    /// From now on this address gets nothing.
+    fn turn_away(&self, address: Option<&str>) {
+        *self.turned_away.lock().unwrap() = address.map(|address| address.parse().unwrap());
     }
 
     /// The mirrors as hosts (or this machine) name them.
@@ -129,19 +137,31 @@ fn images(files: &mut BTreeMap<String, PathBuf>, archive: &Path, folder: &Path) 
     }
 }
 
-fn serve(mut stream: TcpStream, files: &BTreeMap<String, PathBuf>, log: &Mutex<Vec<String>>) {
+fn serve(
+    mut stream: TcpStream,
+    files: &BTreeMap<String, PathBuf>,
+    log: &Mutex<Vec<String>>,
+    away: &Mutex<Option<IpAddr>>,
+) {
     let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
     let Some(Ok(request)) = lines.next() else { return };
     let path = request.split_whitespace().nth(1).unwrap_or_default().to_owned();
     let headers: Vec<String> = lines.map_while(Result::ok).take_while(|line| !line.is_empty()).collect();
     let range = headers.iter().find_map(|line| line.to_lowercase().strip_prefix("range: bytes=").map(str::to_owned));
     let from = range.and_then(|range| range.trim_end_matches('-').parse::<u64>().ok()).unwrap_or(0);
+    let refuse = |stream: &mut TcpStream, status: &str| {
+        let head = format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
+        let _ = stream.write_all(head.as_bytes());
+    };
+    let peer = stream.peer_addr().ok().map(|peer| peer.ip());
+    if peer.is_some() && peer == *away.lock().unwrap() {
+        return refuse(&mut stream, "403 Forbidden");
+    }
     log.lock().unwrap().push(path.clone());
     // A proxy is asked for the whole URL.
     let path = path.strip_prefix(BEHIND).unwrap_or(&path);
     let Some(mut file) = files.get(path).and_then(|file| File::open(file).ok()) else {
-        let _ = stream.write_all(b"HTTP/1.1 404 Not Found\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
-        return;
+        return refuse(&mut stream, "404 Not Found");
     };
     let size = file.metadata().unwrap().len();
     file.seek(SeekFrom::Start(from)).unwrap();
@@ -221,6 +241,15 @@ fn hosts_download_themselves() {
     for (host, before) in bed.hosts.iter().zip(&before) {
         assert_eq!(*before, bed.listing(&host.name));
     }
+    // A worker that gets nothing is told of and left out, and the control plane is made without it.
+    let worker = &bed.hosts[1];
+    releases.turn_away(Some(&worker.address));
+    let partly = looked("up");
+    assert_eq!(partly.code, 9, "{}\n{}", partly.stdout, partly.stderr);
+    assert!(partly.stderr.contains(&worker.name) && partly.stderr.contains("403"), "{}", partly.stderr);
+    let nodes = kubectl(&inventory, &["get", "nodes", "--no-headers"]);
+    assert!(nodes.lines().count() == 1 && nodes.contains(" Ready "), "{nodes}");
+    releases.turn_away(None);
     succeeds(&looked("up"));
     assert_eq!(kubectl(&inventory, &["get", "nodes", "--no-headers"]).matches(" Ready ").count(), 2);
     assert_eq!(looked("plan").code, 0);
