@@ -77,7 +77,7 @@ pub enum Request {
     },
     /// Run a play: [`PlayReport`].
     Play(PlayOrder),
-    /// Make what the first control plane needs no image for, while its images still arrive: `u32`, the number of changes.
+    /// Make what the first control plane needs no image for, while its images still arrive: [`Begun`].
     Begin(InitOrder),
     /// Make the first control plane, until hosts can join: [`Initialised`].
     Init(InitOrder),
@@ -222,11 +222,22 @@ pub struct InitOrder {
     pub upload_certificates: bool,
 }
 
+/// What of `init` needs no image.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Begun {
+    /// How many things were altered.
+    pub changes: u32,
+    /// When the kubelet was started (anew), where it was: seconds since the epoch by the host's clock.
+    pub kubelet_started: Option<u64>,
+}
+
 /// What `init` left behind.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Initialised {
     /// The node the host became.
     pub joined: Joined,
+    /// When the kubelet was started (anew), where it was: seconds since the epoch by the host's clock.
+    pub kubelet_started: Option<u64>,
     /// What hosts join with, if it was asked for.
     pub ticket: Option<Ticket>,
     /// The key of the certificates that were uploaded, also where no ticket was asked for; the ticket has it too.

@@ -25,7 +25,7 @@ pub(super) use self::planned::rehearse_up;
 use super::phase::{Changes, phase};
 use super::preflight::{Finding, Surroundings};
 use super::static_pods::{self, Generation};
-use super::{files, kubelet, preflight, refresh};
+use super::{defaults, files, kubelet, preflight, refresh};
 use crate::api::Client;
 use crate::event::Events;
 use crate::fact::Facts;
@@ -35,7 +35,7 @@ use crate::kubernetes::certificates::public_key_hash;
 use crate::kubernetes::kubeconfig::ADMIN;
 use crate::kubernetes::kubelet as kubelet_files;
 use crate::kubernetes::token::Token;
-use crate::message::{InitOrder, Initialised, Joined, Ticket};
+use crate::message::{Begun, InitOrder, Initialised, Joined, Ticket};
 use crate::secret::Secret;
 
 #[cfg(test)]
@@ -49,7 +49,7 @@ const IN_CLUSTER: &[&str] = &["upload-config", "upload-certs", "mark-control-pla
 ///
 /// # Errors
 /// As [`init`].
-pub async fn begin(host: &dyn Host, facts: &Facts, order: &InitOrder, events: &Events) -> Result<u32> {
+pub async fn begin(host: &dyn Host, facts: &Facts, order: &InitOrder, events: &Events) -> Result<Begun> {
     let plan = Plan::load(host, facts, order, events)?;
     if plan.phases.wants("preflight") {
         // The world around is looked at by `init`, once.
@@ -58,7 +58,8 @@ pub async fn begin(host: &dyn Host, facts: &Facts, order: &InitOrder, events: &E
     let credentials = credentials(host, &plan, events).await?;
     // A kubelet looks for a folder that is not there once in a while; one that is there it watches.
     control_plane::make_room(host)?;
-    Ok(credentials + kubelet_start(host, &plan, events).await?)
+    let (started, kubelet_started) = kubelet_start(host, &plan, events).await?;
+    Ok(Begun { changes: credentials + started, kubelet_started })
 }
 
 /// kubeadm's checks of a host that is prepared.
@@ -69,8 +70,8 @@ async fn check(host: &dyn Host, plan: &Plan, events: &Events) -> Result<()> {
     preflight::judge(&prepared(host, plan).await?, events)
 }
 
-/// Phase kubelet-start: how many changes.
-async fn kubelet_start(host: &dyn Host, plan: &Plan, events: &Events) -> Result<u32> {
+/// Phase kubelet-start: how many changes, and when the kubelet was started, where it was.
+async fn kubelet_start(host: &dyn Host, plan: &Plan, events: &Events) -> Result<(u32, Option<u64>)> {
     let shared = kubelet_files::configuration(plan.kubelet.as_ref(), &plan.cluster);
     let settings = kubelet::Settings {
         cluster: &plan.cluster,
@@ -81,9 +82,13 @@ async fn kubelet_start(host: &dyn Host, plan: &Plan, events: &Events) -> Result<
         joining_worker: false,
         patches: &plan.patches,
     };
-    let started = async { Ok((kubelet::start(host, &settings, false).await?, ())) };
-    let step = ("kubelet-start", "kubelet-start");
-    Ok(plan.phase(events, step, "Start the kubelet", started).await?.0)
+    let started = async {
+        let now_seconds = defaults::now_seconds()?;
+        let changes = kubelet::start(host, &settings, false).await?;
+        let anew = kubelet::is_started(&changes).then_some(now_seconds);
+        Ok((changes, anew))
+    };
+    plan.phase(events, ("kubelet-start", "kubelet-start"), "Start the kubelet", started).await
 }
 
 /// Phases certs and kubeconfig: how many changes.
@@ -207,7 +212,7 @@ async fn bring_up(host: &dyn Host, plan: &Plan, events: &Events) -> Result<(Init
     let path = if plan.phases.wants("etcd") { "etcd" } else { "control-plane/apiserver" };
     let (manifests, replaced) = plan.phase(events, (path, "control-plane"), title, manifests).await?;
     let replaced: Vec<String> = replaced.into_iter().filter(|name| before.contains_key(name)).collect();
-    let started = kubelet_start(host, plan, events).await?;
+    let (started, kubelet_started) = kubelet_start(host, plan, events).await?;
 
     let api_server = async {
         if !replaced.is_empty() {
@@ -261,7 +266,7 @@ async fn bring_up(host: &dyn Host, plan: &Plan, events: &Events) -> Result<(Init
     let changes = [credentials, manifests, started, bound, controllers, stored].iter().sum();
     let ticket = token.map(|token| ticket(host, plan, &token, certificate_key.clone())).transpose()?;
     let joined = Joined { node: plan.node_name().to_owned(), changes };
-    Ok((Initialised { joined, ticket, certificate_key }, client))
+    Ok((Initialised { joined, kubelet_started, ticket, certificate_key }, client))
 }
 
 /// What hosts join with, of what was stored in the cluster.

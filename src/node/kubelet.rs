@@ -20,6 +20,9 @@ use crate::kubernetes::version::Release;
 /// The kubelet's unit.
 pub(super) const UNIT: &str = "kubelet";
 
+/// The change that it was started.
+const STARTED: &str = "kubelet started";
+
 /// The unit of the host's resolver, where it is systemd's.
 const RESOLVED: &str = "systemd-resolved";
 
@@ -74,9 +77,14 @@ pub(super) async fn begin(host: &dyn Host, prepared: Prepared, other_changes: bo
     }
     if !changes.is_empty() || other_changes || !prepared.works {
         unit::restart(host, UNIT).await?;
-        changes.push("kubelet started".to_owned());
+        changes.push(STARTED.to_owned());
     }
     Ok(changes)
+}
+
+/// Whether the kubelet was started (anew) among these changes.
+pub(super) fn is_started(changes: &[String]) -> bool {
+    changes.iter().any(|change| change == STARTED)
 }
 
 /// `resolved` says whether systemd-resolved runs: then the kubelet reads the servers it knows.

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::ready::{READY_LIMIT, Report, ready_again};
+use super::ready::{Outdated, READY_LIMIT, Report, ready_again};
 use super::{Lane, peers, split};
-use crate::api::NodeStatus;
+use crate::api::{Client, NodeStatus};
 use crate::bundle::Blob;
 use crate::cancel::Cancel;
 use crate::change::{Change, Kind};
@@ -49,18 +49,24 @@ impl Lane<'_> {
         if before.ready {
             // Without its network no node is: one that lost it gets it before it is waited for.
             changes += self.network_of_before().await?;
-            let step = self.session.events.step("ready-again", "wait until the node is ready again");
-            let again = tokio::select! {
-                again = ready_again(&api, &self.plan.name, &before, restarts, READY_LIMIT) => again,
-                () = self.cancel.cancelled() => Err(Cancel::failure()),
-            };
-            step.end(again.map_err(|failure| failure.on(&self.plan.name)))?;
+            let outdated = if restarts { Outdated::Same(before.when) } else { Outdated::None };
+            self.ready_again(&api, &outdated).await?;
         }
         Ok(changes)
     }
 
+    /// Waits until this host's node, which was Ready, is so again.
+    pub(super) async fn ready_again(&self, api: &Client, outdated: &Outdated) -> Result<()> {
+        let step = self.session.events.step("ready-again", "wait until the node is ready again");
+        let again = tokio::select! {
+            again = ready_again(api, &self.plan.name, outdated, READY_LIMIT) => again,
+            () = self.cancel.cancelled() => Err(Cancel::failure()),
+        };
+        step.end(again.map_err(|failure| failure.on(&self.plan.name)))
+    }
+
     /// The pod network of a member as it was before this run.
-    async fn network_of_before(&self) -> Result<u32> {
+    pub(super) async fn network_of_before(&self) -> Result<u32> {
         let network = &self.inventory.cluster.network;
         let nodes = self.board.nodes_before.wait().await.map_err(|failure| failure.on(&self.plan.name))?;
         let own = nodes.iter().find(|node| node.name == self.plan.name).and_then(NodeStatus::pod_network);

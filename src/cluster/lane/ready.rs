@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::api::Client;
 use crate::api::wait::{Look, Wait};
 use crate::failure::{Failure, Result};
+use crate::kubernetes::moment::from_rfc3339;
 
 /// How long a kubelet may take to report that its node is Ready, in its turn. It does so when it starts.
 pub(super) const READY_LIMIT: Duration = Duration::from_secs(120);
@@ -23,7 +24,28 @@ pub(super) struct Report {
     /// Why not.
     reason: String,
     /// When that was, in the kubelet's words.
-    when: String,
+    pub(super) when: String,
+}
+
+/// Which reports say nothing of now: those of before the kubelet was started anew.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Outdated {
+    /// It was not.
+    None,
+    /// The report of this moment, in the kubelet's words.
+    Same(String),
+    /// All of before this second since the epoch, by the host's clock, which is the kubelet's.
+    Before(u64),
+}
+
+impl Outdated {
+    fn is(&self, when: &str) -> bool {
+        match self {
+            Self::None => false,
+            Self::Same(before) => when == before,
+            Self::Before(started) => from_rfc3339(when).is_none_or(|reported| reported < *started),
+        }
+    }
 }
 
 impl Report {
@@ -43,11 +65,10 @@ impl Report {
         Self { ready: text("status") == "True", reason: text("message"), when: text("lastHeartbeatTime") }
     }
 
-    /// Why a node with this report is not ready again; `None` when it is. What a kubelet said before it was started anew says
-    /// nothing of now.
-    fn lacks(&self, before: &Self, started_anew: bool) -> Option<String> {
+    /// Why a node with this report is not ready again; `None` when it is.
+    fn lacks(&self, outdated: &Outdated) -> Option<String> {
         match self {
-            Self { when, .. } if started_anew && *when == before.when => {
+            Self { when, .. } if outdated.is(when) => {
                 Some("its kubelet has not reported since it was started anew".to_owned())
             }
             Self { ready: false, reason, .. } => Some(reason.clone()),
@@ -63,13 +84,12 @@ impl Report {
 pub(super) async fn ready_again(
     api: &Client,
     node: &str,
-    before: &Report,
-    started_anew: bool,
+    outdated: &Outdated,
     limit: Duration,
 ) -> Result<()> {
     let wait = Wait::new(format!("the node {node}"), "get Ready again", limit).every(EVERY);
     let waited = wait.until(async || {
-        Ok(match Report::of(api, node).await.lacks(before, started_anew) {
+        Ok(match Report::of(api, node).await.lacks(outdated) {
             Some(reason) => Look::NotYet(reason),
             None => Look::There(()),
         })
@@ -89,8 +109,10 @@ mod tests {
     use rstest::rstest;
     use serde_json::{Value, json};
 
-    use super::{READY_LIMIT, Report, ready_again};
+    use super::{Outdated, READY_LIMIT, Report, ready_again};
     use crate::api::fake::FakeApi;
+
+    const SILENT: &str = "its kubelet has not reported since it was started anew";
 
     fn node(ready: &str, when: &str) -> Value {
         let condition = json!({"type": "Ready", "status": ready, "message": "no network", "lastHeartbeatTime": when});
@@ -98,18 +120,20 @@ mod tests {
     }
 
     #[rstest]
-    #[case::a_new_kubelet_is_ready(("True", "2"), true, None)]
-    #[case::nothing_was_started(("True", "1"), false, None)]
-    #[case::it_was_so_before(("True", "1"), true, Some("its kubelet has not reported since it was started anew"))]
-    #[case::a_new_kubelet_is_not(("False", "2"), true, Some("no network"))]
-    #[case::it_was_lost(("Unknown", "1"), false, Some("no network"))]
+    #[case::a_new_kubelet_is_ready(("True", "2"), Outdated::Same("1".into()), None)]
+    #[case::nothing_was_started(("True", "1"), Outdated::None, None)]
+    #[case::it_was_so_before(("True", "1"), Outdated::Same("1".into()), Some(SILENT))]
+    #[case::a_new_kubelet_is_not(("False", "2"), Outdated::Same("1".into()), Some("no network"))]
+    #[case::it_was_lost(("Unknown", "1"), Outdated::None, Some("no network"))]
+    #[case::it_was_so_ahead_of_that_second(("True", "2026-11-30T07:59:59Z"), Outdated::Before(1_796_025_600), Some(SILENT))]
+    #[case::it_is_so_since(("True", "2026-11-30T08:00:00Z"), Outdated::Before(1_796_025_600), None)]
+    #[case::it_never_was(("True", ""), Outdated::Before(1_796_025_600), Some(SILENT))]
     fn a_node_is_ready_again_when_its_new_kubelet_says_so(
         #[case] now: (&str, &str),
-        #[case] started_anew: bool,
+        #[case] outdated: Outdated,
         #[case] expected: Option<&str>,
     ) {
-        let before = Report::read(&node("True", "1"));
-        assert_eq!(Report::read(&node(now.0, now.1)).lacks(&before, started_anew).as_deref(), expected);
+        assert_eq!(Report::read(&node(now.0, now.1)).lacks(&outdated).as_deref(), expected);
     }
 
     #[tokio::test]
@@ -117,12 +141,12 @@ mod tests {
         let api = FakeApi::start().await;
         api.put(node("True", "1"));
         let client = api.client().await;
-        let before = Report::of(&client, "w1").await;
+        let outdated = Outdated::Same(Report::of(&client, "w1").await.when);
         api.put(node("False", "2"));
         let limit = Duration::from_secs(1);
-        let failure = ready_again(&client, "w1", &before, true, limit).await.unwrap_err();
+        let failure = ready_again(&client, "w1", &outdated, limit).await.unwrap_err();
         assert_eq!(failure.to_string(), "the node w1 did not get Ready again within 1 second: no network");
-        let (waited, ()) = futures::join!(ready_again(&client, "w1", &before, true, READY_LIMIT), async {
+        let (waited, ()) = futures::join!(ready_again(&client, "w1", &outdated, READY_LIMIT), async {
             tokio::task::yield_now().await;
             api.put(node("True", "3"));
         });

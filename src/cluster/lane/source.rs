@@ -5,12 +5,13 @@ use std::sync::{Arc, OnceLock};
 
 use serde_json::Value;
 
+use super::ready::Outdated;
 use super::{COMPLETES, Lane, PREPARATION, changes_of, split};
 use crate::api;
 use crate::bundle::Blob;
 use crate::cluster::access::Api;
 use crate::failure::{Failure, Kind, Result};
-use crate::message::{InitOrder, Initialised, PlayReport, Request};
+use crate::message::{Begun, InitOrder, Initialised, PlayReport, Request};
 
 impl Lane<'_> {
     /// The control plane the cluster is made on: files, preparation, images beside certificates and kubelet, init
@@ -64,15 +65,15 @@ impl Lane<'_> {
             let (done, network) = futures::try_join!(self.look_through(order, early), self.network())?;
             return Ok(done + network);
         }
-        let (changes, late) = self.up_to_init(&order, lacking).await?;
+        let (begun, late) = self.up_to_init(&order, lacking).await?;
         // A way to the API with credentials of before serves on where nothing was altered.
-        let early = Some(early).filter(|_| changes == 0);
-        let (started, network) = futures::try_join!(self.start(order, late, early), self.network())?;
-        Ok(changes + started + network)
+        let early = Some(early).filter(|_| begun.changes == 0);
+        let (started, network) = futures::try_join!(self.start(order, late, early, begun), self.network())?;
+        Ok(begun.changes + started + network)
     }
 
-    /// Everything before the control plane starts: how many changes, and the blobs that are still to be sent.
-    async fn up_to_init(&self, order: &InitOrder, lacking: Vec<Blob>) -> Result<(u32, Vec<Blob>)> {
+    /// Everything before the control plane starts: what was altered, and the blobs that are still to be sent.
+    async fn up_to_init(&self, order: &InitOrder, lacking: Vec<Blob>) -> Result<(Begun, Vec<Blob>)> {
         let (early, late): (Vec<Blob>, Vec<Blob>) =
             lacking.into_iter().partition(|blob| !COMPLETES.contains(&blob.name.as_str()));
         let (files, images) = split(early);
@@ -80,21 +81,49 @@ impl Lane<'_> {
         changes += self.prepare(&files).await?;
         // Keys take the processor, images the disk and the network. Where no image comes, `init` does it all.
         let begun =
-            async { if images.is_empty() { Ok(0) } else { self.ask::<u32>(Request::Begin(order.clone())).await } };
+            async { if images.is_empty() { Ok(Begun::default()) } else { self.ask(Request::Begin(order.clone())).await } };
         let images = self.transfer("images", "import images", &images);
         let (begun, balancer, images) = futures::try_join!(begun, self.balance(), images)?;
         self.spreading.first_share_is_done();
-        Ok((changes + begun + balancer + images, late))
+        let changes = changes + begun.changes + balancer + images;
+        Ok((Begun { changes, kubelet_started: begun.kubelet_started }, late))
     }
 
     /// The control plane and its add-ons.
-    async fn start(&self, order: InitOrder, late: Vec<Blob>, early: Option<&OnceLock<Api>>) -> Result<u32> {
+    async fn start(
+        &self,
+        order: InitOrder,
+        late: Vec<Blob>,
+        early: Option<&OnceLock<Api>>,
+        begun: Begun,
+    ) -> Result<u32> {
         // What only the add-ons need arrives while the control plane starts.
         let (started, late) = futures::try_join!(self.init(order.clone(), early), self.send_late(late))?;
         self.spreading.first_is_done();
         let completed: u32 = self.ask(Request::Complete(order)).await?;
+        let changes = started.changes + late + completed;
+        let kubelet_started = started.kubelet_started.or(begun.kubelet_started);
+        let network = self.end_turn(Begun { changes: begun.changes + changes, kubelet_started }).await?;
+        Ok(changes + network)
+    }
+
+    /// The others may change when this host's node, if it was Ready and something was altered, is Ready again: a configuration
+    /// with which it does not get ready goes no further. Returns how many more changes that took.
+    async fn end_turn(&self, done: Begun) -> Result<u32> {
+        let nodes = self.board.nodes_before.kept().and_then(Result::ok);
+        let before = nodes.iter().flat_map(|nodes| nodes.iter()).find(|node| node.name == self.plan.name);
+        let mut changes = 0;
+        if before.is_some_and(|before| before.ready && done.changes > 0) {
+            // Without its network no node is. Where others join, these are not all the ways: their lanes are waited for then.
+            if !self.newcomers {
+                changes += self.network_of_before().await?;
+            }
+            let api = self.board.api.wait().await.map_err(|failure| failure.on(&self.plan.name))?;
+            let outdated = done.kubelet_started.map_or(Outdated::None, Outdated::Before);
+            self.ready_again(&api, &outdated).await?;
+        }
         self.rollout.done(&self.plan.name);
-        Ok(started + late + completed)
+        Ok(changes)
     }
 
     async fn send_late(&self, late: Vec<Blob>) -> Result<u32> {
@@ -126,18 +155,19 @@ impl Lane<'_> {
         }
         let done: Initialised = self.answer(next()?)?;
         let completed: u32 = self.answer(next()?)?;
-        self.rollout.done(&self.plan.name);
-        Ok(changes + self.made(done, Some(early)).await? + completed)
+        let made = self.made(done, Some(early)).await?;
+        let changes = changes + made.changes + completed;
+        Ok(changes + self.end_turn(Begun { changes, ..made }).await?)
     }
 
     /// The control plane, until others can join it.
-    async fn init(&self, order: InitOrder, early: Option<&OnceLock<Api>>) -> Result<u32> {
+    async fn init(&self, order: InitOrder, early: Option<&OnceLock<Api>>) -> Result<Begun> {
         let done: Initialised = self.ask(Request::Init(order)).await?;
         self.made(done, early).await
     }
 
     /// Tells the other lanes of a control plane that works.
-    async fn made(&self, done: Initialised, early: Option<&OnceLock<Api>>) -> Result<u32> {
+    async fn made(&self, done: Initialised, early: Option<&OnceLock<Api>>) -> Result<Begun> {
         self.board.ticket.keep(Ok(done.ticket));
         let api = match early.and_then(OnceLock::get).filter(|_| done.joined.changes == 0) {
             Some(api) => api.clone(),
@@ -147,7 +177,7 @@ impl Lane<'_> {
         if self.is_old && !self.board.nodes_before.is_kept() {
             self.board.nodes_before.keep(Ok(Arc::new(api::nodes(&api).await?)));
         }
-        Ok(done.joined.changes)
+        Ok(Begun { changes: done.joined.changes, kubelet_started: done.kubelet_started })
     }
 
     /// What another host's lane says when this one failed. It is of the same kind: the exit code tells what went wrong, not
