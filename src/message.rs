@@ -94,6 +94,13 @@ pub enum Request {
     Balancer(BalancerOrder),
     /// Set up the pod network on this host: `u32`, the number of changes.
     Network(NetworkOrder),
+    /// Add to a failure what logs of this host say of it: [`Failure`].
+    Explain {
+        /// What is to be explained.
+        failure: Failure,
+        /// Containers of kube-system that are concerned; the kubelet always is.
+        components: Vec<String>,
+    },
     /// Undo kubeadm's part: `u32`, the number of changes.
     Reset(ResetOrder),
     /// On a control plane that stays: take the etcd member of a host that is lost out: `u32`, the number of changes.

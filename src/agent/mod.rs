@@ -364,6 +364,10 @@ impl Agent {
                 let journal = self.journal().await?;
                 document(&balancer::install(&self.machine, &journal, &order, &program, &self.events).await?)
             }
+            Request::Explain { failure, components } => {
+                let components: Vec<&str> = components.iter().map(String::as_str).collect();
+                document(&node::explain(&self.machine, failure, &components).await)
+            }
             Request::Reset(order) => document(&node::reset(&self.machine, &order, &self.events).await?),
             Request::RemoveLostMember(lost) => {
                 document(&node::remove_lost_member(&self.machine, &lost, &self.events).await?)

@@ -26,6 +26,8 @@ pub struct PodStatus {
     pub waiting: bool,
     /// Restarts of its containers together.
     pub restarts: u64,
+    /// Names of its containers that are not ready.
+    pub unready: Vec<String>,
 }
 
 impl PodStatus {
@@ -54,6 +56,10 @@ impl PodStatus {
             mirror: pod.pointer("/metadata/annotations/kubernetes.io~1config.mirror").is_some(),
             waiting: containers(pod).any(|container| container.pointer("/state/waiting").is_some()),
             restarts: containers(pod).filter_map(|container| container["restartCount"].as_u64()).sum(),
+            unready: containers(pod)
+                .filter(|container| container["ready"] != true)
+                .filter_map(|container| container["name"].as_str().map(str::to_owned))
+                .collect(),
         }
     }
 }

@@ -98,6 +98,7 @@ mod tests {
             mirror,
             waiting: false,
             restarts: 0,
+            unready: Vec::new(),
         }
     }
 

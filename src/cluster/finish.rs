@@ -5,12 +5,14 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use super::board::Board;
+use super::connect::Session;
 use super::prune::strangers;
 use crate::api;
 use crate::cancel::Cancel;
 use crate::event::{Events, Unit};
 use crate::failure::{Failure, Kind, Result};
 use crate::inventory::{Host, Inventory, NetworkPlugin};
+use crate::message::Request;
 
 /// How long a node may take to appear with its pod network, or to become Ready.
 pub const NODE_LIMIT: Duration = Duration::from_secs(240);
@@ -76,12 +78,14 @@ async fn probe(board: &Board, probes: &mut api::Probes) -> Infallible {
 
 /// Waits until these nodes are Ready and the pods of kube-system run. Without a pod network of ours a node is not
 /// waited for: it gets Ready when the user brings one. All nodes as they were seen last come back as well. Where nothing was
-/// altered, what was seen `before` is as good as a look now: then it is the first one.
+/// altered, what was seen `before` is as good as a look now: then it is the first one. What does not get ready comes with the
+/// last lines of a host that it is about.
 pub async fn settle(
     api: &api::Client,
     inventory: &Inventory,
     joined: &BTreeSet<String>,
     before: Option<(Vec<api::NodeStatus>, Vec<api::PodStatus>)>,
+    sessions: &[Session],
     events: &Events,
     cancel: &Cancel,
 ) -> (Vec<api::NodeStatus>, Result<()>) {
@@ -98,7 +102,7 @@ pub async fn settle(
     let step = events.step("ready", "wait until ready");
     let started = std::time::Instant::now();
     let mut interval = tokio::time::interval(POLL);
-    let (mut seen, mut before) = (Vec::new(), before);
+    let (mut seen, mut before, mut behind) = (Vec::new(), before, None);
     let mut last;
     let result = loop {
         interval.tick().await;
@@ -114,6 +118,7 @@ pub async fn settle(
                 pods.retain(|pod| pod.node.is_empty() || joined.contains(&pod.node));
                 let total = (joined.len() + pods.len()) as u64;
                 let waiting = unready(&nodes, &pods, joined);
+                behind = lagging(&nodes, &pods, joined);
                 seen = nodes;
                 step.progress(total - waiting.len() as u64, total, Unit::Items, waiting.first().map(String::as_str));
                 if waiting.is_empty() {
@@ -126,10 +131,34 @@ pub async fn settle(
             Err(failure) => last = failure,
         }
         if started.elapsed() > NODE_LIMIT {
-            break Err(last);
+            let session = |name: &str| sessions.iter().find(|session| session.host.name == name);
+            break Err(match behind.and_then(|(host, components)| Some((session(&host)?, components))) {
+                Some((session, components)) => explained(session, last, components).await.on(&session.host.name),
+                None => last,
+            });
         }
     };
     (seen, step.end(result))
+}
+
+/// A failure with what the logs of a host say of it, the containers' of kube-system and the kubelet's. As it is where the host does
+/// not answer.
+pub async fn explained(session: &Session, failure: Failure, components: Vec<String>) -> Failure {
+    let request = Request::Explain { failure: failure.clone(), components };
+    session.agent.ask(request).await.unwrap_or(failure)
+}
+
+/// The first host that something is missing of, and the containers of kube-system there that are not ready.
+fn lagging(
+    nodes: &[api::NodeStatus],
+    pods: &[api::PodStatus],
+    joined: &BTreeSet<String>,
+) -> Option<(String, Vec<String>)> {
+    let unsettled = || pods.iter().filter(|pod| !pod.settled() && !pod.node.is_empty());
+    let ready = |name: &&String| nodes.iter().any(|node| node.name == **name && node.ready);
+    let host = joined.iter().find(|name| !ready(name)).or_else(|| unsettled().map(|pod| &pod.node).next())?;
+    let containers = unsettled().filter(|pod| pod.node == *host).flat_map(|pod| pod.unready.iter().cloned());
+    Some((host.clone(), containers.collect::<BTreeSet<String>>().into_iter().collect()))
 }
 
 /// What is not ready yet, in words.
@@ -144,7 +173,7 @@ fn unready(nodes: &[api::NodeStatus], pods: &[api::PodStatus], joined: &BTreeSet
 
 #[cfg(test)]
 mod tests {
-    use super::{settle, unready};
+    use super::{lagging, settle, unready};
     use crate::api::fake::FakeApi;
     use crate::api::{NodeStatus, PodStatus};
     use crate::cancel::Cancel;
@@ -172,7 +201,7 @@ mod tests {
         let (client, cancel) = (api.client().await, Cancel::new());
         let settled = async |ready: bool| {
             let before = Some((vec![node("cp1", ready)], Vec::new()));
-            settle(&client, &inventory, &joined, before, &events, &cancel).await
+            settle(&client, &inventory, &joined, before, &[], &events, &cancel).await
         };
         // The API knows of no node now: it was not asked.
         assert_eq!(settled(true).await, (vec![node("cp1", true)], Ok(())));
@@ -194,11 +223,17 @@ mod tests {
             mirror: false,
             waiting: false,
             restarts: 0,
+            unready: if ready { Vec::new() } else { vec!["coredns".into()] },
         };
         let joined = ["cp1", "w1", "w2"].map(str::to_owned).into();
         let nodes = [node("cp1", true), node("w1", false), node("other", false)];
         let pods = [pod("coredns-1", true), pod("coredns-2", false)];
         assert_eq!(unready(&nodes, &pods, &joined), ["node w1", "node w2", "pod coredns-2 (ContainerCreating)"]);
         assert!(unready(&nodes, &pods[..1], &["cp1".to_owned()].into()).is_empty());
+        // Whose logs are read: of a node that is not ready before those of pods, which run nowhere without one.
+        assert_eq!(lagging(&nodes, &pods, &joined), Some(("w1".into(), Vec::new())));
+        let of_first = ["cp1".to_owned()].into();
+        assert_eq!(lagging(&nodes, &pods, &of_first), Some(("cp1".into(), vec!["coredns".into()])));
+        assert_eq!(lagging(&nodes, &pods[..1], &of_first), None);
     }
 }

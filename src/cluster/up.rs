@@ -313,7 +313,8 @@ async fn conclude(
     let kubeconfig_changed = kubeconfig::write(inventory, api.kubeconfig(), server.as_deref())?;
     let unaltered = hosts.iter().all(|host| host.state == State::Joined && host.changes == 0);
     let before = board.seen_before().filter(|_| unaltered);
-    let (nodes, settled) = finish::settle(&api, inventory, &joined, before, &settings.events, &settings.cancel).await;
+    let (nodes, settled) =
+        finish::settle(&api, inventory, &joined, before, sessions, &settings.events, &settings.cancel).await;
     let labelled = finish::label(&api, inventory, &nodes, &joined, &settings.events).await;
     if let Some(host) = hosts.iter_mut().find(|host| host.name == session.host.name) {
         host.changes += labelled.as_ref().unwrap_or(&0) + u32::from(kubeconfig_changed);

@@ -12,6 +12,7 @@ use tokio::io::AsyncRead;
 use crate::failure::Result;
 
 pub mod blobs;
+pub mod causes;
 pub mod containerd;
 pub mod fake;
 pub mod journal;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Command, Host, Output};
+use super::{Command, Host, Output, causes};
 use crate::failure::{Failure, Kind, Result};
 
 /// Longest time for a unit to start, stop or restart; above systemd's own default of 90 s.
@@ -205,7 +205,10 @@ async fn change(host: &dyn Host, verb: &str, unit: &str, complaint: &str) -> Res
 
 async fn with_log(host: &dyn Host, unit: &str, failure: Failure) -> Failure {
     let log = log_tail(host, unit, TAIL_LINES).await;
-    let failure = failure.advise(format!("read `journalctl --unit {unit}` on the host"));
+    let failure = match causes::advice(&log) {
+        Some(advice) => failure.advise(advice),
+        None => failure.advise(format!("read `journalctl --unit {unit}` on the host")),
+    };
     if log.is_empty() { failure } else { failure.detailed(log) }
 }
 
@@ -250,6 +253,15 @@ mod tests {
         let failure = start(&host, "kubelet.service").await.unwrap_err();
         assert_eq!(failure.sentence, "unit kubelet.service does not start");
         assert_eq!(failure.detail.as_deref(), Some("panic: no disk\n"));
+        assert_eq!(failure.advice.as_deref(), Some("read `journalctl --unit kubelet.service` on the host"));
+    }
+
+    #[tokio::test]
+    async fn a_known_cause_in_its_log_has_its_own_advice() {
+        let log = "containerd: listen tcp 127.0.0.1:1338: bind: address already in use\n";
+        let host = FakeHost::new().answer(&["systemctl", "start"], 1, "").answer(&["journalctl"], 0, log);
+        let failure = start(&host, "containerd.service").await.unwrap_err();
+        assert!(failure.advice.is_some_and(|advice| advice.starts_with("stop what listens")));
     }
 
     #[tokio::test]

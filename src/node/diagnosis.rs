@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::failure::{Failure, Kind};
-use crate::host::{Command, Host};
+use crate::host::{Command, Host, causes};
 
 /// How many lines of a log are worth showing.
 const LINES: usize = 40;
@@ -16,60 +16,6 @@ const CALM_LINES: usize = 5;
 
 /// No line is shown longer than this, in characters.
 const LINE_CHARACTERS: usize = 400;
-
-/// Words in a log, what they mean, in the imperative. The first that fits counts; the more special stand first.
-const CAUSES: &[(&str, &str)] = &[
-    ("cgroup v1", "boot the host with cgroup v2, or set `failCgroupV1: false` in the KubeletConfiguration"),
-    ("running with swap on is not supported", "turn swap off, or set `failSwapOn: false` in the KubeletConfiguration"),
-    ("no space left on device", "free some space on the host's disk and run the same command again"),
-    ("address already in use", "stop what listens on the port named in the log, then run the same command again"),
-    ("failed to validate kubelet flags", "correct kubeletExtraArgs: the kubelet does not take one of them"),
-    ("unknown flag", "correct extraArgs: the component does not know one of them"),
-    ("failed to load kubelet config file", "correct the KubeletConfiguration: the kubelet does not take it"),
-    ("cluster id mismatch", "remove etcd's data of an earlier cluster: run `clusterctl down`, then `up` again"),
-    (
-        "has already been bootstrapped",
-        "remove etcd's data of an earlier cluster: run `clusterctl down`, then `up` again",
-    ),
-    ("failed to pull image", "bring the image named in the log with the bundle, or let the host reach its registry"),
-    (
-        "failed to pull and unpack image",
-        "bring the image named in the log with the bundle, or let the host reach its registry",
-    ),
-    (
-        "failed to resolve reference",
-        "bring the image named in the log with the bundle, or let the host reach its registry",
-    ),
-    ("failed to resolve image", "bring the image named in the log with the bundle, or let the host reach its registry"),
-    ("container runtime is not running", "see why the container runtime does not run: `systemctl status containerd`"),
-    ("validate cri v1 runtime api", "see why the container runtime does not answer: `systemctl status containerd`"),
-    ("/dev/kmsg", "give the host a /dev/kmsg: the kubelet reads the kernel's messages there"),
-    ("certificate has expired", "set the host's clock, or renew the certificates in /etc/kubernetes/pki"),
-    (
-        "certificate signed by unknown authority",
-        "remove certificates of an earlier cluster: run `clusterctl down`, then `up` again",
-    ),
-    ("too many open files", "raise fs.inotify.max_user_instances (8192) or the limit of open files on the host"),
-    ("exec format error", "bring a bundle for the host's architecture: a program in it is for another one"),
-    ("out of memory", "give the host more memory: the kernel ended a component for want of it"),
-    ("read-only file system", "remount the file system named in the log writable, and look at the disk's health"),
-    ("input/output error", "look at the host's disk: `dmesg` tells what it cannot read or write"),
-    ("slow fdatasync", "give etcd a faster disk: its writes take too long"),
-    ("apply request took too long", "give etcd a faster disk: its writes take too long"),
-    ("clock difference", "set the clocks of the control planes by NTP: etcd's members disagree about the time"),
-    ("certificate is not yet valid", "set the host's clock: it is behind that of the host that signs"),
-    ("is not valid for any names", "add the name or address to apiServer.certSANs in cluster.kubeadm"),
-    ("cannot allocate memory", "give the host more memory"),
-    (
-        "failed to reserve sandbox name",
-        "wait a moment: the container runtime still works at an earlier try; then run the same command again",
-    ),
-    ("cni plugin not initialized", "bring a pod network: there is no configuration in /etc/cni/net.d"),
-    (
-        "permission denied",
-        "see the log: a security module or the mode of a directory keeps the component from its files",
-    ),
-];
 
 /// So many ends of a container while it is waited for are a loop. The kubelet waits 10, 20 and 40 seconds before the next
 /// starts: a component that only waits for another one is there by then.
@@ -100,9 +46,9 @@ async fn crash_loop_seen_every(look: Duration, host: &dyn Host, components: &[&s
     }
 }
 
-/// Adds to a failure what the logs of these control plane components and of the kubelet say. Components without a log
-/// have not started: then the kubelet's journal tells why.
-pub(super) async fn explain(host: &dyn Host, failure: Failure, components: &[&str]) -> Failure {
+/// Adds to a failure what the logs of these components of kube-system and of the kubelet say. Components without a log have not
+/// started: then the kubelet's journal tells why.
+pub async fn explain(host: &dyn Host, failure: Failure, components: &[&str]) -> Failure {
     let mut sections = Vec::new();
     for component in components {
         if let Some(lines) = container_log(host, component).await {
@@ -119,7 +65,7 @@ pub(super) async fn explain(host: &dyn Host, failure: Failure, components: &[&st
     }
     let told: Vec<String> = sections.iter().map(|(title, lines)| format!("{title}:\n{}", lines.join("\n"))).collect();
     let text = told.join("\n\n");
-    let advice = advice(&text);
+    let advice = causes::advice(&text);
     let failure = failure.detailed(text);
     match advice {
         Some(advice) => failure.advise(advice),
@@ -128,12 +74,7 @@ pub(super) async fn explain(host: &dyn Host, failure: Failure, components: &[&st
     }
 }
 
-fn advice(log: &str) -> Option<&'static str> {
-    let log = log.to_lowercase();
-    CAUSES.iter().find(|(words, _)| log.contains(words)).map(|(_, advice)| *advice)
-}
-
-/// Last lines of the newest log of a static pod's container.
+/// Last lines of the newest log of a component's container.
 async fn container_log(host: &dyn Host, component: &str) -> Option<Vec<String>> {
     let mut newest: Option<(String, Vec<String>)> = None;
     for log in logs(host, component) {
@@ -209,21 +150,9 @@ mod tests {
     use std::path::Path;
     use std::time::Duration;
 
-    use super::{advice, crash_loop_seen_every, explain, message, telling};
+    use super::{crash_loop_seen_every, explain, message, telling};
     use crate::failure::{Failure, Kind};
     use crate::host::fake::FakeHost;
-
-    #[rstest]
-    #[case("E1 listen tcp 0.0.0.0:6443: bind: address already in use", Some("stop what listens"))]
-    #[case("kubelet is configured to not run on a host using cgroup v1.", Some("boot the host with cgroup v2"))]
-    #[case("Running with swap on is not supported, please disable swap", Some("turn swap off"))]
-    #[case("write /x: No space left on device", Some("free some space"))]
-    #[case("{\"level\":\"warn\",\"msg\":\"slow fdatasync\"}", Some("give etcd a faster disk"))]
-    #[case("open /x: read-only file system", Some("remount"))]
-    #[case("nothing known", None)]
-    fn known_causes_have_advice(#[case] log: &str, #[case] beginning: Option<&str>) {
-        assert_eq!(advice(log).map(|advice| advice.starts_with(beginning.unwrap())), beginning.map(|_| true));
-    }
 
     #[rstest]
     #[case("2026-11-23T12:00:00.1Z stderr F {\"level\":\"fatal\"}", "{\"level\":\"fatal\"}")]

@@ -27,6 +27,7 @@ mod unit;
 mod user_kubeconfig;
 
 pub use self::defaults::completed;
+pub use self::diagnosis::explain;
 pub use self::images::fetch as fetch_images;
 pub use self::init::{ByHand, addon_manifests, begin, complete, init, init_by_hand, rehearse_init};
 pub use self::join::{join, join_by_hand, rehearse_join};

@@ -7,9 +7,10 @@ use super::{Lane, peers, split};
 use crate::api::{Client, NodeStatus};
 use crate::bundle::Blob;
 use crate::cancel::Cancel;
-use crate::change::{Change, Kind};
+use crate::change::{self, Change};
+use crate::cluster::finish::explained;
 use crate::cluster::rollout::Turn;
-use crate::failure::Result;
+use crate::failure::{Kind, Result};
 use crate::inventory::NetworkPlugin;
 use crate::message::{Foreseen, NetworkOrder, RefreshOrder, RehearseOrder, Request};
 
@@ -62,6 +63,10 @@ impl Lane<'_> {
             again = ready_again(api, &self.plan.name, outdated, READY_LIMIT) => again,
             () = self.cancel.cancelled() => Err(Cancel::failure()),
         };
+        let again = match again {
+            Err(failure) if failure.kind == Kind::Cluster => Err(explained(self.session, failure, Vec::new()).await),
+            again => again,
+        };
         step.end(again.map_err(|failure| failure.on(&self.plan.name)))
     }
 
@@ -91,7 +96,7 @@ impl Lane<'_> {
 /// Whether a change has the kubelet start anew.
 fn is_start_of_kubelet(change: &Change) -> bool {
     let starts = ["start", "restart"].contains(&change.detail.as_str());
-    change.kind == Kind::Unit && change.subject == "kubelet.service" && starts
+    change.kind == change::Kind::Unit && change.subject == "kubelet.service" && starts
 }
 
 #[cfg(test)]

@@ -81,12 +81,7 @@ impl Report {
 ///
 /// # Errors
 /// Kind `Cluster` when it is not within `limit`.
-pub(super) async fn ready_again(
-    api: &Client,
-    node: &str,
-    outdated: &Outdated,
-    limit: Duration,
-) -> Result<()> {
+pub(super) async fn ready_again(api: &Client, node: &str, outdated: &Outdated, limit: Duration) -> Result<()> {
     let wait = Wait::new(format!("the node {node}"), "get Ready again", limit).every(EVERY);
     let waited = wait.until(async || {
         Ok(match Report::of(api, node).await.lacks(outdated) {

@@ -80,8 +80,9 @@ impl Lane<'_> {
         let mut changes = self.send_first_files(&files).await?;
         changes += self.prepare(&files).await?;
         // Keys take the processor, images the disk and the network. Where no image comes, `init` does it all.
-        let begun =
-            async { if images.is_empty() { Ok(Begun::default()) } else { self.ask(Request::Begin(order.clone())).await } };
+        let begun = async {
+            if images.is_empty() { Ok(Begun::default()) } else { self.ask(Request::Begin(order.clone())).await }
+        };
         let images = self.transfer("images", "import images", &images);
         let (begun, balancer, images) = futures::try_join!(begun, self.balance(), images)?;
         self.spreading.first_share_is_done();
