@@ -97,6 +97,11 @@ pub enum What {
         /// In one sentence.
         sentence: String,
     },
+    /// What is different on a host that was given back: all of it, where a person is warned of the first of it.
+    Differs {
+        /// Each in one line.
+        differences: Vec<String>,
+    },
     /// Something worth saying: one line.
     Said {
         /// In one line.

@@ -6,6 +6,7 @@ use std::path::Path;
 use super::connect::{Access, Session, Settings, connect};
 use super::down::Down;
 use crate::event::{What, elapsed_milliseconds};
+use crate::fact::KubernetesState;
 use crate::failure::{Failure, Result};
 use crate::inventory::Inventory;
 use crate::message::{PlayOrder, PlayReport, Request};
@@ -39,8 +40,19 @@ pub async fn run(inventory: &Inventory, file: &Path, dry_run: bool, settings: &S
     Ok(Down { done, residue: 0, uncompared: Vec::new(), failures, milliseconds })
 }
 
+/// Whether nothing of a cluster is on a host and nothing of ours: kubeconfigs alone a person brings for a control plane, with an
+/// authority whose key is elsewhere.
+fn is_bare(state: &KubernetesState) -> bool {
+    let worker = state.kubelet_conf && !state.admin_conf;
+    state.journal_cluster.is_none() && state.manifests.is_empty() && !worker
+}
+
 async fn play(session: &Session, loaded: &Loaded, dry_run: bool, settings: &Settings) -> Result<u32, Failure> {
     settings.cancel.check()?;
+    if !dry_run && is_bare(&session.facts.kubernetes) {
+        // What `down` compares with: an `up` to come finds the journal of this play, and no machine as it was.
+        session.agent.ask::<bool>(Request::Remember).await?;
+    }
     let mut step = session.events.step("play", &loaded.play.name);
     let order = PlayOrder {
         play: loaded.play.clone(),
@@ -55,4 +67,20 @@ async fn play(session: &Session, loaded: &Loaded, dry_run: bool, settings: &Sett
     }
     let changes = step.changes();
     step.end(result.map(|_| changes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_bare;
+    use crate::fact::KubernetesState;
+
+    #[test]
+    fn a_host_is_looked_at_before_the_first_change_unless_a_cluster_is_on_it() {
+        let bare = KubernetesState::default();
+        assert!(is_bare(&bare));
+        assert!(is_bare(&KubernetesState { kubelet_conf: true, admin_conf: true, ..bare.clone() }));
+        assert!(!is_bare(&KubernetesState { kubelet_conf: true, ..bare.clone() }));
+        assert!(!is_bare(&KubernetesState { manifests: vec!["etcd.yaml".into()], ..bare.clone() }));
+        assert!(!is_bare(&KubernetesState { journal_cluster: Some("demo".into()), ..bare }));
+    }
 }

@@ -207,6 +207,7 @@ impl Lane {
             What::RunStarted { .. }
             | What::Changed { .. }
             | What::Warned { .. }
+            | What::Differs { .. }
             | What::Said { .. }
             | What::RunFinished { .. } => {}
         }

@@ -119,6 +119,8 @@ mod tests {
             right(&json::event(&event, now));
             run.record(&event, at);
         }
+        let differences = vec!["/etc/left (file) is there now".to_owned()];
+        right(&json::event(&Event { host: Some("w1".to_owned()), what: What::Differs { differences } }, now));
         right(&json::event(&Event { host: None, what: What::Said { sentence: "waiting".to_owned() } }, now));
         right(&json::failure(&Failure::new(Kind::Usage, "no").detailed("more"), now));
         right(&json::summary(&Summary::of(&run, &rehearsal::inventory()), now));

@@ -73,13 +73,15 @@ fn the_holder_is_named(events: &str, cluster: &str) {
 /// `down` says what is different from before, one by one to a person and counted to a program; also where the agent of a former
 /// `down` ended before it had looked.
 fn what_is_left_is_told(bed: &Bed, inventory: &Path) {
-    bed.sh(&bed.hosts[0].name, "touch /etc/left-behind");
+    let host = &bed.hosts[0].name;
+    bed.sh(host, "touch /etc/left-behind && ip link add left0 type bridge && ip route add blackhole 192.0.2.0/24");
+    bed.sh(host, "iptables -N LEFT && echo left:x:4999:4999::/:/bin/false >>/etc/passwd");
     let arguments = ["down", "-i", inventory.to_str().unwrap(), "--yes", "--output", "json"];
     let (mut bereft, lines) = Running::start_watched(&clusterctl(), &arguments, &[]);
     let compares = |line: &String| line.contains("\"step-started\"") && line.contains("\"step\":\"compare\"");
     assert!(lines.iter().any(|line| compares(&line)), "nothing was compared");
     // With something left it looks for a while whether that goes.
-    bed.sh(&bed.hosts[0].name, "pkill -KILL -f 'bin/clusterctl-[0-9a-f]* agent'");
+    bed.sh(host, "pkill -KILL -f 'bin/clusterctl-[0-9a-f]* agent'");
     let bereft = bereft.finish();
     assert_eq!(bereft.code, 4, "{}\n{}", bereft.stdout, bereft.stderr);
     let down = run("down", inventory, &["--yes", "--output", "json"]);
@@ -90,10 +92,24 @@ fn what_is_left_is_told(bed: &Bed, inventory: &Path) {
         event["sentence"].as_str()?.strip_prefix("different from before the first up: ").map(str::to_owned)
     };
     let told: Vec<String> = events.iter().filter_map(told).collect();
-    assert!(told.iter().any(|line| line.starts_with("+ file /etc/left-behind")), "{told:#?}");
+    let left = [
+        ("+ file /etc/left-behind", ""),
+        ("+ network link left0", ""),
+        ("+ route ", "192.0.2.0/24"),
+        ("+ iptables", "chain LEFT"),
+        ("+ user left", ""),
+        ("- file /etc/passwd ", ""),
+        ("+ file /etc/passwd ", ""),
+    ];
+    let is_left = |line: &String| left.iter().find(|(begin, end)| line.starts_with(begin) && line.contains(end));
+    for one in &left {
+        assert!(told.iter().any(|line| is_left(line) == Some(one)), "{one:?}: {told:#?}");
+    }
     // Parameters of the whole machine are shared with the hosts of other tests.
     let shared = |line: &&String| ["sysctl vm.", "sysctl kernel.", "module "].iter().any(|kind| line.contains(kind));
-    assert_eq!(told.iter().filter(|line| !shared(line)).count(), 1, "{told:#?}");
+    assert!(told.iter().filter(|line| !shared(line)).all(|line| is_left(line).is_some()), "{told:#?}");
+    let differs = events.iter().find(|event| event["event"] == "differs").unwrap();
+    assert_eq!(differs["differences"], Value::from(told.clone()), "{differs}");
     let summary = events.last().unwrap();
     assert_eq!(
         (&summary["residue"], &summary["not_compared"]),

@@ -37,6 +37,9 @@ fn a_play_runs_once_and_down_undoes_it() {
     assert_eq!(greeting.trim(), format!("hello from {}", bed.hosts[1].name));
     let gone = down(&inventory);
     assert_eq!(gone.code, 0, "{}\n{}", gone.stdout, gone.stderr);
+    // The hosts were looked at before the first play altered them.
+    let said = gone.stdout + &gone.stderr;
+    assert!(!said.contains("not compared"), "{said}");
     for (host, before) in bed.hosts.iter().zip(&before) {
         // What a command made is the person's own: it stays, and the directory it lies in.
         bed.sh(&host.name, "rm /srv/data/made && rmdir /srv/data");
