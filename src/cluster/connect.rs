@@ -133,6 +133,16 @@ pub async fn connect_to(
     Ok((sessions, failures))
 }
 
+/// Takes the lock of a host that was only looked at so far, for what is done to the cluster through it.
+///
+/// # Errors
+/// Kind `Busy` where another run holds it, for longer than a person waits.
+pub(super) async fn hold(session: &Session, verb: &str, inventory: &Inventory, settings: &Settings) -> Result<()> {
+    let gate = Gate::new();
+    let turn = Turn { holder: holder(verb, &inventory.cluster.name), gate: &gate, first: true };
+    turn.lock(&session.agent, settings).await.map(drop).map_err(|failure| failure.on(&session.host.name))
+}
+
 /// Reaches one control plane of the cluster: the first that serves, else one that has the administrator's credentials.
 /// They are tried in inventory order, the next one as well when one takes long: a dead one holds nobody up.
 ///

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::access::Api;
-use super::connect::{Access, Session, Settings, connect_to, connect_to_control_plane};
+use super::connect::{Access, Session, Settings, connect_to, connect_to_control_plane, hold};
 use super::down::{Down, compare, is_ours};
 use super::lost::forget;
 use crate::api;
@@ -38,6 +38,8 @@ pub async fn remove(
         hosts: leaving.iter().map(|host| host.name.clone()).collect(),
     });
     let staying = connect_to_control_plane(&rest, settings).await?;
+    // Another run may know nothing of the hosts that leave: it would find no lock of this one on those that it has.
+    hold(&staying, "down", inventory, settings).await?;
     let api = Api::open(&staying).await?;
     let (sessions, unreachable) = connect_to(inventory, leaving.clone(), settings, Access::Alter("down")).await?;
     let (mut failures, mut done) = (Vec::new(), Vec::new());

@@ -244,11 +244,12 @@ async fn begin(
     Ok(Begun { documents, sessions, plan, bundle, missing })
 }
 
-/// Asks, where something that runs would be interrupted; on hosts that are no nodes nothing of a cluster runs.
+/// Asks, where something that runs would be interrupted. On hosts that are no nodes nothing of a cluster runs; swap that is on may
+/// be what other programs there live on.
 async fn approved(sight: Sight<'_>, options: Options<'_>) -> Result<(), Vec<Failure>> {
-    let Some(approve) = options.approve.filter(|_| sight.plan.hosts.iter().any(|host| host.member)) else {
-        return Ok(());
-    };
+    let may_disrupt = sight.plan.hosts.iter().any(|host| host.member)
+        || sight.sessions.iter().any(|session| !session.facts.swap.is_empty());
+    let Some(approve) = options.approve.filter(|_| may_disrupt) else { return Ok(()) };
     let preview = sight.preview().await?;
     if !preview.disrupts() || approve(preview).await {
         return Ok(());

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::bed::{Bed, difference};
-use crate::program::{down, kubectl, run, succeeds, up, wait_for};
+use crate::program::{Running, clusterctl, down, kubectl, refused, run, succeeds, up, wait_for};
 
 /// Two pods that anybody may run, one of which must always be there.
 const WEB: &str = r#"
@@ -64,7 +64,20 @@ fn the_pods_of_a_host_that_leaves_go_first() {
     wait_for("a pod on the worker", Duration::from_secs(60), || ready_pods(&inventory) == 1);
 
     // There is no other place for it, and one must be there: nothing is taken away, the node stays in service.
-    let refused = run("down", &inventory, &["--yes", "--host", worker, "--drain-limit", "3s"]);
+    let log = bed.folder.path().join("events");
+    let arguments = ["down", "-i", inventory.to_str().unwrap(), "--yes", "--host", worker, "--drain-limit", "3s"];
+    let arguments = [&arguments[..], &["--log", log.to_str().unwrap()]].concat();
+    let mut leaving = Running::start(&clusterctl(), &arguments, &[]);
+    wait_for("the pods are asked to leave", Duration::from_secs(20), || {
+        std::fs::read_to_string(&log).is_ok_and(|events| events.contains("\"step\":\"drain\""))
+    });
+    // A colleague whose inventory has no such line alters nothing meanwhile.
+    let shorter = bed.folder.path().join("shorter.yaml");
+    let text = std::fs::read_to_string(&inventory).unwrap();
+    let lines = text.lines().filter(|line| !line.trim_start().starts_with(&format!("{worker}:")));
+    std::fs::write(&shorter, lines.map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+    refused(&up(&shorter), 12, &[control_plane, "clusterctl down"]);
+    let refused = leaving.finish();
     assert_eq!(refused.code, 11, "{}\n{}", refused.stdout, refused.stderr);
     for words in ["did not become empty within 3 seconds", "default/web-", "--no-drain", worker] {
         assert!(refused.stderr.contains(words), "no «{words}» in:\n{}", refused.stderr);
