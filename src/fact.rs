@@ -172,6 +172,8 @@ pub struct KubernetesState {
     pub ca_key: bool,
     /// Server of kubelet.conf: `https://10.0.0.11:6443`.
     pub server: Option<String>,
+    /// The version that the API server's manifest here names, without the `v`; `None` without one, and for images whose tag is none.
+    pub api_server_version: Option<String>,
     /// `kubelet --version` without the `v`.
     pub kubelet_version: Option<String>,
     /// Whether /var/lib/etcd has anything in it.

@@ -54,7 +54,8 @@ pub fn unmet(sentence: impl Into<String>) -> Failure {
 const FIRM: &[&str] = &["Architecture", "Bundle", "Connection", "Endpoint", "Membership", "NodeAddress", "Systemd"];
 
 /// Checks whose findings concern all hosts, also where they name one.
-const OF_ALL: &[&str] = &["Bundle", "Endpoint", "HostnameUnique", "MachineID", "Membership", "NetworkOverlap"];
+const OF_ALL: &[&str] =
+    &["Bundle", "Endpoint", "HostnameUnique", "KubernetesVersion", "MachineID", "Membership", "NetworkOverlap"];
 
 /// How the names of checks begin that are about a way between two hosts; the port follows.
 pub const WAY: &str = "Reachable-";
@@ -90,6 +91,8 @@ mod tests {
     #[case("DiskSpace", true)]
     #[case("ClockSkew", true)]
     #[case("MachineID", false)]
+    #[case("KubernetesVersion", false)]
+    #[case("KubeletVersion", true)]
     #[case("Reachable-10250", false)]
     fn what_was_found_between_hosts_concerns_all(#[case] check: &str, #[case] alone: bool) {
         assert_eq!(Finding::error(check, unmet("no")).on("w1").is_of_one_host(), alone);

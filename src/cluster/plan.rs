@@ -2,6 +2,7 @@
 
 mod endpoint;
 mod source;
+mod version;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -170,6 +171,10 @@ pub fn assess(
         };
         findings.extend(unfit(own, manifest).into_iter().map(|(check, failure)| error(check, failure)));
         findings.extend(endpoint::changed(inventory, host, own).map(|failure| error("Endpoint", failure)));
+        findings.extend(version::of_api_server(inventory, own).map(|failure| error("KubernetesVersion", failure)));
+        if member {
+            findings.extend(version::of_kubelet(inventory, own).map(|failure| error("KubeletVersion", failure)));
+        }
         findings.extend(fleet::overlaps(inventory, host, own));
         if !member {
             let node = node_address(host, own).ok();

@@ -10,6 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures::future::BoxFuture;
 
+use super::systemd::DELETED;
 use super::{Command, Entry, EntryKind, Host, Input, Output, Space, sha256_hex, systemd};
 use crate::change::Change;
 use crate::failure::{Failure, Kind, Result};
@@ -130,6 +131,22 @@ impl<'a> Overlay<'a> {
         self.state().told.push(line);
     }
 
+    /// What the kernel would say of the program of a process (proc(5), `exe`) whose file a placed one replaces.
+    fn as_it_would_be(&self, path: &Path, entry: Entry) -> Entry {
+        match &entry.kind {
+            EntryKind::Link(program)
+                if path.starts_with("/proc")
+                    && path.ends_with("exe")
+                    && matches!(self.fate(program), Some(Fate::Blob { .. })) =>
+            {
+                let mut program = program.clone().into_os_string();
+                program.push(DELETED);
+                Entry { kind: EntryKind::Link(program.into()), ..entry }
+            }
+            _ => entry,
+        }
+    }
+
     /// What would be at a path, if that was altered: by itself or with a directory above it.
     fn fate(&self, path: &Path) -> Option<Fate> {
         let state = self.state();
@@ -230,7 +247,7 @@ impl Host for Overlay<'_> {
 
     fn entry(&self, path: &Path) -> Result<Option<Entry>> {
         let (kind, mode, size) = match self.fate(path) {
-            None => return self.below.entry(path),
+            None => return Ok(self.below.entry(path)?.map(|entry| self.as_it_would_be(path, entry))),
             Some(Fate::Gone) => return Ok(None),
             Some(Fate::File { content, mode }) => (EntryKind::File, mode, content.len() as u64),
             Some(Fate::Directory { mode }) => (EntryKind::Directory, mode, 0),
@@ -401,7 +418,7 @@ mod tests {
 
     use super::Overlay;
     use crate::host::fake::FakeHost;
-    use crate::host::{Command, Host};
+    use crate::host::{Command, EntryKind, Host};
 
     fn real() -> FakeHost {
         FakeHost::new()
@@ -443,6 +460,20 @@ mod tests {
         overlay.create_directory(Path::new("/etc/a"), 0o755).unwrap();
         assert!(overlay.entry(Path::new("/etc/a")).unwrap().is_some());
         assert!(overlay.list(Path::new("/etc/a")).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_process_would_run_what_is_gone_where_its_program_would_be_replaced() {
+        let host = real();
+        host.link(Path::new("/proc/42/exe"), Path::new("/usr/local/bin/kubelet")).unwrap();
+        let overlay = Overlay::new(&host, "/dry");
+        let runs = || match overlay.entry(Path::new("/proc/42/exe")).unwrap().unwrap().kind {
+            EntryKind::Link(program) => program.display().to_string(),
+            kind => panic!("{kind:?}"),
+        };
+        assert_eq!(runs(), "/usr/local/bin/kubelet");
+        overlay.place(Path::new("/usr/local/bin/kubelet"), "f00", 1, 0o755);
+        assert_eq!(runs(), "/usr/local/bin/kubelet (deleted)");
     }
 
     #[tokio::test]

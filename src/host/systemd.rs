@@ -1,9 +1,10 @@
 //! Units of systemd, through `systemctl`.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
-use super::{Command, Host, Output, causes};
+use super::{Command, Entry, EntryKind, Host, Output, causes};
 use crate::failure::{Failure, Kind, Result};
 
 /// Longest time for a unit to start, stop or restart; above systemd's own default of 90 s.
@@ -31,6 +32,8 @@ pub struct Unit {
     pub enabled: bool,
     /// The file or a drop-in changed since systemd read it.
     pub needs_reload: bool,
+    /// Its main process runs a program whose file was replaced since.
+    pub outdated: bool,
 }
 
 impl Unit {
@@ -40,20 +43,23 @@ impl Unit {
     }
 }
 
-/// Parses what `systemctl show` prints: one block of `Key=value` lines a unit, in the order they were asked for.
-fn parse_show(text: &str) -> Vec<Unit> {
+/// Parses what `systemctl show` prints: one block of `Key=value` lines a unit, in the order they were asked for. With each comes the
+/// number of its main process, 0 where there is none.
+fn parse_show(text: &str) -> Vec<(Unit, u32)> {
     let mut units = Vec::new();
     for block in text.split("\n\n").filter(|block| !block.trim().is_empty()) {
         let fields: BTreeMap<&str, &str> = block.lines().filter_map(|line| line.split_once('=')).collect();
         let field = |name: &str| fields.get(name).copied().unwrap_or_default();
-        units.push(Unit {
+        let unit = Unit {
             loaded: field("LoadState") == "loaded",
             active: matches!(field("ActiveState"), "active" | "activating" | "reloading"),
             restarting: field("SubState").starts_with("auto-restart"),
             failed: field("ActiveState") == "failed",
             enabled: matches!(field("UnitFileState"), "enabled" | "enabled-runtime"),
             needs_reload: field("NeedDaemonReload") == "yes",
-        });
+            outdated: false,
+        };
+        units.push((unit, field("MainPID").parse().unwrap_or(0)));
     }
     units
 }
@@ -63,7 +69,8 @@ fn parse_show(text: &str) -> Vec<Unit> {
 /// # Errors
 /// When systemd does not answer.
 pub async fn show(host: &dyn Host, units: &[&str]) -> Result<Vec<Unit>> {
-    let mut arguments = vec!["show", "-p", "Id,LoadState,ActiveState,SubState,UnitFileState,NeedDaemonReload", "--"];
+    let properties = "Id,LoadState,ActiveState,SubState,UnitFileState,NeedDaemonReload,MainPID";
+    let mut arguments = vec!["show", "-p", properties, "--"];
     arguments.extend(units);
     let output = host.run(Command::new("systemctl", &arguments)).await?;
     let mut states = parse_show(&output.text());
@@ -71,7 +78,20 @@ pub async fn show(host: &dyn Host, units: &[&str]) -> Result<Vec<Unit>> {
         return Err(refused("systemd does not tell the state of units", &output));
     }
     states.truncate(units.len());
-    Ok(states)
+    Ok(states.into_iter().map(|(unit, process)| Unit { outdated: runs_what_is_gone(host, process), ..unit }).collect())
+}
+
+/// How the kernel ends the name of a program whose file is not there any more.
+pub(super) const DELETED: &str = " (deleted)";
+
+/// Whether the kernel says of a process that the file of its program is not there any more (proc(5), `exe`).
+fn runs_what_is_gone(host: &dyn Host, process: u32) -> bool {
+    let program = (process != 0).then(|| host.entry(Path::new(&format!("/proc/{process}/exe"))));
+    // A process that ended meanwhile has none.
+    match program {
+        Some(Ok(Some(Entry { kind: EntryKind::Link(program), .. }))) => program.to_string_lossy().ends_with(DELETED),
+        _ => false,
+    }
 }
 
 /// As [`show`], for units that are known by name.
@@ -226,12 +246,14 @@ mod tests {
     use std::path::Path;
     use std::time::Duration;
 
-    use super::{Unit, disable, parse_show, start, stop, wait_active};
+    use rstest::rstest;
+
+    use super::{Unit, disable, parse_show, start, state, stop, wait_active};
     use crate::host::Output;
     use crate::host::fake::FakeHost;
 
     const SHOWN: &str = "Id=containerd.service\nLoadState=loaded\nActiveState=active\nUnitFileState=enabled\n\
-                         NeedDaemonReload=no\n\nId=kubelet.service\nLoadState=not-found\nActiveState=inactive\n\
+                         NeedDaemonReload=no\nMainPID=7\n\nId=kubelet.service\nLoadState=not-found\nActiveState=inactive\n\
                          UnitFileState=\nNeedDaemonReload=no\n\nId=a.service\nLoadState=loaded\nActiveState=failed\n\
                          UnitFileState=disabled\nNeedDaemonReload=yes\n\nId=c.service\nLoadState=loaded\n\
                          ActiveState=activating\nSubState=auto-restart\nUnitFileState=enabled\nNeedDaemonReload=no\n";
@@ -242,8 +264,18 @@ mod tests {
         let broken = Unit { loaded: true, failed: true, needs_reload: true, ..Unit::default() };
         let crashed = Unit { loaded: true, active: true, restarting: true, enabled: true, ..Unit::default() };
         assert!(on.works() && !broken.works() && !crashed.works());
-        assert_eq!(parse_show(SHOWN), [on, Unit::default(), broken, crashed]);
+        assert_eq!(parse_show(SHOWN), [(on, 7), (Unit::default(), 0), (broken, 0), (crashed, 0)]);
         assert!(parse_show("").is_empty());
+    }
+
+    #[rstest]
+    #[case("/usr/local/bin/containerd", false)]
+    #[case("/usr/local/bin/containerd (deleted)", true)]
+    #[tokio::test]
+    async fn a_program_that_was_replaced_under_its_process_is_seen(#[case] program: &str, #[case] outdated: bool) {
+        let host = FakeHost::new().answer(&["systemctl", "show"], 0, SHOWN.split("\n\n").next().unwrap_or_default());
+        let host = host.symlink(Path::new("/proc/7/exe"), Path::new(program));
+        assert_eq!(state(&host, "containerd.service").await.unwrap().outdated, outdated);
     }
 
     #[tokio::test]

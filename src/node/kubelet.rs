@@ -42,7 +42,7 @@ pub(super) struct Settings<'a> {
     pub(super) patches: &'a Patches,
 }
 
-/// The kubelet's files as they are to be, and whether it works: nothing is altered yet.
+/// The kubelet's files as they are to be, and whether it works, by the program that is there now: nothing is altered yet.
 #[derive(Debug, Clone)]
 pub(super) struct Prepared {
     /// Paths and texts, in the order in which they are written.
@@ -62,7 +62,7 @@ pub(super) async fn start(host: &dyn Host, settings: &Settings<'_>, other_change
 pub(super) async fn prepare(host: &dyn Host, settings: &Settings<'_>) -> Result<Prepared> {
     // Asked of both at once; what the kubelet is matters only where none of its files is written.
     let [resolved, kubelet] = systemd::show_each(host, [RESOLVED, UNIT]).await?;
-    Ok(Prepared { files: texts(settings, resolved.active)?, works: kubelet.works() })
+    Ok(Prepared { files: texts(settings, resolved.active)?, works: kubelet.works() && !kubelet.outdated })
 }
 
 /// Writes what [`prepare`] made, and (re)starts the kubelet if anything changed or it does not work.

@@ -332,6 +332,8 @@ fn plan_unit(unit: &Unit, seen: &Observation, contents: &Contents, restart: bool
     let turn = match unit.state {
         Some(UnitState::Started) if !state.works() => Some(Turn::Start),
         Some(UnitState::Started) | None if state.active && (restart || rewritten) => Some(Turn::Restart),
+        // Of a program that somebody else keeps up to date they decide themselves when the new one runs.
+        Some(UnitState::Started) if state.outdated && contents.unit.is_some() => Some(Turn::Restart),
         Some(UnitState::Stopped) if state.active => Some(Turn::Stop),
         _ => None,
     };

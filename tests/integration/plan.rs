@@ -59,6 +59,29 @@ fn what_up_would_do_is_said_and_not_done() {
     a_finished_cluster(&inventory);
     assert_eq!(bed.sh(worker, "systemctl is-active kubelet; sysctl -n net.ipv4.ip_forward"), "active\n1\n");
     assert_eq!(bed.sh(control_plane, "ip route | grep -c '^10.244.*via'").trim(), "1");
+    bed.sh(control_plane, "ctr -n k8s.io images ls -q | grep coredns:");
+    kubectl(&inventory, &["-n", "kube-system", "get", "daemonset", "kube-proxy"]);
+    altered_programs(&bed, &inventory);
+}
+
+/// A program that is not the bundle's is replaced, and the process that runs by it starts anew.
+fn altered_programs(bed: &Bed, inventory: &Path) {
+    let worker = bed.hosts[1].name.as_str();
+    let runs_by = |program: &str| bed.sh(worker, &format!("readlink /proc/$(pidof -s {program})/exe"));
+    for program in ["kubelet", "containerd"] {
+        bed.sh(worker, &format!("cd /usr/local/bin && cp {program} /new && echo >>/new && mv /new {program}"));
+        assert!(runs_by(program).ends_with(" (deleted)\n"));
+    }
+    let would = changes(&document(inventory, SOMETHING_TO_DO), worker);
+    for program in ["kubelet", "containerd"] {
+        has(&would, &format!("package update /usr/local/bin/{program}"));
+        has(&would, &format!("unit update {program}.service restart"));
+    }
+    succeeds(up(inventory));
+    for program in ["kubelet", "containerd"] {
+        assert_eq!(runs_by(program), format!("/usr/local/bin/{program}\n"));
+    }
+    a_finished_cluster(inventory);
 }
 
 /// What runs would be interrupted: a person is asked, no means no and yes yes. Where nothing is, nobody is asked.

@@ -22,6 +22,7 @@ pub(super) fn state(host: &dyn Host) -> Result<KubernetesState> {
         ca_hash: certificate.as_deref().and_then(super::public_key_hash),
         ca_key: there("/etc/kubernetes/pki/ca.key")?,
         server: server(&kubelet_conf),
+        api_server_version: tag(&super::text(host, "/etc/kubernetes/manifests/kube-apiserver.yaml")?, "kube-apiserver"),
         kubelet_version: None,
         etcd_data: !host.list(Path::new("/var/lib/etcd"))?.is_empty(),
         journal_cluster: journal::cluster_of(host)?,
@@ -33,6 +34,13 @@ fn server(kubeconfig: &str) -> Option<String> {
     let value = kubeconfig.split_once("server:")?.1.trim_start();
     let end = value.find(['\n', '\r', ' ', ',', '}']).unwrap_or(value.len());
     Some(value[..end].trim_matches(['"', '\'']).to_owned())
+}
+
+/// The version in the tag of a component's image, in whose manifest it stands.
+fn tag(manifest: &str, component: &str) -> Option<String> {
+    let tag = manifest.split_once(&format!("/{component}:v"))?.1;
+    let end = tag.find(|character: char| !character.is_ascii_alphanumeric() && !".-_".contains(character));
+    Some(tag[..end.unwrap_or(tag.len())].to_owned())
 }
 
 /// What the manifest of etcd says of its origin.
@@ -48,7 +56,18 @@ pub(super) fn kubelet_version(text: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{EtcdOrigin, etcd, kubelet_version, server};
+    use rstest::rstest;
+
+    use super::{EtcdOrigin, etcd, kubelet_version, server, tag};
+
+    #[rstest]
+    #[case("    image: registry.k8s.io/kube-apiserver:v1.36.3\n    name: kube-apiserver\n", Some("1.36.3"))]
+    #[case("    image: \"mine:5000/k8s/kube-apiserver:v1.37.0-rc.1\"\n", Some("1.37.0-rc.1"))]
+    #[case("    image: registry.k8s.io/kube-apiserver@sha256:f00\n", None)]
+    #[case("", None)]
+    fn the_version_of_an_api_server(#[case] manifest: &str, #[case] version: Option<&str>) {
+        assert_eq!(tag(manifest, "kube-apiserver").as_deref(), version);
+    }
 
     #[test]
     fn the_origin_of_etcd() {
