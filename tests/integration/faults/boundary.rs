@@ -85,6 +85,9 @@ const UP: Steps = &[
 /// numbers.
 const TRIAL: Steps = &[(C, "measure"), (W, "measure"), (C, "ways"), (W, "ways")];
 
+/// What a node that changes waits for; it came after a seed had its numbers, too.
+const RETURN: Steps = &[(C, "ready-again"), (W, "ready-again")];
+
 /// What a second control plane adds to an `up` on bare hosts.
 const TWIN: Steps = &[
     (C, "balancer"),
@@ -179,5 +182,5 @@ pub fn down() -> Vec<Boundary> {
 
 /// Whether a step of this id is known.
 pub fn is_known(step: &str) -> bool {
-    [UP, TRIAL, TWIN, MEND, DOWN].iter().any(|steps| steps.iter().any(|(_, known)| *known == step))
+    [UP, TRIAL, RETURN, TWIN, MEND, DOWN].iter().any(|steps| steps.iter().any(|(_, known)| *known == step))
 }

@@ -195,6 +195,35 @@ const WHILE_JOINING: [(Fault, &str); 3] = [
     (Fault::SlowEtcd, "kubelet-wait-bootstrap"),
 ];
 
+/// Faults that chance rarely has hit a run where they hurt: of which host, and at the beginning of which step of that host. Each
+/// line is the life of one cluster.
+const AIMED: [&[(Verb, Fault, usize, &str)]; 4] = [
+    &[
+        (Verb::Up, Fault::CrashContainerd, 0, "wait-control-plane"),
+        (Verb::Up, Fault::KillHost, 1, "kubelet-wait-bootstrap"),
+        (Verb::Mend, Fault::KillHost, 1, "prepare"),
+        (Verb::Leave, Fault::KillHost, 1, "pods"),
+    ],
+    &[
+        (Verb::Up, Fault::CrashContainerd, 1, "images"),
+        (Verb::Up, Fault::SecondUp, 0, "controller-manager"),
+        (Verb::Mend, Fault::KillController, 1, "ready-again"),
+        (Verb::Mend, Fault::KillAgent, 1, "ready-again"),
+        (Verb::Leave, Fault::CrashContainerd, 0, "pods"),
+    ],
+    &[
+        (Verb::Up, Fault::LaptopVanishes, 1, "images"),
+        (Verb::Up, Fault::DownMeanwhile, 0, "addons"),
+        (Verb::Down, Fault::KillHost, 1, "restore"),
+    ],
+    &[
+        (Verb::Up, Fault::CrashEtcd, 0, "upload-config"),
+        (Verb::Up, Fault::CrashKubelet, 1, "kubelet-wait-bootstrap"),
+        (Verb::Mend, Fault::SecondUp, 1, "turn"),
+        (Verb::Leave, Fault::LaptopVanishes, 0, "restore"),
+    ],
+];
+
 /// Over so many clusters the kills while a second control plane joins are spread: a step that was gone through does not come
 /// again in the next run.
 const TWINS: usize = 8;
@@ -207,8 +236,8 @@ const SERIES: usize = Fault::ALL.len();
 /// the end. Over all series every boundary of `up` and `down` gets a SIGKILL of the controller and one of the agent whose
 /// step it is, every boundary of an `up` on a whole cluster one of the two; and in each series stand four of the other
 /// faults, at any boundary and at any moment after it. Behind these stands a series for each host and each way a clock can jump;
-/// one for each host with the kills while it is judged before it joins; and one for each of [`WHILE_JOINING`]. The last
-/// [`TWINS`] are clusters of two control planes, where every boundary that the second one adds gets both kills.
+/// one for each host with the kills while it is judged before it joins; and one for each of [`WHILE_JOINING`]. [`TWINS`] are
+/// clusters of two control planes, where every boundary that the second one adds gets both kills. The last are [`AIMED`].
 pub fn series(seed: u64) -> Vec<Vec<Case>> {
     let mut chance = Chance::of(seed);
     let mut all: Vec<Vec<Case>> = vec![Vec::new(); SERIES];
@@ -259,6 +288,12 @@ pub fn series(seed: u64) -> Vec<Vec<Case>> {
         all.push(vec![at(Verb::Up, fault, 0, boundary, chance.next() % 500)]);
     }
     all.extend(twins(&mut chance));
+    all.extend(AIMED.map(|life| {
+        let aimed = life.iter().map(|&(verb, fault, host, step)| {
+            at(verb, fault, host, Boundary { host: Some(host), step, ends: false }, 0)
+        });
+        aimed.collect()
+    }));
     let mut number = 0;
     for (series, cases) in all.iter_mut().enumerate() {
         cases.sort_by_key(place);
@@ -380,13 +415,14 @@ mod tests {
     fn what_is_added_comes_behind_the_cases_of_a_seed() {
         let all = cases(1);
         let text = |number: usize| all[number].to_string();
-        assert_eq!(all.len(), 409);
+        assert_eq!(all.len(), 425);
         assert_eq!(text(0), "kill-agent of w at \"up w files ends\"");
         assert_eq!(text(6), "cut-shortly of c at \"up c bootstrap-token ends\" + 309 ms");
         assert_eq!(text(15), "cut-inwards of w at \"leave w files begins\" + 1173 ms");
         assert_eq!(text(309), "loss-10-percent of c at \"leave c files begins\" + 761 ms");
-        assert!(text(345).contains(" of c") && all[345..].iter().all(|case| case.second == Second::ControlPlane));
-        assert!(all[..345].iter().all(|case| case.second == Second::Worker));
+        assert!(text(345).contains(" of c") && all[345..409].iter().all(|case| case.second == Second::ControlPlane));
+        assert_eq!(text(409), "crash-containerd of c at \"up c wait-control-plane begins\"");
+        assert!(all[..345].iter().chain(&all[409..]).all(|case| case.second == Second::Worker));
         assert!(all.iter().enumerate().all(|(at, case)| case.number == at));
     }
 
