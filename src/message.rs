@@ -350,7 +350,7 @@ pub struct Peer {
 /// What `reset` is to do.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResetOrder {
-    /// Keep /var/lib/etcd.
+    /// Keep etcd's data, which the phase remove-etcd-member removes otherwise.
     pub keep_data: bool,
     /// Take the host's member out of etcd, or give it up, although etcd loses its quorum by it or does not answer.
     pub force: bool,

@@ -379,6 +379,19 @@ impl Host for FakeHost {
         Ok(())
     }
 
+    fn empty_tree(&self, path: &Path) -> Result<()> {
+        let mut state = self.state();
+        let place = resolve(&state.nodes, path);
+        let before = state.nodes.len();
+        state.nodes.retain(|other, _| !other.starts_with(&place) || *other == place);
+        let removed = before != state.nodes.len();
+        drop(state);
+        if removed {
+            self.did(format!("empty-tree {}", path.display()));
+        }
+        Ok(())
+    }
+
     fn unmount(&self, path: &Path) -> Result<()> {
         self.did(format!("unmount {}", path.display()));
         Ok(())

@@ -63,6 +63,12 @@ fn replace(path: &Path, mode: u32, fill: impl FnOnce(&mut File) -> io::Result<()
     begun.put()
 }
 
+/// Where something is mounted, in the kernel's words.
+fn mount_table(machine: &Machine) -> Result<String> {
+    let table = machine.read(Path::new("/proc/self/mountinfo"))?.unwrap_or_default();
+    Ok(String::from_utf8_lossy(&table).into_owned())
+}
+
 /// A file beside the place it is meant for. Dropping it removes it, unless it was put there.
 struct Temporary<'a> {
     place: &'a Path,
@@ -283,9 +289,11 @@ impl Host for Machine {
     }
 
     fn remove_tree(&self, path: &Path) -> Result<()> {
-        let table = Path::new("/proc/self/mountinfo");
-        let mounts = self.read(table)?.unwrap_or_default();
-        tree::remove(path, &String::from_utf8_lossy(&mounts))
+        tree::remove(path, &mount_table(self)?)
+    }
+
+    fn empty_tree(&self, path: &Path) -> Result<()> {
+        tree::clear(path, &mount_table(self)?)
     }
 
     #[cfg(target_os = "linux")]

@@ -193,6 +193,9 @@ pub trait Host: Send + Sync {
     /// Removes a directory with everything below it, never crossing into a mount or following a link; nothing there is
     /// fine.
     fn remove_tree(&self, path: &Path) -> Result<()>;
+    /// Removes everything below a directory, which stays, as does a link that leads to it; never crossing into a mount or
+    /// following a link below it. Nothing there is fine.
+    fn empty_tree(&self, path: &Path) -> Result<()>;
     /// Unmounts a mount point (lazily); not mounted is fine.
     fn unmount(&self, path: &Path) -> Result<()>;
     /// Runs a program to its end. A program that is not there or runs past its limit is a failure; another exit status

@@ -393,6 +393,19 @@ impl Host for Overlay<'_> {
         Ok(())
     }
 
+    fn empty_tree(&self, path: &Path) -> Result<()> {
+        let names = self.list(path)?;
+        if !names.is_empty() {
+            self.tell(format!("remove everything below {}", path.display()));
+        }
+        for name in names {
+            let child = path.join(name);
+            self.state().fates.retain(|other, _| !other.starts_with(&child));
+            self.settle(&child, Fate::Gone);
+        }
+        Ok(())
+    }
+
     fn unmount(&self, path: &Path) -> Result<()> {
         self.tell(format!("unmount {}", path.display()));
         self.note(Noted::Done(changes::of_unmounting(path)));
@@ -460,6 +473,12 @@ mod tests {
         overlay.create_directory(Path::new("/etc/a"), 0o755).unwrap();
         assert!(overlay.entry(Path::new("/etc/a")).unwrap().is_some());
         assert!(overlay.list(Path::new("/etc/a")).unwrap().is_empty());
+        let emptied = Overlay::new(&host, "/dry");
+        emptied.empty_tree(Path::new("/etc/a")).unwrap();
+        emptied.empty_tree(Path::new("/etc/a")).unwrap();
+        assert!(emptied.entry(Path::new("/etc/a")).unwrap().is_some());
+        assert_eq!(emptied.read(Path::new("/etc/a/one")).unwrap(), None);
+        assert_eq!(emptied.told(), ["remove everything below /etc/a"]);
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Removing a directory with everything below it, by file descriptors, so that nobody can lead it elsewhere.
+//! Removing a directory with everything below it, or only what is below it, by file descriptors, so that nobody can lead
+//! it elsewhere.
 
 use std::collections::BTreeSet;
 use std::ffi::{CStr, OsStr};
@@ -75,17 +76,44 @@ pub(super) fn remove(path: &Path, mountinfo: &str) -> Result<()> {
     };
     let mut left = Vec::new();
     empty(directory, &real, &mounts, 0, &mut left).map_err(|error| cannot(&error))?;
-    if !left.is_empty() {
-        let detail = left.iter().map(|one| format!("{}: {}", one.path.display(), one.why)).collect::<Vec<_>>();
-        let first = left[0].path.display();
-        return Err(Failure::new(Kind::Host, format!("cannot remove all of {}: {first} is left", path.display()))
-            .detailed(detail.join("\n"))
-            .may_pass());
-    }
+    all_went(path, &left)?;
     if mounts.contains(&real) {
         return Ok(());
     }
     std::fs::remove_dir(&real).map_err(|error| cannot(&error))
+}
+
+/// Removes everything below a directory, which stays. It may be reached by links; those below it are removed, not followed.
+/// A mount below is left alone and named in the failure.
+pub(super) fn clear(path: &Path, mountinfo: &str) -> Result<()> {
+    let cannot = |error: &(dyn std::error::Error + 'static)| {
+        Failure::new(Kind::Host, format!("cannot empty {}", path.display())).because(error)
+    };
+    // The mount table has real paths.
+    let real = match path.canonicalize() {
+        Ok(real) => real,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(cannot(&error)),
+    };
+    if real.file_name().is_none() {
+        return Err(Failure::new(Kind::Host, format!("{} is not emptied: it leads to /", path.display())));
+    }
+    let directory = match open_directory(CWD, &real) {
+        Ok(directory) => directory,
+        Err(Errno::NOENT) => return Ok(()),
+        Err(error) => return Err(cannot(&error)),
+    };
+    let mut left = Vec::new();
+    empty(directory, &real, &mount_points(mountinfo), 0, &mut left).map_err(|error| cannot(&error))?;
+    all_went(path, &left)
+}
+
+/// A failure that names what was left.
+fn all_went(path: &Path, left: &[Left]) -> Result<()> {
+    let Some(first) = left.first() else { return Ok(()) };
+    let detail: Vec<String> = left.iter().map(|one| format!("{}: {}", one.path.display(), one.why)).collect();
+    let sentence = format!("cannot remove all of {}: {} is left", path.display(), first.path.display());
+    Err(Failure::new(Kind::Host, sentence).detailed(detail.join("\n")).may_pass())
 }
 
 fn open_directory<Fd: std::os::fd::AsFd, P: rustix::path::Arg>(at: Fd, path: P) -> Result<OwnedFd, Errno> {
@@ -161,7 +189,9 @@ fn remove_entry(
 mod tests {
     use std::path::{Path, PathBuf};
 
-    use super::{mount_points, remove};
+    use rstest::rstest;
+
+    use super::{clear, mount_points, remove};
 
     #[test]
     fn mount_points_are_the_fifth_field_without_escapes() {
@@ -186,6 +216,58 @@ mod tests {
         assert!(!tree.exists());
         assert!(outside.join("kept").exists());
         remove(&tree, "").unwrap();
+    }
+
+    #[test]
+    fn what_a_link_leads_to_is_emptied_and_stays_with_the_link() {
+        let folder = tempfile::tempdir().unwrap();
+        let (target, outside) = (folder.path().join("target"), folder.path().join("outside"));
+        std::fs::create_dir_all(target.join("a/b")).unwrap();
+        std::fs::create_dir(&outside).unwrap();
+        std::fs::write(target.join("a/b/file"), "x").unwrap();
+        std::fs::write(outside.join("kept"), "x").unwrap();
+        std::os::unix::fs::symlink(&outside, target.join("a/link")).unwrap();
+        let (link, second) = (folder.path().join("link"), folder.path().join("second"));
+        std::os::unix::fs::symlink("target", &link).unwrap();
+        std::os::unix::fs::symlink("link", &second).unwrap();
+        clear(&second, "").unwrap();
+        assert_eq!(std::fs::read_dir(&target).unwrap().count(), 0);
+        assert!(link.is_symlink() && second.is_symlink() && outside.join("kept").exists());
+        clear(&target, "").unwrap();
+        assert!(target.is_dir());
+    }
+
+    #[rstest]
+    #[case::nothing("none", Ok(()))]
+    #[case::dangling("dangling", Ok(()))]
+    #[case::a_file("file", Err("cannot empty "))]
+    #[case::the_root("root", Err("is not emptied: it leads to /"))]
+    fn only_directories_are_emptied(#[case] name: &str, #[case] expected: Result<(), &str>) {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("file"), "x").unwrap();
+        std::os::unix::fs::symlink("/nonexistent", folder.path().join("dangling")).unwrap();
+        std::os::unix::fs::symlink("/", folder.path().join("root")).unwrap();
+        let cleared = clear(&folder.path().join(name), "");
+        match expected {
+            Ok(()) => assert_eq!(cleared, Ok(())),
+            Err(sentence) => assert!(cleared.unwrap_err().sentence.contains(sentence)),
+        }
+        assert!(folder.path().join("file").exists());
+    }
+
+    #[test]
+    fn a_mount_below_what_is_emptied_is_left_and_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().canonicalize().unwrap().join("target");
+        std::fs::create_dir_all(target.join("mounted")).unwrap();
+        std::fs::write(target.join("mounted/data"), "x").unwrap();
+        std::fs::write(target.join("file"), "x").unwrap();
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        let table = format!("1 0 0:1 / {} rw - tmpfs tmpfs rw\n", target.join("mounted").display());
+        let failure = clear(&link, &table).unwrap_err();
+        assert!(failure.sentence.contains("mounted is left"), "{failure}");
+        assert!(target.join("mounted/data").exists() && !target.join("file").exists());
     }
 
     #[test]

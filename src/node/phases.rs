@@ -147,7 +147,7 @@ pub const RESET: Workflow = Workflow {
     verb: "reset",
     phases: &[
         also(one("preflight", "Check that the host can be reset"), &["pre-flight"]),
-        one("remove-etcd-member", "Take the host's member out of etcd"),
+        one("remove-etcd-member", "Take the host's member out of etcd and remove its data"),
         also(one("cleanup-node", "Stop everything and remove Kubernetes' files"), &["cleanupnode"]),
     ],
 };

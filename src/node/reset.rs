@@ -37,8 +37,8 @@ use crate::secret::Secret;
 struct Traces {
     /// Directory of certificates and keys.
     certificates: PathBuf,
-    /// etcd's data.
-    etcd_data: PathBuf,
+    /// Directory of etcd's data; `None` where its static pod does not say.
+    etcd_data: Option<PathBuf>,
     /// The member of etcd, if there is one.
     etcd: Option<etcd::Trace>,
     /// The administrator's kubeconfig.
@@ -55,17 +55,39 @@ struct Traces {
 /// Kind `Host`, naming all that could not be removed, when everything else is done; `Cluster`, and nothing was touched, when
 /// etcd would lose its quorum and the order does not force it.
 pub async fn reset(host: &dyn Host, order: &ResetOrder, events: &Events) -> Result<u32> {
+    take_apart(host, order, Member::TakenOut, events).await
+}
+
+/// What becomes of the host's member of etcd.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Member {
+    /// The others have it no more.
+    TakenOut,
+    /// Nobody is asked to take it out.
+    LeftAlone,
+}
+
+async fn take_apart(host: &dyn Host, order: &ResetOrder, member: Member, events: &Events) -> Result<u32> {
     let phases = phases::RESET.select(order.only.as_deref(), &order.skip_phases)?;
     let mut traces = files::traces(host)?;
     if let Some(path) = &order.kubeconfig {
         traces.admin = Some(named_kubeconfig(host, path)?);
     }
     let mut sweep = Sweep::new(events);
-    if phases.wants(ETCD_MEMBER) {
+    if phases.wants(ETCD_MEMBER) && member == Member::TakenOut {
         etcd_member::remove(host, &traces, order, events, &mut sweep).await?;
     }
-    if phases.wants("cleanup-node") {
+    if phases.wants(CLEANUP) {
         clean(host, &traces, order, &mut sweep).await;
+    }
+    // Data belong to the member's phase, and go when nothing writes to them any more, where that is stopped here.
+    if phases.wants(ETCD_MEMBER) && !order.keep_data {
+        if phases.wants(CLEANUP) {
+            files::remove_data(host, &traces, &mut sweep);
+        } else {
+            sweep.begin("etcd-data", "Empty the directory of etcd's data");
+            files::empty_data(host, &traces, &mut sweep);
+        }
     }
     sweep.finish()
 }
@@ -86,16 +108,17 @@ fn named_kubeconfig(host: &dyn Host, path: &str) -> Result<Secret> {
 /// As [`reset`], as far as a host shows it before anything runs.
 pub async fn rehearse(host: &dyn Host, order: &ResetOrder, folder: &Path, events: &Events) -> Result<Rehearsed> {
     let phases = phases::RESET.select(order.only.as_deref(), &order.skip_phases)?;
-    let mut order = order.clone();
-    order.skip_phases.push(ETCD_MEMBER.to_owned());
     let overlay = Overlay::new(host, folder);
-    reset(&overlay, &order, events).await?;
+    take_apart(&overlay, order, Member::LeftAlone, events).await?;
     let left_out: &[&str] = if phases.wants(ETCD_MEMBER) { &[ETCD_MEMBER] } else { &[] };
     Ok(Rehearsed::of(&overlay, &Rehearsal::default(), left_out))
 }
 
-/// The phase that talks to other hosts.
+/// The phase that talks to other hosts, and removes etcd's data.
 const ETCD_MEMBER: &str = "remove-etcd-member";
+
+/// The phase that stops everything and removes files.
+const CLEANUP: &str = "cleanup-node";
 
 /// Phase cleanup-node.
 async fn clean(host: &dyn Host, traces: &Traces, order: &ResetOrder, sweep: &mut Sweep) {
@@ -125,4 +148,113 @@ async fn clean(host: &dyn Host, traces: &Traces, order: &ResetOrder, sweep: &mut
 
     sweep.begin("files", "Remove Kubernetes' files");
     files::remove(host, traces, order, sweep).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::reset;
+    use crate::event::Events;
+    use crate::failure::{Kind, Result};
+    use crate::host::fake::FakeHost;
+    use crate::message::ResetOrder;
+
+    const DATA: &str = "/var/lib/etcd/member/snap/db";
+
+    /// A host on which every program does what it is asked, no unit runs and there are no links of a pod network.
+    fn able() -> FakeHost {
+        let unit = "LoadState=loaded\nActiveState=inactive\nUnitFileState=enabled\nNeedDaemonReload=no\n";
+        FakeHost::new().answer(&[], 0, "").answer(&["ip", "-json"], 0, "[]").every_unit(unit)
+    }
+
+    /// A control plane.
+    fn node() -> FakeHost {
+        able()
+            .file("/etc/kubernetes/manifests/etcd.yaml", "    - --data-dir=/var/lib/etcd\n")
+            .file("/etc/kubernetes/manifests/kube-apiserver.yaml", "")
+            .file("/etc/kubernetes/pki/ca.crt", "")
+            .file("/etc/kubernetes/kubelet.conf", "")
+            .file("/var/lib/kubelet/config.yaml", "")
+            .file(DATA, "data")
+    }
+
+    /// The same, whose member has another beside it.
+    fn joined() -> FakeHost {
+        node().file(
+            "/etc/kubernetes/manifests/etcd.yaml",
+            "    - --data-dir=/var/lib/etcd\n    - --initial-advertise-peer-urls=https://10.0.0.12:2380\n    \
+             - --initial-cluster=cp1=https://10.0.0.11:2380,cp2=https://10.0.0.12:2380\n",
+        )
+    }
+
+    fn order(only: Option<&str>, skip: &[&str]) -> ResetOrder {
+        let skip_phases = skip.iter().map(|phase| (*phase).to_owned()).collect();
+        ResetOrder { only: only.map(str::to_owned), skip_phases, ..ResetOrder::default() }
+    }
+
+    /// Whether etcd's data are there, and the node's other files.
+    fn there(host: &FakeHost) -> (bool, bool) {
+        let files =
+            ["/etc/kubernetes/manifests/etcd.yaml", "/etc/kubernetes/pki/ca.crt", "/var/lib/kubelet/config.yaml"]
+                .map(|path| host.text(path).is_some());
+        assert!(files.iter().all(|there| *there == files[0]), "{files:?}");
+        (host.text(DATA).is_some(), files[0])
+    }
+
+    #[rstest]
+    #[case::whole(order(None, &[]), (false, false))]
+    #[case::without_the_member(order(None, &["remove-etcd-member"]), (true, false))]
+    #[case::without_cleaning(order(None, &["cleanup-node"]), (false, true))]
+    #[case::cleaning_alone(order(Some("cleanup-node"), &[]), (true, false))]
+    #[case::cleaning_by_its_other_name(order(Some("cleanupnode"), &[]), (true, false))]
+    #[case::the_member_alone(order(Some("remove-etcd-member"), &[]), (false, true))]
+    #[case::checks_alone(order(Some("preflight"), &[]), (true, true))]
+    #[case::nothing(order(None, &["remove-etcd-member", "cleanup-node"]), (true, true))]
+    #[case::down(ResetOrder { whole_cluster: true, ..order(None, &[]) }, (false, false))]
+    #[case::down_that_keeps_data(ResetOrder { whole_cluster: true, keep_data: true, ..order(None, &[]) }, (true, false))]
+    #[tokio::test]
+    async fn a_phase_removes_what_is_its_own(#[case] order: ResetOrder, #[case] left: (bool, bool)) -> Result<()> {
+        let host = node();
+        reset(&host, &order, &Events::nowhere()).await?;
+        assert_eq!(there(&host), left, "{order:?}");
+        assert_eq!(reset(&host, &order, &Events::nowhere()).await, Ok(0), "{:?}", host.done());
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_phase_alone_empties_the_directory_of_data_and_a_whole_reset_removes_it() -> Result<()> {
+        for (order, stays) in [(order(Some("remove-etcd-member"), &[]), true), (order(None, &[]), false)] {
+            let host = node();
+            reset(&host, &order, &Events::nowhere()).await?;
+            assert_eq!(host.listing().contains_key(std::path::Path::new("/var/lib/etcd")), stays, "{order:?}");
+        }
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn data_go_after_whatever_may_write_to_them() -> Result<()> {
+        let host = node().answer(&["systemctl", "show"], 0, "LoadState=loaded\nActiveState=active\n");
+        reset(&host, &order(None, &[]), &Events::nowhere()).await?;
+        let done = host.done();
+        let place = |line: &str| done.iter().position(|done| done == line).unwrap_or(usize::MAX);
+        assert!(place("run systemctl stop kubelet") < place("remove-tree /var/lib/etcd"), "{done:?}");
+        assert!(place("remove-tree /etc/kubernetes/manifests") < place("remove-tree /var/lib/etcd"), "{done:?}");
+        Ok(())
+    }
+
+    #[rstest]
+    #[case::refused(false, (true, true))]
+    #[case::given_up(true, (false, true))]
+    #[tokio::test]
+    async fn data_go_where_the_member_is_given_up_and_stay_where_that_is_refused(
+        #[case] force: bool,
+        #[case] left: (bool, bool),
+    ) {
+        let host = joined();
+        let order = ResetOrder { force, ..order(Some("remove-etcd-member"), &[]) };
+        let outcome = reset(&host, &order, &Events::nowhere()).await;
+        assert_eq!(outcome.map_err(|failure| failure.kind), if force { Ok(1) } else { Err(Kind::Configuration) });
+        assert_eq!(there(&host), left);
+    }
 }

@@ -64,11 +64,14 @@ pub(super) fn traces(host: &dyn Host) -> Result<Traces> {
         flag(&api_server, "client-ca-file").and_then(|file| Some(file.strip_suffix("/ca.crt")?.to_owned()));
     let certificates = absolute(certificates, "/etc/kubernetes/pki");
     let admin = text("/etc/kubernetes/admin.conf")?;
+    // A static pod that says nothing of data is of an etcd that kubeadm did not make (kubeadm.md section 12).
+    let data = flag(&etcd, "data-dir");
+    let etcd_data = (data.is_some() || etcd.is_empty()).then(|| absolute(data, "/var/lib/etcd"));
     Ok(Traces {
         etcd: Trace::read(host, &etcd, &certificates)?,
         admin: Some(admin).filter(|text| !text.is_empty()).map(Secret::new),
         certificates,
-        etcd_data: absolute(flag(&etcd, "data-dir"), "/var/lib/etcd"),
+        etcd_data,
         bridge: bridge(host)?,
         plugins: Plugins::read(host)?,
     })
@@ -103,9 +106,6 @@ pub(super) async fn remove(host: &dyn Host, traces: &Traces, order: &ResetOrder,
     directories.push(traces.certificates.clone());
     let named = order.certificates.as_ref().map(PathBuf::from).filter(|named| *named != traces.certificates);
     directories.extend(named.filter(|named| safe_to_empty(named)));
-    if !order.keep_data {
-        directories.push(traces.etcd_data.clone());
-    }
     for directory in directories {
         sweep.changes_of(remove_directory(host, &directory), &format!("{} removed", directory.display()));
     }
@@ -115,6 +115,30 @@ pub(super) async fn remove(host: &dyn Host, traces: &Traces, order: &ResetOrder,
     for directory in DIRECTORIES_IF_EMPTY {
         sweep.changes_of(remove_if_empty(host, Path::new(directory)), &format!("{directory} removed"));
     }
+}
+
+/// Removes etcd's data with their directory.
+pub(super) fn remove_data(host: &dyn Host, traces: &Traces, sweep: &mut Sweep) {
+    if let Some(directory) = of_data(traces, sweep) {
+        sweep.changes_of(remove_directory(host, directory), &format!("{} removed", directory.display()));
+    }
+}
+
+/// Removes etcd's data; the directory stays, for its static pod may have it mounted.
+pub(super) fn empty_data(host: &dyn Host, traces: &Traces, sweep: &mut Sweep) {
+    if let Some(directory) = of_data(traces, sweep) {
+        sweep.changes_of(empty_directory(host, directory), &format!("{} emptied", directory.display()));
+    }
+}
+
+/// Where the data are that go; where nobody says, that is said.
+fn of_data<'a>(traces: &'a Traces, sweep: &mut Sweep) -> Option<&'a Path> {
+    if traces.etcd_data.is_none() {
+        sweep.leave(
+            "etcd's data stay: its static pod does not say where they are; remove them, too, if they are of no use",
+        );
+    }
+    traces.etcd_data.as_deref()
 }
 
 /// Removes what plugins of others left in files. Those that nobody knows stay, for another runtime or another cluster may
@@ -197,6 +221,13 @@ fn remove_directory(host: &dyn Host, path: &Path) -> Result<bool> {
     Ok(filled || host.entry(path)?.is_none())
 }
 
+/// Removes what is in a directory, which stays.
+fn empty_directory(host: &dyn Host, path: &Path) -> Result<bool> {
+    let filled = !host.list(path)?.is_empty();
+    host.empty_tree(path)?;
+    Ok(filled)
+}
+
 fn remove_if_empty(host: &dyn Host, path: &Path) -> Result<bool> {
     if host.entry(path)?.is_none() || !host.list(path)?.is_empty() {
         return Ok(false);
@@ -211,7 +242,7 @@ mod tests {
 
     use rstest::rstest;
 
-    use super::{remove, safe_to_empty, traces};
+    use super::{remove, remove_data, safe_to_empty, traces};
     use crate::event::Events;
     use crate::host::fake::FakeHost;
     use crate::message::ResetOrder;
@@ -247,11 +278,13 @@ mod tests {
     async fn a_node_leaves_nothing_but_what_a_person_put_there() {
         let host = node();
         let traces = traces(&host).unwrap();
-        assert_eq!(traces.etcd_data, PathBuf::from("/data/etcd/member"));
+        assert_eq!(traces.etcd_data, Some(PathBuf::from("/data/etcd/member")));
         assert_eq!(traces.certificates, PathBuf::from("/etc/kubernetes/certs"));
         assert_eq!(traces.bridge.as_deref(), Some("cni0"));
         let mut sweep = Sweep::new(&Events::nowhere());
         remove(&host, &traces, &ResetOrder::default(), &mut sweep).await;
+        assert!(host.text("/data/etcd/member/db").is_some());
+        remove_data(&host, &traces, &mut sweep);
         assert!(sweep.finish().unwrap() > 4);
         let files: Vec<_> =
             host.listing().into_iter().filter(|(_, entry)| entry.0 == crate::host::EntryKind::File).collect();
@@ -259,15 +292,25 @@ mod tests {
         assert_eq!(host.text("/etc/kubernetes/audit-policy.yaml").as_deref(), Some("mine"));
         let mut again = Sweep::new(&Events::nowhere());
         remove(&host, &traces, &ResetOrder::default(), &mut again).await;
+        remove_data(&host, &traces, &mut again);
         assert_eq!(again.finish(), Ok(0));
     }
 
-    #[tokio::test]
-    async fn data_can_be_kept() {
-        let host = node();
+    #[rstest]
+    #[case::named(Some("    - --data-dir=/data/etcd\n"), Some("/data/etcd"))]
+    #[case::no_static_pod(None, Some("/var/lib/etcd"))]
+    #[case::not_to_be_emptied(Some("    - --data-dir=/\n"), Some("/var/lib/etcd"))]
+    #[case::of_somebody_else(Some("kind: Pod\n"), None)]
+    fn where_data_are(#[case] manifest: Option<&str>, #[case] expected: Option<&str>) {
+        let host = FakeHost::new();
+        let host = match manifest {
+            Some(text) => host.file("/etc/kubernetes/manifests/etcd.yaml", text),
+            None => host,
+        };
         let traces = traces(&host).unwrap();
+        assert_eq!(traces.etcd_data.as_deref(), expected.map(Path::new));
         let mut sweep = Sweep::new(&Events::nowhere());
-        remove(&host, &traces, &ResetOrder { keep_data: true, ..ResetOrder::default() }, &mut sweep).await;
-        assert!(host.text("/data/etcd/member/db").is_some());
+        remove_data(&host, &traces, &mut sweep);
+        assert_eq!(sweep.left().len(), usize::from(expected.is_none()));
     }
 }
