@@ -6,6 +6,7 @@
 //! stops it, before it begins: etcd that would lose its quorum.
 
 mod control_groups;
+mod directories;
 mod etcd_member;
 mod files;
 mod firewall;
@@ -152,12 +153,16 @@ async fn clean(host: &dyn Host, traces: &Traces, order: &ResetOrder, sweep: &mut
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use rstest::rstest;
 
     use super::reset;
     use crate::event::Events;
     use crate::failure::{Kind, Result};
+    use crate::host::Host as _;
     use crate::host::fake::FakeHost;
+    use crate::host::journal::{Contents, Journal, restore};
     use crate::message::ResetOrder;
 
     const DATA: &str = "/var/lib/etcd/member/snap/db";
@@ -227,8 +232,48 @@ mod tests {
         for (order, stays) in [(order(Some("remove-etcd-member"), &[]), true), (order(None, &[]), false)] {
             let host = node();
             reset(&host, &order, &Events::nowhere()).await?;
-            assert_eq!(host.listing().contains_key(std::path::Path::new("/var/lib/etcd")), stays, "{order:?}");
+            assert_eq!(host.listing().contains_key(Path::new("/var/lib/etcd")), stays, "{order:?}");
         }
+        Ok(())
+    }
+
+    /// Directories that a person keeps elsewhere, with links in their places.
+    fn elsewhere() -> FakeHost {
+        able()
+            .directory("/etc/kubernetes")
+            .symlink("/var/lib/kubelet", "/data/kubelet")
+            .symlink("/var/lib/etcd", "../../data/etcd")
+            .symlink("/etc/kubernetes/pki", "/data/pki")
+            .directory("/data/kubelet")
+            .directory("/data/etcd")
+            .directory("/data/pki")
+    }
+
+    #[rstest]
+    #[case::by_hand(order(None, &[]))]
+    #[case::down(ResetOrder { whole_cluster: true, ..order(None, &[]) })]
+    #[tokio::test]
+    async fn directories_that_lie_elsewhere_are_emptied_and_stay_with_their_links(
+        #[case] order: ResetOrder,
+    ) -> Result<()> {
+        let host = elsewhere();
+        let before = host.listing();
+        let journal = Journal::open(&host, "demo")?;
+        for (path, mode) in [("/var/lib/kubelet", 0o700), ("/var/lib/etcd", 0o700), ("/etc/kubernetes/pki", 0o755)] {
+            journal.make_directory(&host, Path::new(path), mode, Contents::Ours)?;
+        }
+        for path in
+            ["/data/kubelet/config.yaml", "/data/kubelet/pki/a", "/data/etcd/member/db", "/data/pki/etcd/ca.key"]
+        {
+            host.put(Path::new(path), b"", 0o600);
+        }
+        let mount = "9 1 0:9 / /data/kubelet/pods/1/volumes/a rw - tmpfs tmpfs rw\n";
+        host.put(Path::new("/proc/self/mountinfo"), mount.as_bytes(), 0o444);
+        reset(&host, &order, &Events::nowhere()).await?;
+        assert!(host.done().contains(&"unmount /data/kubelet/pods/1/volumes/a".to_owned()), "{:?}", host.done());
+        restore(&host, &Events::nowhere()).await?;
+        host.remove_tree(Path::new("/proc"))?;
+        assert_eq!(host.listing(), before);
         Ok(())
     }
 

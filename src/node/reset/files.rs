@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::Traces;
 use super::plugins::Plugins;
 use super::sweep::Sweep;
+use super::{Traces, directories};
 use crate::failure::Result;
 use crate::host::{Command, Host};
 use crate::kubernetes::podnetwork::{self, UNIT};
@@ -29,16 +29,11 @@ const KUBECONFIGS: &[&str] = &[
 /// Upstream's folder for copies and for what is under way.
 const TEMPORARY: &str = "/etc/kubernetes/tmp";
 
-/// Directories that only Kubernetes fills.
-const DIRECTORIES: &[&str] = &[
-    "/etc/kubernetes/manifests",
-    TEMPORARY,
-    "/var/lib/kubelet",
-    "/var/lib/cni",
-    "/var/log/pods",
-    "/var/log/containers",
-    "/run/kubernetes",
-];
+/// Directories that kubeadm empties, besides those of certificates and of etcd's data.
+const OF_KUBEADM: &[&str] = &["/etc/kubernetes/manifests", TEMPORARY, "/var/lib/kubelet"];
+
+/// More directories that only Kubernetes fills.
+const DIRECTORIES: &[&str] = &["/var/lib/cni", "/var/log/pods", "/var/log/containers", "/run/kubernetes"];
 
 /// Directories that are removed when nothing else is in them, the inner ones first.
 const DIRECTORIES_IF_EMPTY: &[&str] = &[
@@ -102,32 +97,36 @@ pub(super) async fn remove(host: &dyn Host, traces: &Traces, order: &ResetOrder,
     }
     remove_of_plugins(host, &traces.plugins, sweep);
     let kept = |directory: &&&str| !order.keep_temporary || **directory != TEMPORARY;
-    let mut directories: Vec<PathBuf> = DIRECTORIES.iter().filter(kept).map(PathBuf::from).collect();
-    directories.push(traces.certificates.clone());
+    let mut of_kubeadm: Vec<PathBuf> = OF_KUBEADM.iter().filter(kept).map(PathBuf::from).collect();
+    of_kubeadm.push(traces.certificates.clone());
     let named = order.certificates.as_ref().map(PathBuf::from).filter(|named| *named != traces.certificates);
-    directories.extend(named.filter(|named| safe_to_empty(named)));
-    for directory in directories {
-        sweep.changes_of(remove_directory(host, &directory), &format!("{} removed", directory.display()));
+    of_kubeadm.extend(named.filter(|named| safe_to_empty(named)));
+    for directory in of_kubeadm {
+        directories::clean(host, &directory, sweep);
+    }
+    for directory in DIRECTORIES {
+        sweep.changes_of(directories::remove(host, Path::new(directory)), &format!("{directory} removed"));
     }
     if order.keep_temporary {
         remove_own_notes(host, sweep);
     }
     for directory in DIRECTORIES_IF_EMPTY {
-        sweep.changes_of(remove_if_empty(host, Path::new(directory)), &format!("{directory} removed"));
+        let removed = directories::remove_if_empty(host, Path::new(directory));
+        sweep.changes_of(removed, &format!("{directory} removed"));
     }
 }
 
 /// Removes etcd's data with their directory.
 pub(super) fn remove_data(host: &dyn Host, traces: &Traces, sweep: &mut Sweep) {
     if let Some(directory) = of_data(traces, sweep) {
-        sweep.changes_of(remove_directory(host, directory), &format!("{} removed", directory.display()));
+        directories::clean(host, directory, sweep);
     }
 }
 
 /// Removes etcd's data; the directory stays, for its static pod may have it mounted.
 pub(super) fn empty_data(host: &dyn Host, traces: &Traces, sweep: &mut Sweep) {
     if let Some(directory) = of_data(traces, sweep) {
-        sweep.changes_of(empty_directory(host, directory), &format!("{} emptied", directory.display()));
+        directories::empty(host, directory, sweep);
     }
 }
 
@@ -152,7 +151,7 @@ fn remove_of_plugins(host: &dyn Host, plugins: &Plugins, sweep: &mut Sweep) {
         sweep.changes_of(remove_file(host, Path::new(path)), &format!("{path} removed"));
     }
     for path in &files.directories {
-        sweep.changes_of(remove_directory(host, Path::new(path)), &format!("{path} removed"));
+        sweep.changes_of(directories::remove(host, Path::new(path)), &format!("{path} removed"));
     }
     for path in &files.left {
         sweep.leave(format!("{path} stays: remove it, too, if the plugin it configures is of no use any more"));
@@ -197,7 +196,7 @@ async fn remove_unit(host: &dyn Host, sweep: &mut Sweep) {
         }
     }
     let scripts = Path::new(network::SCRIPT_DIRECTORY);
-    sweep.changes_of(remove_directory(host, scripts), &format!("{} removed", scripts.display()));
+    sweep.changes_of(directories::remove(host, scripts), &format!("{} removed", scripts.display()));
     // Last: where this is broken off before, the next run finds it and goes on.
     sweep.changes_of(remove_file(host, &unit), &format!("{} removed", unit.display()));
     if let Err(failure) = host.run(Command::new("systemctl", &["daemon-reload"])).await {
@@ -209,31 +208,6 @@ fn remove_file(host: &dyn Host, path: &Path) -> Result<bool> {
     let there = host.entry(path)?.is_some();
     host.remove(path)?;
     Ok(there)
-}
-
-/// Removes a directory with what is in it; one that is a mount point is emptied.
-fn remove_directory(host: &dyn Host, path: &Path) -> Result<bool> {
-    if host.entry(path)?.is_none() {
-        return Ok(false);
-    }
-    let filled = !host.list(path)?.is_empty();
-    host.remove_tree(path)?;
-    Ok(filled || host.entry(path)?.is_none())
-}
-
-/// Removes what is in a directory, which stays.
-fn empty_directory(host: &dyn Host, path: &Path) -> Result<bool> {
-    let filled = !host.list(path)?.is_empty();
-    host.empty_tree(path)?;
-    Ok(filled)
-}
-
-fn remove_if_empty(host: &dyn Host, path: &Path) -> Result<bool> {
-    if host.entry(path)?.is_none() || !host.list(path)?.is_empty() {
-        return Ok(false);
-    }
-    host.remove(path)?;
-    Ok(true)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
+use super::directories;
 use super::sweep::Sweep;
 use crate::failure::Result;
 use crate::host::Host;
@@ -52,10 +53,9 @@ fn of_pods(host: &dyn Host) -> Result<Vec<PathBuf>> {
     let table = host.read(Path::new("/proc/self/mountinfo"))?.unwrap_or_default();
     // kubeadm resolves a /var/lib/kubelet that is a link; the mount table has real paths.
     let mut below: Vec<PathBuf> = BELOW.iter().map(PathBuf::from).collect();
-    if let Some(entry) = host.entry(Path::new(BELOW[0]))?
-        && let crate::host::EntryKind::Link(target) = entry.kind
-    {
-        below.push(Path::new("/var/lib").join(target));
+    // Links without end are told where what they lead to should be emptied.
+    if let Ok(kubelet) = directories::real(host, Path::new(BELOW[0])) {
+        below.push(kubelet);
     }
     Ok(points(&table, &below))
 }
