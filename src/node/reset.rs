@@ -157,7 +157,7 @@ mod tests {
 
     use rstest::rstest;
 
-    use super::reset;
+    use super::{rehearse, reset};
     use crate::event::Events;
     use crate::failure::{Kind, Result};
     use crate::host::Host as _;
@@ -274,6 +274,31 @@ mod tests {
         restore(&host, &Events::nowhere()).await?;
         host.remove_tree(Path::new("/proc"))?;
         assert_eq!(host.listing(), before);
+        Ok(())
+    }
+
+    #[rstest]
+    #[case::whole(order(None, &[]), (true, true), true)]
+    #[case::without_the_member(order(None, &["remove-etcd-member"]), (false, true), false)]
+    #[case::the_member_alone(order(Some("remove-etcd-member"), &[]), (true, false), true)]
+    #[case::cleaning_alone(order(Some("cleanup-node"), &[]), (false, true), false)]
+    #[case::nothing(order(None, &["remove-etcd-member", "cleanup-node"]), (false, false), false)]
+    #[tokio::test]
+    async fn a_dry_run_alters_nothing_and_says_what_a_reset_would_do(
+        #[case] order: ResetOrder,
+        #[case] told: (bool, bool),
+        #[case] left_out: bool,
+    ) -> Result<()> {
+        // etcd could not be asked here: nobody does in a dry run.
+        let host = joined().directory("/tmp/dry");
+        let before = host.listing();
+        let rehearsed = rehearse(&host, &order, Path::new("/tmp/dry"), &Events::nowhere()).await?;
+        assert_eq!(host.listing(), before);
+        let altering = |line: &&String| !line.starts_with("run ") || line.contains(" stop ") || line.contains("kill");
+        assert_eq!(host.done().iter().find(altering), None);
+        let about = |path: &str| rehearsed.host.iter().any(|line| line.split(' ').any(|word| word == path));
+        assert_eq!((about("/var/lib/etcd"), about("/var/lib/kubelet")), told, "{:?}", rehearsed.host);
+        assert_eq!(rehearsed.left_out, if left_out { vec!["remove-etcd-member"] } else { Vec::new() });
         Ok(())
     }
 
