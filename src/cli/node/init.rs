@@ -280,6 +280,9 @@ pub(super) async fn run(arguments: &Arguments, context: &Context) -> Result<Exit
     }
     let hidden = Hidden { token: arguments.skip_token_print, certificate_key: arguments.skip_certificate_key_print };
     context.screen.print(&form.write(&document(&done, hidden), || text(&done, hidden, only.is_none())))?;
+    if let Some(sentence) = done.ticket.as_ref().and_then(join_command::only_here) {
+        context.screen.warn(&sentence);
+    }
     Ok(ExitCode::SUCCESS)
 }
 

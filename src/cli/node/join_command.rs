@@ -1,7 +1,9 @@
 //! The command another host joins with.
 
 use std::fmt::Write as _;
+use std::net::IpAddr;
 
+use crate::kubernetes::configuration::host_and_port;
 use crate::message::Ticket;
 use crate::secret::Secret;
 
@@ -41,13 +43,30 @@ pub(super) fn folded(command: &str) -> String {
     format!("  {}", command.replace(" --", " \\\n    --"))
 }
 
+/// Why no other host joins by the command of this ticket, with what to do instead: its endpoint is an address that every
+/// host has for itself. `None` where others may reach it.
+pub(super) fn only_here(ticket: &Ticket) -> Option<String> {
+    let (host, _) = host_and_port(&ticket.endpoint).ok()?;
+    let own = host == "localhost" || host.parse().is_ok_and(|address: IpAddr| address.is_loopback());
+    own.then(|| {
+        format!(
+            "no other host joins by this command: at {} it asks itself, and only hosts that `clusterctl up` made have the \
+             balancer that listens there; write a line for the host into the inventory and run `clusterctl up`, or make \
+             the cluster with an endpoint that all hosts reach",
+            ticket.endpoint
+        )
+    })
+}
+
 fn shown(secret: &Secret, hidden: bool) -> &str {
     if hidden { TOKEN } else { secret.expose() }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Hidden, control_plane, folded, worker};
+    use rstest::rstest;
+
+    use super::{Hidden, control_plane, folded, only_here, worker};
     use crate::message::Ticket;
     use crate::secret::Secret;
 
@@ -68,6 +87,21 @@ mod tests {
         let command = control_plane(&ticket(), Hidden::default());
         assert!(command.ends_with(&format!("{hashes} --control-plane --certificate-key f00")), "{command}");
         assert_eq!(folded("a b --c d"), "  a b \\\n    --c d");
+    }
+
+    #[rstest]
+    #[case("127.0.0.1:6444", true)]
+    #[case("127.8.0.1:6443", true)]
+    #[case("[::1]:6444", true)]
+    #[case("localhost:6443", true)]
+    #[case("10.0.0.11:6443", false)]
+    #[case("[fd00::1]:6443", false)]
+    #[case("api.demo.example:6443", false)]
+    #[case("api.demo.example:6443/path", false)]
+    fn an_endpoint_that_every_host_has_for_itself_is_told(#[case] endpoint: &str, #[case] told: bool) {
+        let warning = only_here(&Ticket { endpoint: endpoint.into(), ..ticket() });
+        assert_eq!(warning.is_some(), told);
+        assert!(warning.is_none_or(|warning| warning.contains(endpoint) && warning.contains("`clusterctl up`")));
     }
 
     #[test]

@@ -158,6 +158,7 @@ async fn make(create: &Create, arguments: &Arguments, context: &Context) -> Resu
     if arguments.dry_run {
         context.screen.say("a dry run: the cluster takes this token, and does not keep it");
     }
+    let mut only_here = None;
     for settings in &tokens {
         let made = token::create(&client, settings).await?;
         let key = create.settings.certificate_key.clone();
@@ -165,6 +166,7 @@ async fn make(create: &Create, arguments: &Arguments, context: &Context) -> Resu
             true => Some(token::ticket(&Machine, &arguments.kubeconfig, &made, key)?),
             false => None,
         };
+        only_here = only_here.or_else(|| join_command::only_here(ticket.as_ref()?));
         let command = ticket.map(|ticket| match ticket.certificate_key {
             Some(_) => join_command::control_plane(&ticket, Hidden::default()),
             None => join_command::worker(&ticket, Hidden::default()),
@@ -174,6 +176,9 @@ async fn make(create: &Create, arguments: &Arguments, context: &Context) -> Resu
         context
             .screen
             .print(&form.write(&document, || format!("{}\n", command.as_deref().unwrap_or(text.expose()))))?;
+    }
+    if let Some(sentence) = only_here {
+        context.screen.warn(&sentence);
     }
     Ok(())
 }
