@@ -21,6 +21,7 @@ use crate::event::Events;
 use crate::fact::{Facts, Listening};
 use crate::failure::{Failure, Kind, Result};
 use crate::host::{Command, Host};
+use crate::kubernetes::configuration::ExternalEtcd;
 use crate::kubernetes::version::Release;
 
 /// What a host is to become.
@@ -245,6 +246,17 @@ pub(super) fn chosen_etcd_data(host: &dyn Host, folder: Option<&str>, ignore: &[
     {
         found.error(format!("DirAvailable-{}", folder.replace('/', "-")), format!("{folder} is not empty"));
     }
+    Ok(found.downgrade(ignore))
+}
+
+/// kubeadm's check ExternalEtcdClientCertificates of a control plane that joins: files that nobody downloads for it
+/// (kubeadm.md section 1.4).
+///
+/// # Errors
+/// Kind `Host` when the host cannot be read.
+pub(super) fn external_etcd_files(host: &dyn Host, etcd: &ExternalEtcd, ignore: &[String]) -> Result<Vec<Finding>> {
+    let mut found = Found::default();
+    external_etcd::files_are_there(host, etcd, &mut found)?;
     Ok(found.downgrade(ignore))
 }
 

@@ -24,8 +24,16 @@ const BEGINNINGS: &[&str] = &["/etc/kubernetes/kubelet.conf", "/etc/kubernetes/a
 /// the shared files are there; `Preflight` for a host that does not fit.
 pub(super) fn check(host: &dyn Host, facts: &Facts, plan: &Plan, with_key: bool, events: &Events) -> Result<()> {
     has_endpoint(&plan.cluster)?;
+    let ignore = &plan.init.node_registration.ignore_preflight_errors;
+    let mut of_etcd = Vec::new();
     if !with_key {
-        let missing = missing(host, &shared(&plan.cluster))?;
+        let mut shared = shared(&plan.cluster);
+        if let Some(etcd) = &plan.cluster.etcd.external {
+            of_etcd = preflight::external_etcd_files(host, etcd, ignore)?;
+            // Their lack is the finding of that check.
+            shared.retain(|file| ![&etcd.ca_file, &etcd.cert_file, &etcd.key_file].contains(&&file.path));
+        }
+        let missing = missing(host, &shared)?;
         if !missing.is_empty() {
             return Err(Failure::new(
                 Kind::Configuration,
@@ -39,10 +47,10 @@ pub(super) fn check(host: &dyn Host, facts: &Facts, plan: &Plan, with_key: bool,
     }
     for path in BEGINNINGS {
         if host.entry(Path::new(path))?.is_some() {
-            return Ok(());
+            return preflight::judge(&of_etcd, events);
         }
     }
-    let mut findings = preflight::preflight(
+    let mut of_host = preflight::preflight(
         facts,
         &preflight::Plan {
             purpose: Purpose::JoinControlPlane,
@@ -51,16 +59,13 @@ pub(super) fn check(host: &dyn Host, facts: &Facts, plan: &Plan, with_key: bool,
             bind_port: plan.init.local_api_endpoint.bind_port,
             listen: plan.listen(),
             etcd_data: plan.etcd_data(),
-            ignore: &plan.init.node_registration.ignore_preflight_errors,
+            ignore,
         },
     );
-    findings.extend(preflight::chosen_etcd_data(
-        host,
-        plan.etcd_data(),
-        &plan.init.node_registration.ignore_preflight_errors,
-    )?);
-    findings.retain(|finding| finding.severity == Severity::Error);
-    preflight::judge(&findings, events)
+    of_host.extend(preflight::chosen_etcd_data(host, plan.etcd_data(), ignore)?);
+    of_host.retain(|finding| finding.severity == Severity::Error);
+    of_host.extend(of_etcd);
+    preflight::judge(&of_host, events)
 }
 
 fn has_endpoint(cluster: &ClusterConfiguration) -> Result<()> {
@@ -79,6 +84,8 @@ fn has_endpoint(cluster: &ClusterConfiguration) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use rstest::rstest;
 
     use super::check;
@@ -106,6 +113,52 @@ mod tests {
         assert_eq!(failure.kind, kind);
         assert!(failure.sentence.starts_with(sentence), "{failure}");
         assert!(failure.advice.is_some());
+    }
+
+    const EXTERNAL: &str = "controlPlaneEndpoint: api:6443\netcd: {external: {endpoints: ['https://10.0.0.9:2379'], \
+                            caFile: /etc/etcd/ca.crt, certFile: /etc/etcd/client.crt, keyFile: /etc/etcd/client.key}}\n";
+
+    #[rstest]
+    #[case::nobody_brings_them(EXTERNAL, false, Some(3))]
+    #[case::they_are_downloaded(EXTERNAL, true, None)]
+    #[case::etcd_without_tls(
+        "controlPlaneEndpoint: api:6443\netcd: {external: {endpoints: ['http://10.0.0.9:2379']}}\n",
+        false,
+        None
+    )]
+    #[tokio::test]
+    async fn files_of_an_external_etcd_are_kubeadms_finding(
+        #[case] more: &str,
+        #[case] with_key: bool,
+        #[case] lacking: Option<usize>,
+    ) {
+        let pki = ["ca.crt", "front-proxy-ca.crt", "sa.pub", "sa.key"];
+        let shared = |host: FakeHost, name: &&str| host.file(format!("/etc/kubernetes/pki/{name}"), "");
+        let host = pki.iter().fold(FakeHost::new(), shared);
+        for begun in [false, true] {
+            if begun {
+                host.put(Path::new("/etc/kubernetes/admin.conf"), b"", 0o600);
+            }
+            let mut plan = plan(more);
+            let outcome = check(&host, &able(), &plan, with_key, &Events::nowhere());
+            let failure = outcome.err();
+            assert_eq!(failure.is_some(), lacking.is_some(), "{failure:?}");
+            if let Some(failure) = failure {
+                assert_eq!(failure.kind, Kind::Preflight);
+                let lines = failure.detail.unwrap_or_default();
+                let named = lines.lines().filter(|line| line.starts_with("ExternalEtcdClientCertificates: "));
+                assert_eq!(Some(named.count()), lacking, "{lines}");
+            }
+            plan.init.node_registration.ignore_preflight_errors = vec!["ExternalEtcdClientCertificates".into()];
+            let (events, mut heard) = Events::channel();
+            assert_eq!(check(&host, &able(), &plan, with_key, &events), Ok(()));
+            drop(events);
+            let mut warnings = 0;
+            while heard.recv().await.is_some() {
+                warnings += 1;
+            }
+            assert_eq!(warnings, lacking.unwrap_or(0));
+        }
     }
 
     #[test]

@@ -28,15 +28,7 @@ const ANSWER_BYTES: usize = 64 << 10;
 
 /// Judges files and versions.
 pub(super) async fn check(host: &dyn Host, etcd: &ExternalEtcd, kubernetes: &Version, found: &mut Found) -> Result<()> {
-    let files = [("caFile", &etcd.ca_file), ("certFile", &etcd.cert_file), ("keyFile", &etcd.key_file)];
-    let mut complete = true;
-    for (field, path) in files.into_iter().filter(|(_, path)| !path.is_empty()) {
-        if host.entry(Path::new(path))?.is_none() {
-            complete = false;
-            found.error("ExternalEtcdClientCertificates", format!("there is no {path}, the {field} of etcd.external"));
-        }
-    }
-    if !complete {
+    if !files_are_there(host, etcd, found)? {
         return Ok(());
     }
     let client = match client(host, etcd) {
@@ -60,6 +52,19 @@ pub(super) async fn check(host: &dyn Host, etcd: &ExternalEtcd, kubernetes: &Ver
         }
     }
     Ok(())
+}
+
+/// Judges the files alone; whether all that are named are there.
+pub(super) fn files_are_there(host: &dyn Host, etcd: &ExternalEtcd, found: &mut Found) -> Result<bool> {
+    let files = [("caFile", &etcd.ca_file), ("certFile", &etcd.cert_file), ("keyFile", &etcd.key_file)];
+    let mut complete = true;
+    for (field, path) in files.into_iter().filter(|(_, path)| !path.is_empty()) {
+        if host.entry(Path::new(path))?.is_none() {
+            complete = false;
+            found.error("ExternalEtcdClientCertificates", format!("there is no {path}, the {field} of etcd.external"));
+        }
+    }
+    Ok(complete)
 }
 
 fn client(host: &dyn Host, etcd: &ExternalEtcd) -> Result<Https> {
