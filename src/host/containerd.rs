@@ -1,6 +1,6 @@
 //! containerd's images and configuration, through its own `ctr`. Kubernetes' images live in the namespace `k8s.io`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
@@ -29,9 +29,14 @@ const LIST_LIMIT: Duration = Duration::from_secs(30);
 /// Longest time to import one archive: disks of small machines write a few MB/s.
 const IMPORT_LIMIT: Duration = Duration::from_secs(1800);
 
-/// `ctr` in the namespace of the kubelet.
+/// `ctr` in the namespace of the kubelet, with the containerd that listens where it does everywhere.
 fn ctr(arguments: &[&str]) -> Command {
-    let mut words = vec!["--address", SOCKET, "--namespace", "k8s.io"];
+    ctr_at(SOCKET, arguments)
+}
+
+/// `ctr` in the namespace of the kubelet, with the containerd behind a socket.
+fn ctr_at(socket: &str, arguments: &[&str]) -> Command {
+    let mut words = vec!["--address", socket, "--namespace", "k8s.io"];
     words.extend(arguments);
     Command::new("ctr", &words)
 }
@@ -63,7 +68,11 @@ fn parse_images(text: &str) -> BTreeMap<String, Listed> {
 
 /// All images by reference.
 async fn images(host: &dyn Host) -> Result<BTreeMap<String, Listed>> {
-    let output = host.run(ctr(&["images", "ls"]).limit(LIST_LIMIT)).await?;
+    images_at(host, SOCKET).await
+}
+
+async fn images_at(host: &dyn Host, socket: &str) -> Result<BTreeMap<String, Listed>> {
+    let output = host.run(ctr_at(socket, &["images", "ls"]).limit(LIST_LIMIT)).await?;
     if !output.success() {
         return Err(refused("containerd does not list its images".to_owned(), &output).may_pass());
     }
@@ -77,6 +86,14 @@ async fn images(host: &dyn Host) -> Result<BTreeMap<String, Listed>> {
 pub async fn image_blobs(host: &dyn Host) -> Result<BTreeMap<String, Option<String>>> {
     let images = images(host).await?;
     Ok(images.into_iter().map(|(reference, mut listed)| (reference, listed.labels.remove(BLOB_LABEL))).collect())
+}
+
+/// References of all images that the containerd behind `socket`, a path, has.
+///
+/// # Errors
+/// When it does not answer.
+pub async fn references_at(host: &dyn Host, socket: &str) -> Result<BTreeSet<String>> {
+    Ok(images_at(host, socket).await?.into_keys().collect())
 }
 
 /// As [`image_blobs`]; a containerd that does not answer has no images.
@@ -175,7 +192,15 @@ pub async fn remove_imported(host: &dyn Host, options: &ImportOptions, reference
 /// # Errors
 /// When it cannot be had.
 pub async fn pull(host: &dyn Host, reference: &str) -> Result<()> {
-    let output = host.run(ctr(&["images", "pull", reference]).limit(IMPORT_LIMIT)).await?;
+    pull_at(host, SOCKET, reference).await
+}
+
+/// As [`pull`], with the containerd behind `socket`, a path.
+///
+/// # Errors
+/// When the image cannot be had.
+pub async fn pull_at(host: &dyn Host, socket: &str, reference: &str) -> Result<()> {
+    let output = host.run(ctr_at(socket, &["images", "pull", reference]).limit(IMPORT_LIMIT)).await?;
     if output.success() {
         return Ok(());
     }

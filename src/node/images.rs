@@ -1,6 +1,6 @@
 //! The images a node needs, fetched before anything waits for them (kubeadm's check ImagePull, kubeadm.md section 1.2).
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::phase::phase;
@@ -30,13 +30,13 @@ pub async fn fetch(
     if node.image_pull_policy == "Never" {
         return Ok(Vec::new());
     }
-    if !is_containerd(node) {
+    let Some(socket) = of_containerd(node) else {
         let socket = &node.cri_socket;
         events
             .warn(format!("ImagePull: the images of the runtime at {socket} are not looked at; kubelets fetch theirs"));
         return Ok(Vec::new());
-    }
-    let there = containerd::image_blobs(host).await?;
+    };
+    let there = containerd::references_at(host, socket).await?;
     let lacking = lacking(wanted, &there, &node.image_pull_policy);
     if lacking.is_empty() {
         return Ok(Vec::new());
@@ -45,11 +45,11 @@ pub async fn fetch(
         let results: Vec<(&str, Result<()>)> = if node.image_pull_serial.unwrap_or(true) {
             let mut results = Vec::new();
             for reference in &lacking {
-                results.push((*reference, pull(host, reference).await));
+                results.push((*reference, pull(host, socket, reference).await));
             }
             results
         } else {
-            let pulls = lacking.iter().map(|reference| async { (*reference, pull(host, reference).await) });
+            let pulls = lacking.iter().map(|reference| async { (*reference, pull(host, socket, reference).await) });
             futures::future::join_all(pulls).await
         };
         preflight::judge(&findings(&results, &node.ignore_preflight_errors), events)?;
@@ -60,14 +60,19 @@ pub async fn fetch(
     Ok(phase(events, "images", "Fetch images", fetching).await?.1)
 }
 
-fn is_containerd(node: &NodeRegistrationOptions) -> bool {
-    node.cri_socket.ends_with("/containerd.sock")
+/// Path of the runtime's socket, if it is containerd's.
+fn of_containerd(node: &NodeRegistrationOptions) -> Option<&str> {
+    let path = node.cri_socket.strip_prefix("unix://").unwrap_or(&node.cri_socket);
+    path.ends_with("/containerd.sock").then_some(path)
 }
 
 /// Warns where containerd makes the sandboxes of pods of another image than `pause`, as kubeadm's check ImagePull does; for
-/// hosts that somebody else prepared. A containerd that does not tell its configuration is passed over.
+/// hosts that somebody else prepared. A containerd that does not tell its configuration is passed over, as is one with
+/// another socket than the usual: its configuration lies elsewhere, too.
 pub(super) async fn judge_sandbox(host: &dyn Host, node: &NodeRegistrationOptions, pause: &str, events: &Events) {
-    if node.image_pull_policy == "Never" || !is_containerd(node) {
+    let is_usual =
+        of_containerd(node).is_some_and(|path| path.strip_prefix("/var").unwrap_or(path) == containerd::SOCKET);
+    if node.image_pull_policy == "Never" || !is_usual {
         return;
     }
     let dump = Command::new("containerd", &["config", "dump"]).limit(DUMP_LIMIT);
@@ -89,18 +94,18 @@ fn sandbox_image(dumped: &str) -> Option<&str> {
 }
 
 /// What is to be fetched.
-fn lacking<'a>(wanted: &[&'a str], there: &BTreeMap<String, Option<String>>, policy: &str) -> Vec<&'a str> {
-    wanted.iter().filter(|reference| policy == "Always" || !there.contains_key(**reference)).copied().collect()
+fn lacking<'a>(wanted: &[&'a str], there: &BTreeSet<String>, policy: &str) -> Vec<&'a str> {
+    wanted.iter().filter(|reference| policy == "Always" || !there.contains(**reference)).copied().collect()
 }
 
 /// Fetches an image; what may pass is tried again.
-async fn pull(host: &dyn Host, reference: &str) -> Result<()> {
-    let mut last = containerd::pull(host, reference).await;
+async fn pull(host: &dyn Host, socket: &str, reference: &str) -> Result<()> {
+    let mut last = containerd::pull_at(host, socket, reference).await;
     for _ in 1..TRIES {
         if last.is_ok() {
             break;
         }
-        last = containerd::pull(host, reference).await;
+        last = containerd::pull_at(host, socket, reference).await;
     }
     last
 }
@@ -179,6 +184,26 @@ mod tests {
         assert_eq!(fetch(&host, &node("IfNotPresent"), &images, &Events::nowhere()).await.unwrap(), ["b/lacks:1"]);
         assert_eq!(fetch(&host, &node("Always"), &images, &Events::nowhere()).await.unwrap().len(), 2);
         assert!(fetch(&host, &node("Never"), &images, &Events::nowhere()).await.unwrap().is_empty());
+    }
+
+    #[rstest]
+    #[case("unix:///run/containerd/containerd.sock", "/run/containerd/containerd.sock", true)]
+    #[case("unix:///var/run/containerd/containerd.sock", "/var/run/containerd/containerd.sock", true)]
+    #[case("unix:///run/k3s/containerd/containerd.sock", "/run/k3s/containerd/containerd.sock", false)]
+    #[tokio::test]
+    async fn the_containerd_that_was_named_is_asked(
+        #[case] socket: &str,
+        #[case] address: &str,
+        #[case] has_usual_configuration: bool,
+    ) {
+        let host = FakeHost::new().answer(&["ctr"], 0, LISTED).answer(&["containerd"], 0, "");
+        let node = NodeRegistrationOptions { cri_socket: socket.into(), ..node("") };
+        fetch(&host, &node, &["a/there:1", "b/lacks:1"], &Events::nowhere()).await.unwrap();
+        judge_sandbox(&host, &node, "pause:1", &Events::nowhere()).await;
+        let words = |rest: &str| format!("run ctr --address {address} --namespace k8s.io images {rest}");
+        let mut expected = vec![words("ls"), words("pull b/lacks:1")];
+        expected.extend(has_usual_configuration.then(|| "run containerd config dump".to_owned()));
+        assert_eq!(host.done(), expected);
     }
 
     #[tokio::test]
