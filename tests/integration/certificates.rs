@@ -190,3 +190,130 @@ fn kubeadm_reads_our_migration_as_its_own() {
         assert_eq!(mode.trim(), "600");
     }
 }
+
+/// What the documents of [`OLDER`] come to, written as today.
+const TODAY: &str = r#"apiVersion: kubeadm.k8s.io/v1beta4
+kind: InitConfiguration
+bootstrapTokens: [{token: abcdef.0123456789abcdef, ttl: 1h0m0s}]
+localAPIEndpoint: {advertiseAddress: 10.0.0.11, bindPort: 6444}
+nodeRegistration:
+  name: cp1
+  criSocket: unix:///var/run/containerd/containerd.sock
+  kubeletExtraArgs: [{name: node-ip, value: 10.0.0.11}]
+---
+apiVersion: kubeadm.k8s.io/v1beta4
+kind: ClusterConfiguration
+kubernetesVersion: v1.36.3
+clusterName: demo
+controlPlaneEndpoint: api.demo.example:6444
+imageRepository: registry.demo.example
+networking: {podSubnet: 10.244.0.0/16, serviceSubnet: 10.96.0.0/16, dnsDomain: demo.example}
+apiServer:
+  certSANs: [api.demo.example]
+  extraArgs: [{name: audit-log-path, value: /x}, {name: v, value: "4"}]
+  extraVolumes: [{name: a, hostPath: /a, mountPath: /b, readOnly: true, pathType: File}]
+controllerManager: {extraArgs: [{name: bind-address, value: 0.0.0.0}]}
+scheduler: {extraArgs: [{name: bind-address, value: 0.0.0.0}]}
+etcd: {local: {dataDir: /e, extraArgs: [{name: quota-backend-bytes, value: "1"}]}}
+"#;
+
+/// A document of joining, the same for [`TODAY`].
+const JOIN_TODAY: &str = r#"apiVersion: kubeadm.k8s.io/v1beta4
+kind: JoinConfiguration
+discovery:
+  bootstrapToken: {token: abcdef.0123456789abcdef, apiServerEndpoint: "10.0.0.11:6443", caCertHashes: [HASH]}
+  tlsBootstrapToken: abcdef.0123456789abcdef
+timeouts: {discovery: 2m0s}
+nodeRegistration: {name: w1, criSocket: unix:///var/run/containerd/containerd.sock}
+"#;
+
+/// Versions that today's kubeadm does not read any more, each with its own places for the same: a cluster, and joining it.
+/// What stands in several of them is put in for a word in capitals.
+const OLDER: &[(&str, &str)] = &[
+    (
+        "apiVersion: kubeadm.k8s.io/v1alpha2\nkind: MasterConfiguration\nkubernetesVersion: v1.36.3\nclusterName: demo\n\
+         api: {advertiseAddress: 10.0.0.11, bindPort: 6444, controlPlaneEndpoint: \"api.demo.example:6444\"}\nTOKENSNODE\
+         kubeletConfiguration: {baseConfig: {maxPods: 50}}\nkubeProxy: {config: {mode: iptables}}\nWIDECOMPONENTS",
+        "apiVersion: kubeadm.k8s.io/v1alpha2\nkind: NodeConfiguration\ntoken: abcdef.0123456789abcdef\n\
+         discoveryTokenAPIServers: [\"10.0.0.11:6443\"]\ndiscoveryTokenCACertHashes: [HASH]\ndiscoveryTimeout: 2m0s\nWORKER",
+    ),
+    (
+        "apiVersion: kubeadm.k8s.io/v1alpha3\nkind: InitConfiguration\napiEndpoint: {advertiseAddress: 10.0.0.11, bindPort: 6444}\n\
+         TOKENSNODE---\napiVersion: kubeadm.k8s.io/v1alpha3\nkind: ClusterConfiguration\nkubernetesVersion: v1.36.3\n\
+         clusterName: demo\ncontrolPlaneEndpoint: api.demo.example:6444\nWIDECOMPONENTS",
+        "apiVersion: kubeadm.k8s.io/v1alpha3\nkind: JoinConfiguration\ntoken: abcdef.0123456789abcdef\n\
+         discoveryTokenAPIServers: [\"10.0.0.11:6443\"]\ndiscoveryTokenCACertHashes: [HASH]\ndiscoveryTimeout: 2m0s\nWORKER",
+    ),
+    (
+        "apiVersion: kubeadm.k8s.io/v1beta1\nkind: InitConfiguration\nENDPOINTTOKENSNODE---\n\
+         apiVersion: kubeadm.k8s.io/v1beta1\nkind: ClusterConfiguration\nkubernetesVersion: v1.36.3\nclusterName: demo\n\
+         controlPlaneEndpoint: api.demo.example:6444\nuseHyperKubeImage: false\ndns: {type: CoreDNS}\nWIDEPARTS",
+        "apiVersion: kubeadm.k8s.io/v1beta1\nkind: JoinConfiguration\nDISCOVERYWORKER",
+    ),
+    (
+        "apiVersion: kubeadm.k8s.io/v1beta2\nkind: InitConfiguration\nENDPOINTTOKENSNODE---\n\
+         apiVersion: kubeadm.k8s.io/v1beta2\nkind: ClusterConfiguration\nkubernetesVersion: v1.36.3\nclusterName: demo\n\
+         controlPlaneEndpoint: api.demo.example:6444\ndns: {type: CoreDNS}\nWIDEPARTS---\n\
+         apiVersion: kubeadm.k8s.io/v1beta2\nkind: ClusterStatus\napiEndpoints: {cp1: {advertiseAddress: 10.0.0.11}}\n",
+        "apiVersion: kubeadm.k8s.io/v1beta2\nkind: JoinConfiguration\nDISCOVERYWORKER",
+    ),
+];
+
+/// What the words in capitals stand for.
+const SHARED: &[(&str, &str)] = &[
+    ("ENDPOINT", "localAPIEndpoint: {advertiseAddress: 10.0.0.11, bindPort: 6444}\n"),
+    ("TOKENS", "bootstrapTokens: [{token: abcdef.0123456789abcdef, ttl: 1h0m0s}]\n"),
+    (
+        "NODE",
+        "nodeRegistration: {name: cp1, criSocket: /var/run/containerd/containerd.sock, kubeletExtraArgs: {node-ip: 10.0.0.11}}\n",
+    ),
+    (
+        "WIDE",
+        "imageRepository: registry.demo.example\n\
+         networking: {podSubnet: 10.244.0.0/16, serviceSubnet: 10.96.0.0/16, dnsDomain: demo.example}\n\
+         etcd: {local: {dataDir: /e, extraArgs: {quota-backend-bytes: \"1\"}}}\n",
+    ),
+    (
+        "COMPONENTS",
+        "apiServerCertSANs: [api.demo.example]\napiServerExtraArgs: {v: \"4\", audit-log-path: /x}\n\
+         apiServerExtraVolumes: [{name: a, hostPath: /a, mountPath: /b, pathType: File}]\n\
+         controllerManagerExtraArgs: {bind-address: 0.0.0.0}\nschedulerExtraArgs: {bind-address: 0.0.0.0}\n",
+    ),
+    (
+        "PARTS",
+        "apiServer:\n  certSANs: [api.demo.example]\n  extraArgs: {v: \"4\", audit-log-path: /x}\n  \
+         extraVolumes: [{name: a, hostPath: /a, mountPath: /b, readOnly: true, pathType: File}]\n\
+         controllerManager: {extraArgs: {bind-address: 0.0.0.0}}\nscheduler: {extraArgs: {bind-address: 0.0.0.0}}\n",
+    ),
+    (
+        "DISCOVERY",
+        "discovery:\n  bootstrapToken: {token: abcdef.0123456789abcdef, apiServerEndpoint: \"10.0.0.11:6443\", caCertHashes: \
+         [HASH]}\n  tlsBootstrapToken: abcdef.0123456789abcdef\n  timeout: 2m0s\n",
+    ),
+    ("WORKER", "nodeRegistration: {name: w1, criSocket: /var/run/containerd/containerd.sock}\n"),
+    ("HASH", "\"sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\""),
+];
+
+/// What kubeadm does not read any more becomes what it accepts, and what it takes for the same as the document of today.
+#[test]
+fn kubeadm_accepts_what_we_make_of_versions_it_has_forgotten() {
+    let bed = host_with_both();
+    let host = bed.hosts[0].name.clone();
+    let whole =
+        |text: &str| SHARED.iter().fold(text.to_owned(), |text, (word, stands_for)| text.replace(word, stands_for));
+    let read = |file: &str| bed.sh(&host, &format!("kubeadm config migrate --old-config {file} 2>/dev/null"));
+    put(&bed, "/tmp/cluster-today.yaml", TODAY);
+    put(&bed, "/tmp/join-today.yaml", &whole(JOIN_TODAY));
+    for (cluster, join) in OLDER {
+        for (text, today) in [(cluster, "/tmp/cluster-today.yaml"), (join, "/tmp/join-today.yaml")] {
+            let text = whole(text);
+            put(&bed, "/tmp/old.yaml", &text);
+            // Of a kind it has never heard of it says that all is well, and reads nothing.
+            let itself = bed.try_sh(&host, "kubeadm config migrate --old-config /tmp/old.yaml");
+            assert!(itself.code != 0 || itself.stdout.trim().is_empty(), "{}", itself.stdout);
+            bed.sh(&host, "clusterctl node config migrate --old-config /tmp/old.yaml --new-config /tmp/ours.yaml");
+            bed.sh(&host, "kubeadm config validate --config /tmp/ours.yaml");
+            assert_eq!(read("/tmp/ours.yaml"), read(today), "{text}");
+        }
+    }
+}
