@@ -252,8 +252,14 @@ fn a_host_joins_by_a_file_from_an_https_server_and_by_two_tokens() {
     // The public kubeconfig of the cluster lies on a web server; the token for the certificate is given beside it.
     let info = format!("{KUBECTL} -n kube-public get cm cluster-info -o jsonpath='{{.data.kubeconfig}}'");
     cluster.first(&format!("mkdir -p /root/web && {info} > /root/web/discovery.conf"));
+    let by = |file: &str| format!("{NODE} join --discovery-file {file} --tls-bootstrap-token {TOKEN} {IGNORED}");
+    // It may as well lie on the host.
+    cluster.write("/root/discovery.conf", &cluster.first("cat /root/web/discovery.conf"));
+    cluster.other(&by("/root/discovery.conf"));
+    assert!(cluster.nodes().contains(&other));
+    cluster.reset();
     let url = format!("https://{address}:8443/discovery.conf");
-    let by_url = format!("{NODE} join --discovery-file {url} --tls-bootstrap-token {TOKEN} {IGNORED}");
+    let by_url = by(&url);
     cluster.refused(&by_url, 3, &["cannot be fetched from", &url]);
     serve_by_https(&cluster, "/root/web");
     cluster.other(&by_url);
