@@ -22,7 +22,8 @@ pub enum Side {
 }
 
 impl Side {
-    fn program(self) -> &'static str {
+    /// How it is called on a host.
+    pub fn program(self) -> &'static str {
         match self {
             Side::Upstream => "kubeadm",
             Side::Ours => "/root/clusterctl node",

@@ -22,6 +22,7 @@ mod minors;
 mod operations;
 mod plan;
 mod playbooks;
+mod preflight;
 mod privileges;
 mod program;
 mod releases;
