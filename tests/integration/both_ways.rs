@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rstest::rstest;
+use serde_json::{Value, json};
 
 use crate::bed::{Bed, difference};
 use crate::program::clusterctl;
@@ -157,8 +158,12 @@ fn a_node_joins_and_everything_is_reset(#[case] version: &str, #[case] made_by: 
             both_members_vote(&bed);
             certificates_are_known(&bed, &bed.hosts[1].name, &["admin.conf", "apiserver", "etcd-server", "etcd-ca"]);
         }
-        Role::Worker if made_by == Side::Ours => upstreams_verbs_know_it(&bed),
-        Role::Worker => {}
+        Role::Worker => {
+            our_verbs_say_what_upstreams_do(&bed);
+            if made_by == Side::Ours {
+                upstreams_verbs_know_it(&bed);
+            }
+        }
     }
     for host in bed.hosts.iter().rev() {
         bed.sh(&host.name, &format!("{} reset --force", used_by.program()));
@@ -219,5 +224,40 @@ fn upstreams_verbs_know_it(bed: &Bed) {
         let lines = plan.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
         let line = lines.into_iter().find(|line| line.first() == Some(&component)).unwrap_or_default();
         assert!(line.len() == words && line.last() == Some(&target), "{component}: {plan}");
+    }
+}
+
+/// The tokens of a cluster as a program lists them.
+fn tokens(bed: &Bed, of: Side) -> Vec<Value> {
+    let listed = bed.sh(&bed.hosts[0].name, &format!("{} token list -o json", of.program()));
+    let documents = serde_json::Deserializer::from_str(&listed).into_iter::<Value>();
+    documents.map(|document| document.unwrap_or_else(|error| panic!("{error} in {listed}"))).collect()
+}
+
+/// Whoever made the cluster and a token in it: both list the same, what we remove is gone for both, and whoever gets a
+/// kubeconfig is who it says.
+fn our_verbs_say_what_upstreams_do(bed: &Bed) {
+    let on = |command: &str| bed.sh(&bed.hosts[0].name, command);
+    let [theirs, ours] = [Side::Upstream, Side::Ours].map(Side::program);
+    let usages = "--usages authentication --groups system:bootstrappers:blue --description 'of theirs' --ttl 0";
+    on(&format!("{theirs} token create theirs.0123456789abcdef {usages}"));
+    on(&format!("{ours} token create ofours.0123456789abcdef --ttl 1h"));
+    let listed = tokens(bed, Side::Upstream);
+    assert_eq!(tokens(bed, Side::Ours), listed);
+    // Beside them that of the configuration and that of the uploaded certificates.
+    assert!(listed.len() >= 4, "{listed:#?}");
+    let deleted = on(&format!("{ours} token delete ofours theirs.0123456789abcdef"));
+    assert_eq!(deleted, "bootstrap token ofours deleted\nbootstrap token theirs deleted\n");
+    let left = tokens(bed, Side::Upstream);
+    assert_eq!(left.len(), listed.len() - 2, "{left:#?}");
+    assert_eq!(tokens(bed, Side::Ours), left);
+
+    for program in [theirs, ours] {
+        on(&format!("{program} kubeconfig user --client-name jane --org team-a,team-b > /root/jane.conf"));
+        let who = on("kubectl --kubeconfig /root/jane.conf auth whoami -o json");
+        let who: Value = serde_json::from_str(&who).unwrap_or_else(|error| panic!("{error} in {who}"));
+        let user = &who["status"]["userInfo"];
+        let expected = json!(["team-a", "team-b", "system:authenticated"]);
+        assert_eq!((&user["username"], &user["groups"]), (&json!("jane"), &expected), "{program}");
     }
 }
