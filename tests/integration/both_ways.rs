@@ -7,7 +7,8 @@ use rstest::rstest;
 use serde_json::{Value, json};
 
 use crate::bed::{Bed, difference};
-use crate::program::clusterctl;
+use crate::high_availability::changes_nothing;
+use crate::program::{clusterctl, succeeds, up};
 
 const VERSION: &str = "1.36.3";
 const NEXT: &str = "1.37.2";
@@ -73,11 +74,15 @@ fn join(bed: &Bed, printed_by: Side, by: Side, role: Role) {
     let [control_plane, other] = [0, 1].map(|at| bed.hosts[at].name.as_str());
     let key = if role == Role::ControlPlane { format!("--certificate-key {KEY}") } else { String::new() };
     let print = format!("{} token create --print-join-command {key}", printed_by.program());
-    let printed = bed.sh(control_plane, &print);
+    bed.sh(other, &join_command(by, &bed.sh(control_plane, &print)));
+}
+
+/// What joins a host, out of what was printed for it.
+fn join_command(by: Side, printed: &str) -> String {
     let words = printed.lines().rfind(|line| line.contains(" join ")).expect("a join command");
     let (_, arguments) = words.split_once(" join ").unwrap();
     let ignored = "--ignore-preflight-errors=SystemVerification";
-    bed.sh(other, &format!("{} join {} {ignored}", by.program(), arguments.trim().trim_end_matches('\\')));
+    format!("{} join {} {ignored}", by.program(), arguments.trim().trim_end_matches('\\'))
 }
 
 /// Both members of etcd vote.
@@ -208,9 +213,15 @@ fn upstreams_verbs_know_it(bed: &Bed) {
     let who = on("kubectl --kubeconfig /etc/kubernetes/super-admin.conf auth whoami");
     assert!(who.contains("system:masters"), "{who}");
 
-    // The next minor's kubeadm plans its upgrade: it takes work, all is healthy, and all versions are found.
+    the_next_minor_plans_its_upgrade(bed);
+}
+
+/// The next minor's kubeadm takes the work, finds all healthy, and all versions.
+fn the_next_minor_plans_its_upgrade(bed: &Bed) {
+    let control_plane = bed.hosts[0].name.as_str();
     bed.send(control_plane, &[Path::new(crate::bed::bed(&["kubeadm", NEXT]).trim())], "/root/next");
-    let plan = on(&format!("/root/next/kubeadm upgrade plan v{NEXT} --ignore-preflight-errors=SystemVerification"));
+    let plan = format!("/root/next/kubeadm upgrade plan v{NEXT} --ignore-preflight-errors=SystemVerification");
+    let plan = bed.sh(control_plane, &plan);
     // Those that run once in the cluster have no host in their line.
     let next = format!("v{NEXT}");
     for (component, words, target) in [
@@ -260,4 +271,40 @@ fn our_verbs_say_what_upstreams_do(bed: &Bed) {
         let expected = json!(["team-a", "team-b", "system:authenticated"]);
         assert_eq!((&user["username"], &user["groups"]), (&json!("jane"), &expected), "{program}");
     }
+}
+
+/// A cluster that `up` made is one that kubeadm knows: a host that has never heard of us joins it by kubeadm alone, and leaves
+/// it.
+#[test]
+fn a_cluster_of_ups_is_one_of_kubeadms() {
+    let bed = Bed::bare(1);
+    let control_plane = bed.hosts[0].name.as_str();
+    let inventory = bed.inventory();
+    let other = std::thread::scope(|scope| {
+        let made = scope.spawn(|| succeeds(up(&inventory)));
+        let other = Bed::prepared(1, VERSION);
+        made.join().unwrap();
+        other
+    });
+    let host = other.hosts[0].name.as_str();
+    bed.send(control_plane, &[Path::new(crate::bed::bed(&["kubeadm", VERSION]).trim())], "/usr/local/bin");
+    let on = |command: &str| bed.sh(control_plane, command);
+    let names = ["admin.conf", "apiserver", "apiserver-kubelet-client", "etcd-server", "super-admin.conf", "etcd-ca"];
+    let certificates = certificates_are_known(&bed, control_plane, &names);
+    assert!(!certificates.contains("MISSING"), "{certificates}");
+    on("kubeadm token create abcdef.0123456789abcdef --ttl 1h");
+    let tokens = on("kubeadm token list");
+    assert!(tokens.contains("abcdef.0123456789abcdef") && tokens.contains("authentication,signing"), "{tokens}");
+    on("kubeadm token delete abcdef");
+
+    let printed = on("kubeadm token create --print-join-command");
+    other.sh(host, &join_command(Side::Upstream, &printed));
+    all_nodes_are_ready(&bed);
+    the_next_minor_plans_its_upgrade(&bed);
+
+    other.sh(host, "kubeadm reset --force");
+    is_reset(&other, host);
+    on(&format!("{KUBECTL} delete node {host}"));
+    on("rm /usr/local/bin/kubeadm");
+    changes_nothing(&inventory);
 }
