@@ -16,7 +16,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rstest::rstest;
 
-use self::intended::Verdicts;
+use self::intended::{Part, Verdicts};
 use self::snapshot::Snapshot;
 use crate::bed::{Bed, bed};
 use crate::program::clusterctl;
@@ -181,14 +181,14 @@ fn files_and_objects_are_as_kubeadms(#[case] version: &str) {
         // All are started before the first is waited for.
         runs.collect::<Vec<_>>().into_iter().map(|run| run.join().unwrap()).collect()
     });
-    let (mut written, mut rehearsed) = (Verdicts::default(), Verdicts::default());
+    let [mut written, mut rehearsed] = [Part::Files, Part::Rehearsals].map(Verdicts::of);
     for (names, files) in halves.iter().zip(&answers) {
         names.iter().for_each(|name| judge(&mut written, name, files));
         let playable = names.iter().filter(|name| is_playable(name, minor(version)));
         playable.for_each(|name| judge_rehearsals(&mut rehearsed, name, files));
     }
-    written.finish(version, "files", true);
-    rehearsed.finish(version, "rehearsals", true);
+    written.finish(version, true);
+    rehearsed.finish(version, true);
 }
 
 /// Whole control planes, with every object that is in them.
@@ -208,8 +208,8 @@ fn control_planes_are_as_kubeadms(
     std::fs::write(written.join(format!("{name}.yaml")), text).unwrap();
     bed.send(&host.name, &[&clusterctl(), &written, &folder().join("whole.sh")], "/root/golden");
     let files = run_script(&bed, &host.name, "whole.sh", &[object::KINDS, name]);
-    let mut verdicts = Verdicts::default();
+    let mut verdicts = Verdicts::of(Part::Objects);
     judge(&mut verdicts, name, &files);
     // This one has something of everything.
-    verdicts.finish(version, "objects", name == "everything");
+    verdicts.finish(version, name == "everything");
 }

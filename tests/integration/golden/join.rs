@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rstest::rstest;
 
-use super::intended::Verdicts;
+use super::intended::{Part, Verdicts};
 use super::snapshot::Snapshot;
 use super::{folder, object};
 use crate::bed::Bed;
@@ -115,7 +115,7 @@ fn hosts_that_join_are_as_kubeadms(
     for name in wanted {
         assert!(upstream.names().any(|there| there == name), "there is no {name}");
     }
-    let mut verdicts = Verdicts::default();
+    let mut verdicts = Verdicts::of(Part::Joins);
     verdicts.judge(role, upstream.differences(&ours));
-    verdicts.finish(version, "joins", true);
+    verdicts.finish(version, true);
 }
