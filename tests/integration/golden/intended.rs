@@ -168,11 +168,12 @@ impl Verdicts {
         self.unintended.iter().cloned().chain(stale).collect()
     }
 
-    /// Ends the comparison for a version; `complete` says that all its configurations were there, so that every row must have
-    /// been needed.
-    pub fn finish(self, version: &str, complete: bool) {
+    /// Ends the comparison for a version, of at least this many configurations; `complete` says that all of them were there,
+    /// so that every row must have been needed.
+    pub fn finish(self, version: &str, least: usize, complete: bool) {
         let (part, judged, all) = (self.part, self.judged, self.problems(complete));
         assert!(all.is_empty(), "Kubernetes {version}, {part:?}, {judged} configurations:\n{}", all.join("\n"));
+        assert!(judged >= least, "Kubernetes {version}, {part:?}: {judged} configurations were judged, not {least}");
     }
 }
 
@@ -230,5 +231,11 @@ mod tests {
         assert!(stale.len() == 1 && stale[0].contains("/etc/kubernetes/tmp*"), "{stale:?}");
         let rows = TABLE.iter().filter(|row| row.needed && row.parts.contains(&Part::Rehearsals)).count();
         assert_eq!(judged(Part::Rehearsals, &[note]).problems(true).len(), rows + 1);
+    }
+
+    #[test]
+    #[should_panic(expected = "1 configurations were judged, not 2")]
+    fn fewer_configurations_than_there_must_be_are_no_comparison() {
+        judged(Part::Joins, &[]).finish("1.36.3", 2, false);
     }
 }

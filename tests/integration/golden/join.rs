@@ -117,5 +117,5 @@ fn hosts_that_join_are_as_kubeadms(
     }
     let mut verdicts = Verdicts::of(Part::Joins);
     verdicts.judge(role, upstream.differences(&ours));
-    verdicts.finish(version, true);
+    verdicts.finish(version, 1, true);
 }
