@@ -46,7 +46,8 @@ for file in "$@"; do places+=(-C "$(dirname "$file")" "$(basename "$file")"); do
 tar --dereference -c "${places[@]}" | "$0" host sh "$host" -- sh -c "mkdir -p $folder && tar -C $folder -x"
 "#;
 
-fn script() -> PathBuf {
+/// The program of the test bed.
+pub fn script() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("vagrant/bed")
 }
 

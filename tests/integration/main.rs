@@ -31,3 +31,4 @@ mod transport;
 mod tunnel;
 mod unsound;
 mod vagrant;
+mod watched;

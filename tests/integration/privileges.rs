@@ -1,7 +1,10 @@
 //! Users other than root: sudo with and without a password, and none at all. Hosts that bring their own runtime.
 
+use std::time::Duration;
+
 use crate::bed::{Bed, difference};
-use crate::program::{down, kubectl, run, up};
+use crate::program::{down, kubectl, run, up, wait_for};
+use crate::watched::Watched;
 
 /// Sudo password of the bed's user `ops`.
 const OPS_PASSWORD: &str = "ops-sudo-password";
@@ -29,12 +32,16 @@ fn sudo_with_a_password_and_a_runtime_that_is_there_already() {
     let bed = Bed::with_containerd(2);
     let inventory = with_password_file(&bed, OPS_PASSWORD);
     let before: Vec<String> = bed.hosts.iter().map(|host| without_runtime_state(&bed.listing(&host.name))).collect();
+    let watched: Vec<Watched<'_>> =
+        bed.hosts.iter().map(|host| Watched::start(&bed, &host.name, OPS_PASSWORD)).collect();
     let made = up(&inventory);
     assert_eq!(made.code, 0, "{}\n{}", made.stdout, made.stderr);
     assert_eq!(kubectl(&inventory, &["get", "nodes", "--no-headers"]).matches(" Ready ").count(), 2);
-    assert!(!bed.sh(&bed.hosts[0].name, "ps axww -o args").contains(OPS_PASSWORD));
     let gone = down(&inventory);
     assert_eq!(gone.code, 0, "{}\n{}", gone.stdout, gone.stderr);
+    for watched in watched {
+        assert_eq!(watched.end(), "", "a process had the password for all to see");
+    }
     for (host, before) in bed.hosts.iter().zip(&before) {
         let kept =
             bed.sh(&host.name, "ctr -n k8s.io images ls -q; ctr -n k8s.io containers ls -q; ctr -n k8s.io tasks ls -q");
@@ -152,6 +159,7 @@ fn bed_fill(host: &str, path: &str, free: &str) {
 fn sudo_that_wants_a_terminal_and_doas() {
     let bed = Bed::with_shells(1);
     let host = bed.hosts[0].name.clone();
+    let watched = Watched::start(&bed, &host, OPS_PASSWORD);
     let works = |what: &str, inventory: &std::path::Path| {
         let status = run("status", inventory, &[]);
         assert_eq!(status.code, 0, "{what}: {}", status.stderr);
@@ -185,6 +193,7 @@ fn sudo_that_wants_a_terminal_and_doas() {
     works("doas with a password", &doas(with_password_file(&bed, OPS_PASSWORD)));
     let wrong = run("status", &doas(with_password_file(&bed, "wrong")), &[]);
     assert!(format!("{}{}", wrong.stdout, wrong.stderr).contains("does not accept the password"), "{wrong:?}");
+    assert_eq!(watched.end(), "", "a process had the password for all to see");
 }
 
 /// A password for sudo that is not the one for the login.
@@ -202,4 +211,23 @@ fn two_passwords_of_one_user() {
     let text = text.replace(&format!("identity: {}", bed.key.display()), &by_password);
     let ran = run("exec", &bed.write_inventory(&text), &["--sudo", "--", "id", "-un"]);
     assert_eq!((ran.code, ran.stdout.as_str()), (0, "root\n"), "{ran:?}");
+}
+
+/// What watches for passwords sees one in the arguments and one in the environment of a process, and only those.
+#[test]
+fn a_password_for_all_to_see_is_seen() {
+    let bed = Bed::bare(1);
+    let host = bed.hosts[0].name.clone();
+    assert_eq!(Watched::start(&bed, &host, OPS_PASSWORD).end(), "");
+    for (planted, place) in [
+        (format!("sh -c 'tail -f /dev/null; :' {OPS_PASSWORD}"), "cmdline: sh -c tail -f /dev/null; : "),
+        (format!("env WORD={OPS_PASSWORD} tail -f /dev/null"), "environ: "),
+    ] {
+        let watched = Watched::start(&bed, &host, OPS_PASSWORD);
+        bed.sh(&host, &format!("{planted} </dev/null >/dev/null 2>&1 &"));
+        wait_for("a hit", Duration::from_secs(10), || watched.hits().contains(place));
+        bed.sh(&host, "pkill -x tail");
+        let found = watched.end();
+        assert!(found.contains(place) && found.contains(OPS_PASSWORD), "{planted}: {found}");
+    }
 }
