@@ -242,6 +242,23 @@ fn hosts_that_cannot_reach_each_other_get_everything_from_the_laptop() {
 }
 
 #[test]
+fn a_host_that_the_others_do_not_reach_gets_everything_from_the_laptop_and_they_still_hand_on() {
+    let bed = Bed::bare(3);
+    let [first, second, third] = [0, 1, 2].map(|at| bed.hosts[at].name.as_str());
+    for other in [first, third] {
+        crate::bed::bed(&["host", "cut", second, "--from", other]);
+    }
+    let pushed = push(&inventory(&bed, "relay: on"));
+    succeeds(&pushed);
+    for (at, host) in [first, second, third].into_iter().enumerate() {
+        has_everything(&bed, host, role(at));
+    }
+    // The first host's share and that of the lonely one; the third has its own from the first.
+    let (sent, two) = (left(&pushed), share(Role::ControlPlane) + share(Role::Worker));
+    assert!((two - two / 10..=two + two / 10).contains(&sent), "{sent} bytes left, where two shares are {two}");
+}
+
+#[test]
 fn a_host_that_dies_while_it_hands_on_takes_nobody_with_it() {
     let bed = Bed::bare(3);
     let limited = inventory(&bed, "relay: on, bandwidth: 16M");
