@@ -20,6 +20,9 @@ use super::target::{Prompt, Target};
 
 pub(super) use self::way::Way;
 
+use self::logins::{Login, Logins};
+
+mod logins;
 mod way;
 
 /// A target on loopback.
@@ -252,7 +255,12 @@ pub(super) enum Ways {
     RefusesCommands,
     /// Shows a banner of 10 MB before it takes the password.
     HugeBanner,
+    /// Takes the password after a while, and never lets a command start.
+    Slow,
 }
+
+/// How long a slow login takes at least.
+const SLOW: Duration = Duration::from_millis(150);
 
 static FALSE_HOST_KEY: LazyLock<PrivateKey> = LazyLock::new(|| {
     let mut random = russh::keys::key::safe_rng();
@@ -270,6 +278,8 @@ pub(super) async fn false_server(ways: Ways, busy: usize) -> FalseServer {
         nodelay: true,
         ..server::Config::default()
     });
+    let logins = Arc::new(Logins::default());
+    let counted = Arc::clone(&logins);
     tokio::spawn(async move {
         let mut turned_away = 0;
         while let Ok((stream, _)) = listener.accept().await {
@@ -277,11 +287,9 @@ pub(super) async fn false_server(ways: Ways, busy: usize) -> FalseServer {
                 turned_away += 1;
                 continue;
             }
-            let serving = server::run_stream(
-                Arc::clone(&config),
-                stream,
-                FalseHost { ways, taken: 0, answered: 0, half_in: false },
-            );
+            let login = Some(Login::begin(&counted));
+            let host = FalseHost { ways, taken: 0, answered: 0, half_in: false, login };
+            let serving = server::run_stream(Arc::clone(&config), stream, host);
             tokio::spawn(async move {
                 if let Ok(session) = serving.await {
                     let _ = session.await;
@@ -292,23 +300,25 @@ pub(super) async fn false_server(ways: Ways, busy: usize) -> FalseServer {
     let public = FALSE_HOST_KEY.public_key().to_openssh().expect("a key");
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::write(folder.path().join("known_hosts"), format!("[127.0.0.1]:{port} {public}\n")).expect("written");
-    FalseServer { folder, port }
+    FalseServer { folder, port, logins }
 }
 
 /// Where a false server listens, and a file that knows it.
 pub(super) struct FalseServer {
     folder: TempDir,
-    port: u16,
+    pub(super) port: u16,
+    pub(super) logins: Arc<Logins>,
 }
 
 impl FalseServer {
+    /// The file that knows this server.
+    pub(super) fn known_hosts(&self) -> PathBuf {
+        self.folder.path().join("known_hosts")
+    }
+
     /// A target that knows this server.
     pub(super) fn target(&self, password: Option<&str>) -> Target {
-        Target {
-            known_hosts: vec![self.folder.path().join("known_hosts")],
-            password: password.map(Secret::new),
-            ..target("w1", self.port)
-        }
+        Target { known_hosts: vec![self.known_hosts()], password: password.map(Secret::new), ..target("w1", self.port) }
     }
 }
 
@@ -317,6 +327,8 @@ struct FalseHost {
     taken: usize,
     answered: usize,
     half_in: bool,
+    /// Until it is let in.
+    login: Option<Login>,
 }
 
 impl FalseHost {
@@ -353,7 +365,14 @@ impl server::Handler for FalseHost {
             self.half_in = true;
             return Ok(Auth::Reject { proceed_with_methods: Some(self.methods()), partial_success: true });
         }
-        Ok(if password == "secret" { Auth::Accept } else { no_more() })
+        if self.ways == Ways::Slow {
+            let _ = tokio::time::timeout(SLOW, std::future::pending::<()>()).await;
+        }
+        if password != "secret" {
+            return Ok(no_more());
+        }
+        self.login = None;
+        Ok(Auth::Accept)
     }
 
     async fn auth_none(&mut self, _user: &str) -> Result<Auth, russh::Error> {
@@ -410,7 +429,7 @@ impl server::Handler for FalseHost {
         _command: &[u8],
         session: &mut Session,
     ) -> Result<(), russh::Error> {
-        if self.ways == Ways::RefusesCommands {
+        if matches!(self.ways, Ways::RefusesCommands | Ways::Slow) {
             session.channel_failure(channel)
         } else {
             session.channel_success(channel)

@@ -5,6 +5,7 @@ mod device;
 mod faults;
 mod host_keys;
 mod logins;
+mod parallel;
 
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
