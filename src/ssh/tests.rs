@@ -6,6 +6,7 @@ mod faults;
 mod host_keys;
 mod logins;
 mod parallel;
+mod settings;
 
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
