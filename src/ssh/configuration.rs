@@ -149,7 +149,9 @@ impl Configuration {
         if ssh.is_written("identities") {
             target.identities = ssh.identities.clone();
         }
-        target.agent &= ssh.agent;
+        if ssh.is_written("agent") {
+            target.agent = ssh.agent;
+        }
         target.password = password;
         target.host_key_pins = ssh.host_key.clone();
         target.user = resolved.user.clone().unwrap_or_else(|| ssh.user.clone());

@@ -42,8 +42,10 @@ pub(super) struct Openssh {
     options: Vec<String>,
     address: String,
     connect_limit_seconds: u64,
-    /// Found out when the first channel is opened.
-    limits: OnceCell<Vec<String>>,
+    /// Whether somebody wrote that an agent is asked.
+    wants_agent: bool,
+    /// Options that depend on what `ssh -G` prints; found out when the first channel is opened.
+    more: OnceCell<Vec<String>>,
 }
 
 /// What is started.
@@ -122,6 +124,14 @@ fn limits(text: &str, connect_limit_seconds: u64) -> Vec<String> {
     limits
 }
 
+/// The agent of the environment, where the inventory wants one and ssh_config (as `ssh -G` prints it) has none.
+fn agent(text: &str, is_wanted: bool) -> Vec<String> {
+    match is_wanted && printed(text, "identityagent") == Some("none") {
+        true => vec!["-o".to_owned(), "IdentityAgent=SSH_AUTH_SOCK".to_owned()],
+        false => Vec::new(),
+    }
+}
+
 /// Puts what `ssh` says about a host's user and port in place of the inventory's defaults: whatever stands in ssh_config
 /// is `ssh`'s to understand.
 ///
@@ -150,7 +160,8 @@ impl Openssh {
     pub(super) fn new(host: &Host) -> Result<Self> {
         let (name, address) = (host.name.clone(), host.address.clone());
         let (options, connect_limit_seconds) = (options(host)?, host.ssh.connect_limit_seconds);
-        Ok(Self { name, options, address, connect_limit_seconds, limits: OnceCell::new() })
+        let wants_agent = host.ssh.is_written("agent") && host.ssh.agent;
+        Ok(Self { name, options, address, connect_limit_seconds, wants_agent, more: OnceCell::new() })
     }
 
     /// What `ssh` makes of its configuration for the host, one keyword a line.
@@ -198,11 +209,11 @@ impl Openssh {
         Ok(Tunnel::new(reader, Box::pin(stdin)))
     }
 
-    fn arguments(&self, limits: &[String], what: &What<'_>) -> Vec<String> {
+    fn arguments(&self, more: &[String], what: &What<'_>) -> Vec<String> {
         // Many processes cannot ask at once.
         let mut all = ["-o", "BatchMode=yes", "-o", "LogLevel=ERROR"].map(str::to_owned).to_vec();
         all.extend_from_slice(&self.options);
-        all.extend_from_slice(limits);
+        all.extend_from_slice(more);
         let place = ["--".to_owned(), self.address.clone()];
         match what {
             What::Command(command) => {
@@ -227,15 +238,18 @@ impl Openssh {
     }
 
     async fn start(&self, what: What<'_>) -> Result<(Child, ChildStdin)> {
-        let asking = async || self.print().await.map(|text| limits(&text, self.connect_limit_seconds));
-        let limits = self.limits.get_or_try_init(asking).await?;
+        let asking = async || {
+            let text = self.print().await?;
+            Ok::<_, Failure>([limits(&text, self.connect_limit_seconds), agent(&text, self.wants_agent)].concat())
+        };
+        let more = self.more.get_or_try_init(asking).await?;
         let mut command = Command::new("ssh");
         if let What::OnTerminal(terminal, _) = &what {
             command.env("TERM", &terminal.kind);
         }
         let failed = |cause: String| self.not_started(cause);
         let mut child = command
-            .args(self.arguments(limits, &what))
+            .args(self.arguments(more, &what))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -358,7 +372,7 @@ mod tests {
     use bytes::Bytes;
     use tokio::process::Command;
 
-    use super::{Openssh, What, explained, limits, settle_by_openssh};
+    use super::{Openssh, What, agent, explained, limits, settle_by_openssh};
     use crate::failure::Kind;
     use crate::inventory::{Become, Hop, HostKeys};
     use crate::ssh::output::Chunk;
@@ -383,6 +397,17 @@ mod tests {
         let ours = ["-o", "ConnectTimeout=20", "-o", "ServerAliveInterval=15"];
         assert_eq!(limits("user ops\nconnecttimeout none\nserveraliveinterval 0\nserveralivecountmax 3\n", 20), ours);
         assert!(limits("connecttimeout 7\nserveraliveinterval 300\n", 20).is_empty());
+    }
+
+    #[test]
+    fn an_agent_that_the_inventory_wants_is_asked_whatever_ssh_config_says() {
+        let mut host = host();
+        assert!(!Openssh::new(&host).expect("usable").wants_agent, "nobody wrote it");
+        host.ssh.written.insert("agent");
+        assert!(Openssh::new(&host).expect("usable").wants_agent);
+        assert_eq!(agent("user ops\nidentityagent none\n", true), ["-o", "IdentityAgent=SSH_AUTH_SOCK"]);
+        assert!(agent("user ops\nidentityagent none\n", false).is_empty());
+        assert!(agent("user ops\nidentityagent /run/agent\n", true).is_empty());
     }
 
     #[test]

@@ -143,3 +143,53 @@ fn the_persons_own_file_wins_over_that_of_the_system() {
 }
 
 const SEVEN: std::time::Duration = std::time::Duration::from_secs(7);
+
+/// `ssh:` of a host, what ssh_config says against it, and the field that the inventory decides about.
+const AGAINST: &[(&str, &str, Field, &str)] = &[
+    ("user: mine", "User ann", |target| target.user.clone(), "mine"),
+    ("port: 2222", "Port 2200", |target| target.port.to_string(), "2222"),
+    ("identity: DIR/mine", "IdentityFile DIR/one", |target| format!("{:?}", target.identities), r#"["DIR/mine"]"#),
+    ("agent: false", "IdentityAgent DIR/agent", |target| target.agent.to_string(), "false"),
+    ("agent: true", "IdentityAgent none", |target| target.agent.to_string(), "true"),
+    (
+        "known_hosts: DIR/mine",
+        "UserKnownHostsFile DIR/known\n  GlobalKnownHostsFile DIR/all\n  KnownHostsCommand /bin/keys",
+        |target| format!("{:?} {:?}", target.known_hosts, target.known_hosts_command),
+        r#"["DIR/mine"] None"#,
+    ),
+    ("known_hosts: DIR/mine", "UserKnownHostsFile none", |target| target.remembers.to_string(), "true"),
+    ("host_keys: strict", "StrictHostKeyChecking no", |target| format!("{:?}", target.host_keys), "Strict"),
+    ("host_keys: accept-new", "StrictHostKeyChecking yes", |target| format!("{:?}", target.host_keys), "AcceptNew"),
+    (
+        "host_key: SHA256:uNiVztksCsDhcc0u9e8BrwE2tdUJCSVbXIE4h5zRj2o",
+        "UserKnownHostsFile DIR/known\n  StrictHostKeyChecking no",
+        |target| target.host_key_pins.join(" "),
+        "SHA256:uNiVztksCsDhcc0u9e8BrwE2tdUJCSVbXIE4h5zRj2o",
+    ),
+    (
+        "connect_limit_seconds: 9",
+        "ConnectTimeout 30",
+        |target| format!("{:?} {:?}", target.connect_limit, target.dial_limit),
+        "9s None",
+    ),
+    ("jump: near", "ProxyJump far", |target| target.bastions().iter().map(|it| it.name.clone()).collect(), "near"),
+    ("jump: none", "ProxyCommand nc %h %p", |target| format!("{:?}", target.route), "Direct"),
+];
+
+#[test]
+fn what_the_inventory_says_wins_over_ssh_config() {
+    for (written, line, field, expected) in AGAINST {
+        let home = Home::with(&format!("Host web1\n  {line}\n"), "");
+        let target = home.target(&format!("web1: {{ssh: {{{written}}}}}"));
+        assert_eq!(home.shows(*field, &target), *expected, "{written} against {line}");
+        assert_ne!(home.shows(*field, &home.target("web1: {}")), *expected, "{line} does not contradict {written}");
+    }
+}
+
+/// Whichever agent ssh_config names is the one that `agent: true` asks.
+#[test]
+fn an_agent_that_the_inventory_wants_is_the_one_of_ssh_config() {
+    let home = Home::with("IdentityAgent DIR/agent\n", "");
+    let target = home.target("web1: {ssh: {agent: true}}");
+    assert_eq!((target.agent, target.agent_socket), (true, Some(home.0.path().join("agent"))));
+}
