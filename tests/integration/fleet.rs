@@ -46,6 +46,14 @@ fn commands_and_files_reach_many_hosts() {
         assert!(succeeds(&said).contains(&format!("{name} | 42")), "{}", said.stdout);
         assert!(said.stderr.contains(&format!("{name} | oops")), "{}", said.stderr);
     }
+    // What comes is shown at once, not when the command has ended.
+    let live = ["exec", "-i", inventory.to_str().unwrap(), "--on", names[1], "--", "echo a; sleep 61"];
+    let (mut running, lines) = Running::start_watched(&clusterctl(), &live, &[]);
+    let first = lines.recv_timeout(Duration::from_secs(30)).expect("a line before the end");
+    assert!(first == "a" && !running.ends_within(Duration::ZERO), "{first}");
+    running.signal("INT");
+    let ended = running.finish();
+    assert!(ended.code == 130 && ended.elapsed < Duration::from_secs(50), "{ended:?}");
     // Several words stay as they are.
     let one = exec(&["--on", names[0], "--", "printf", "%s.", "a b", "$HOME", "it's", "\\"]);
     assert_eq!(succeeds(&one), "a b.$HOME.it's.\\.");
