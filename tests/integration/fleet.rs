@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::bed::Bed;
-use crate::program::{Finished, Running, call, clusterctl, run};
+use crate::program::{Finished, Running, call, clusterctl, run, run_with};
 
 #[track_caller]
 fn succeeds(finished: &Finished) -> &str {
@@ -214,6 +214,42 @@ fn commands_run_as_root_when_asked() {
     );
     let none = run("shell", &free, &[&bed.hosts[0].name]);
     assert_eq!(none.code, 2, "{}", none.stderr);
+}
+
+/// Whoever can type `ssh web1` puts `web1` into the inventory and is done; what we cannot do of it is said.
+#[test]
+fn a_name_that_ssh_config_knows_is_a_whole_inventory() {
+    let bed = Bed::bare(1);
+    let (host, home) = (&bed.hosts[0], bed.folder.path().join("home"));
+    std::fs::create_dir_all(home.join(".ssh")).unwrap();
+    // Another port than the usual one, which known_hosts writes in its own way.
+    bed.sh(&host.name, "echo 'Port 2222' >/etc/ssh/sshd_config.d/port.conf && systemctl restart ssh");
+    let key = bed.sh(&host.name, "cut -d ' ' -f 1,2 /etc/ssh/ssh_host_ed25519_key.pub");
+    let known = bed.folder.path().join("known");
+    std::fs::write(&known, format!("[{}]:2222 {key}", host.address)).unwrap();
+    let (address, identity, known) = (&host.address, bed.key.display(), known.display());
+    let config = home.join(".ssh/config");
+    let text = format!(
+        "Host web1\n  HostName {address}\n  User root\n  Port 2222\n  IdentityFile {identity}\n  \
+         UserKnownHostsFile {known}\n"
+    );
+    std::fs::write(&config, &text).unwrap();
+    let ssh = ["-F", config.to_str().unwrap(), "-o", "BatchMode=yes", "web1", "hostname"];
+    let name = format!("{}\n", host.name);
+    let typed = call(Path::new("ssh"), &ssh, &[]);
+    assert_eq!(*succeeds(&typed), name);
+
+    let inventory = bed.write_inventory("hosts: [web1]\n");
+    let exec = || run_with("exec", &inventory, &["--", "hostname"], &[("HOME", home.to_str().unwrap())]);
+    let ran = exec();
+    assert_eq!(*succeeds(&ran), name);
+    assert!(!ran.stderr.contains("warning"), "{}", ran.stderr);
+
+    std::fs::write(&config, format!("{text}  ForwardAgent yes\n")).unwrap();
+    let warned = exec();
+    assert_eq!(*succeeds(&warned), name);
+    let sentence = format!("{}:7: ForwardAgent yes: clusterctl cannot do this and goes on without", config.display());
+    assert!(warned.stderr.contains(&sentence), "no «{sentence}» in:\n{}", warned.stderr);
 }
 
 /// From a host of theirs, with nothing but the agent that `ssh -A` has brought along.
