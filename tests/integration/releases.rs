@@ -5,15 +5,17 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
 use std::net::{IpAddr, TcpListener, TcpStream};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use clusterctl::bundle::Bundle;
 use clusterctl::bundle::digest::sha256;
 use clusterctl::bundle::download::{CNI_PLUGINS, CONTAINERD, RUNC};
 use serde_json::Value;
 
 use crate::bed::{Bed, bed};
-use crate::program::{call, clusterctl, down, kubectl, succeeds, up};
+use crate::program::{bundle, call, clusterctl, down, kubectl, refused, succeeds, up};
 
 const VERSION: &str = "1.36.3";
 
@@ -266,4 +268,36 @@ fn hosts_download_themselves() {
     for (host, before) in bed.hosts.iter().zip(&before) {
         assert_eq!(*before, bed.listing(&host.name));
     }
+}
+
+/// A byte in the middle of kubelet, and a file that was cut: both are said before a host is asked for anything.
+#[test]
+fn a_damaged_bundle_is_said_with_what_is_wrong_in_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let verify = |file: &Path| call(&clusterctl(), &["bundle", "verify", file.to_str().unwrap()], &[]);
+    let damaged = folder.path().join("damaged.bundle");
+    std::fs::copy(bundle(), &damaged).unwrap();
+    let whole = verify(&damaged);
+    succeeds(&whole);
+    assert!(format!("{}{}", whole.stdout, whole.stderr).contains("damaged.bundle is whole"), "{whole:?}");
+
+    let opened = Bundle::open(&damaged).unwrap();
+    let kubelet = opened.manifest().blobs.iter().find(|blob| blob.name == "bin/kubelet").unwrap();
+    let mut archive = tar::Archive::new(File::open(&damaged).unwrap());
+    let mut members = archive.entries_with_seek().unwrap().map(Result::unwrap);
+    let is_kubelet = |member: &tar::Entry<'_, File>| member.path().unwrap().to_string_lossy().contains(&kubelet.sha256);
+    let at = members.find(is_kubelet).unwrap().raw_file_position() + kubelet.stored_size / 2;
+    let file = File::options().read(true).write(true).open(&damaged).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&byte.map(|byte| !byte), at).unwrap();
+    let said = verify(&damaged);
+    refused(&said, 9, &[damaged.to_str().unwrap(), "is damaged: wrong content in bin/kubelet"]);
+    // The others are read, too, and are whole.
+    assert!(!said.stderr.contains("bin/kubectl") && !said.stderr.contains("images/"), "{}", said.stderr);
+
+    file.set_len(at).unwrap();
+    refused(&verify(&damaged), 9, &[damaged.to_str().unwrap(), "is damaged: bin/kubelet is cut off"]);
+    std::fs::write(&damaged, "no bundle").unwrap();
+    refused(&verify(&damaged), 9, &[damaged.to_str().unwrap()]);
 }
