@@ -88,8 +88,8 @@ pub(super) enum Verdict {
         /// The `@cert-authority` line that matches the host.
         authority: Option<Place>,
     },
-    /// The host is known, but only by keys of other algorithms. OpenSSH calls that unknown; we do not take a new key
-    /// for a host that is known already.
+    /// The host is known, but only by keys of other algorithms. OpenSSH calls that changed, too: no new key is taken for a
+    /// host that is known already.
     OtherAlgorithm(Vec<Place>),
     /// The host is known by other keys of the same algorithm.
     Changed(Vec<Place>),

@@ -134,22 +134,26 @@ async fn plain_keys_are_judged_as_openssh_does() {
     let folder = tempfile::tempdir().expect("a folder");
     let other = public(&make_key(folder.path(), "other", "ed25519", ""));
     let other_rsa = public(&make_key(folder.path(), "other_rsa", "rsa", ""));
-    let (name, ed) = (format!("[127.0.0.1]:{}", server.sshd.port), server.public("ed25519"));
     let mut goes_on = 0;
     for (index, (text, alias)) in PLAIN.iter().enumerate() {
-        let text = text
-            .replace("{OTHERRSA}", &other_rsa)
-            .replace("{OTHER}", &other)
-            .replace("{RSA}", &server.public("rsa"))
-            .replace("{BODY}", ed.split(' ').next_back().expect("a key"))
-            .replace("{ED}", &ed)
-            .replace("{EC}", &server.public("ecdsa"))
-            .replace("{HASH}", &hashed(&name))
-            .replace("{NAME}", &name)
-            .replace("{PORT}", &server.sshd.port.to_string());
+        let text = filled(text, &server, &other, &other_rsa);
         goes_on += usize::from(compare(&server, folder.path(), index, &text, *alias).await);
     }
     assert!((10..30).contains(&goes_on), "{goes_on} of {} go on", PLAIN.len());
+}
+
+/// The text of a known_hosts file for the plain server.
+fn filled(text: &str, server: &Server, other: &str, other_rsa: &str) -> String {
+    let (name, ed) = (format!("[127.0.0.1]:{}", server.sshd.port), server.public("ed25519"));
+    text.replace("{OTHERRSA}", other_rsa)
+        .replace("{OTHER}", other)
+        .replace("{RSA}", &server.public("rsa"))
+        .replace("{BODY}", ed.split(' ').next_back().expect("a key"))
+        .replace("{ED}", &ed)
+        .replace("{EC}", &server.public("ecdsa"))
+        .replace("{HASH}", &hashed(&name))
+        .replace("{NAME}", &name)
+        .replace("{PORT}", &server.sshd.port.to_string())
 }
 
 async fn compare(server: &Server, folder: &Path, index: usize, text: &str, alias: Option<&str>) -> bool {
@@ -168,6 +172,66 @@ async fn compare(server: &Server, folder: &Path, index: usize, text: &str, alias
         assert_eq!(failure.kind, Kind::HostKey, "{failure}");
     }
     ours.is_ok()
+}
+
+/// As [`PLAIN`], where new keys are accepted; `{EC384}` is a key of a kind that the server does not have.
+const ACCEPTING: &[&str] = &[
+    "",
+    "# mine\n",
+    "{NAME} {ED}\n",
+    "{HASH} {ED}\n",
+    "{NAME} {OTHER}\n{NAME} {ED}\n",
+    "{NAME} {EC384}\n{NAME} {ED}\n",
+    "other {ED}\n",
+    "*,!{NAME} {OTHER}\n",
+    "127.0.0.1 {ED}\n",
+    "127.0.0.1 {OTHER}\n",
+    "{NAME} ssh-ed25519 %%%\n",
+    "@cert-authority {NAME} {OTHER}\n",
+    "@revoked {NAME} {OTHER}\n",
+    "@revoked {NAME} {ED}\n",
+    "{NAME} {ED}\n@revoked * {ED}\n",
+    "{NAME} {OTHER}\n",
+    "{HASH} {OTHER}\n",
+    "{NAME} {OTHERRSA}\n",
+    "[127.0.0.*]:* {OTHER}\n",
+    // For a host that is known already no new key is taken, of whatever kind: whoever stands between only had to leave out
+    // the kinds that are known.
+    "{NAME} {EC384}\n",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn new_keys_are_accepted_and_remembered_as_openssh_does() {
+    let server = Server::start("");
+    let folder = tempfile::tempdir().expect("a folder");
+    let other = public(&make_key(folder.path(), "other", "ed25519", ""));
+    let other_rsa = public(&make_key(folder.path(), "other_rsa", "rsa", ""));
+    let large = folder.path().join("large");
+    program("ssh-keygen", &["-q", "-t", "ecdsa", "-b", "384", "-N", "", "-f", &large.display().to_string()]);
+    let large = public(&large);
+    let (mut goes_on, mut remembered) = (0, 0);
+    for (index, text) in ACCEPTING.iter().enumerate() {
+        let text = filled(text, &server, &other, &other_rsa).replace("{EC384}", &large);
+        let [ours, theirs] = ["ours", "theirs"].map(|judge| folder.path().join(format!("{judge}_{index}")));
+        [&ours, &theirs].into_iter().for_each(|file| std::fs::write(file, &text).expect("written"));
+        let setting = "StrictHostKeyChecking=accept-new".to_owned();
+        let expected = tokio::task::block_in_place(|| openssh_with(&server, &theirs, None, &[setting]));
+        let target = Target {
+            known_hosts: vec![ours.clone()],
+            host_keys: HostKeys::AcceptNew,
+            ..server.sshd.target(Some(&server.key))
+        };
+        let result = connect(&target).await.map(|_| ());
+        let [ours, theirs] = [&ours, &theirs].map(|file| std::fs::read_to_string(file).expect("readable"));
+        assert_eq!(result.is_ok(), expected, "case {index}: {text:?}: we say {result:?}");
+        assert_eq!(ours, theirs, "case {index}: {text:?}: not the same is remembered");
+        if let Err(failure) = &result {
+            assert_eq!((failure.kind, &ours), (Kind::HostKey, &text), "{failure}");
+        }
+        remembered += usize::from(ours != text);
+        goes_on += usize::from(expected);
+    }
+    assert!((10..16).contains(&goes_on) && (5..12).contains(&remembered), "{goes_on} go on, {remembered} new");
 }
 
 #[tokio::test(flavor = "multi_thread")]
