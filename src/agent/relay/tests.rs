@@ -123,16 +123,26 @@ async fn an_asker_gives_up_when_the_blob_was_discarded_or_the_giver_says_nothing
     drop(silent);
 }
 
-/// As a host does that has no clusterctl yet; what comes, and whether openssl was content.
-#[expect(clippy::disallowed_methods, reason = "another TLS implementation is the judge, and tests have no host")]
+/// As a host does that has no clusterctl yet; what comes.
 fn by_openssl(asker: &Identity, name: &str, address: SocketAddr, line: &str) -> Vec<u8> {
+    openssl(asker, &["-cert", "-key", "-CAfile"], name, address, line)
+}
+
+/// As somebody who knows the run's authority and has no certificate of it.
+fn by_openssl_without_a_certificate(asker: &Identity, name: &str, address: SocketAddr, line: &str) -> Vec<u8> {
+    openssl(asker, &["-CAfile"], name, address, line)
+}
+
+/// What comes when openssl asks; `options` name what it takes from the asker's file.
+#[expect(clippy::disallowed_methods, reason = "another TLS implementation is the judge, and tests have no host")]
+fn openssl(asker: &Identity, options: &[&str], name: &str, address: SocketAddr, line: &str) -> Vec<u8> {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("identity");
     std::fs::write(&file, asker.in_one_file().expose()).unwrap();
     let mut child = std::process::Command::new("openssl")
         .args(["s_client", "-quiet", "-verify_return_error", "-verify_hostname", name, "-servername", name, "-connect"])
         .arg(address.to_string())
-        .args(["-cert", "-key", "-CAfile"].iter().flat_map(|option| [Path::new(option), &file]))
+        .args(options.iter().flat_map(|option| [Path::new(option), &file]))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -160,6 +170,35 @@ async fn the_program_is_given_to_openssl_and_nothing_else_is() {
         assert_eq!(by_openssl(&other, &name, address, &ask_for_program(&"aa".repeat(32))), b"");
         assert_eq!(by_openssl(&other, &server_name("asker"), address, &line), b"");
         assert_eq!(by_openssl(&identities().1, &name, address, &line), b"");
+    });
+    asked.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_given_without_a_certificate() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::at(folder.path().join("incoming"));
+    let program = folder.path().join("program");
+    std::fs::write(&program, content()).unwrap();
+    store.open(&sha256(), 0).unwrap().keep(&content());
+    let (own, other) = identities();
+    let order = RelayOrder {
+        identity: own,
+        address: [127, 0, 0, 1].into(),
+        streams: BTreeMap::from([(sha256(), SIZE)]),
+        program: Some(sha256()),
+    };
+    let giving = Giving::open(&order, store, &program).await.unwrap();
+    let (address, name) = (giving.address(), server_name("giver"));
+    let blob = format!("{{\"sha256\":\"{}\",\"from\":0}}", sha256());
+    let asked = tokio::task::spawn_blocking(move || {
+        for line in [ask_for_program(&sha256()), blob] {
+            // The same question is answered to whoever shows one.
+            let given = by_openssl(&other, &name, address, &line);
+            assert!(given.len() as u64 >= SIZE, "{line}: {} bytes", given.len());
+            let given = by_openssl_without_a_certificate(&other, &name, address, &line);
+            assert_eq!(given.len(), 0, "{line}");
+        }
     });
     asked.await.unwrap();
 }
