@@ -159,24 +159,35 @@ fn a_run_that_was_killed_goes_on_at_the_byte() {
     assert!(left(&rest) <= share - kept + (1 << 20), "{} left, {kept} of {share} were there", left(&rest));
 }
 
+/// `sh -c CUT sh FILE BYTES`: breaks all links as soon as the file is so long, and prints how long it is then.
+const CUT: &str = r#"
+until [ "$(stat -c %s "$1" 2>/dev/null || echo 0)" -ge "$2" ]; do :; done
+pkill -KILL -f '^sshd(-session)?: root'
+stat -c %s "$1"
+"#;
+
 #[test]
 fn a_link_that_breaks_in_the_middle_of_a_blob_is_made_again_and_nothing_is_sent_twice() {
     let bed = Bed::bare(1);
     let host = &bed.hosts[0].name;
     let bundle = bundle();
+    let opened = Bundle::open(&bundle).unwrap();
+    let large = opened.manifest().for_host(Role::ControlPlane, "amd64").max_by_key(|blob| blob.stored_size).unwrap();
+    let part = format!("/var/lib/clusterctl/incoming/{}.part", large.stored_sha256);
     let limited = inventory(&bed, "bandwidth: 16M");
     let mut running = Running::start(&clusterctl(), &arguments(&limited, &bundle), &[]);
-    let began = Instant::now();
-    while bed.try_sh(host, "cat /var/lib/clusterctl/incoming/*.part 2>/dev/null | wc -c").stdout.trim().len() < 8 {
-        assert!(began.elapsed() < Duration::from_secs(60), "nothing arrives");
+    for percent in [1, 50, 99] {
+        let (at, end) = (large.stored_size * percent / 100, large.stored_size);
+        let words = ["host", "sh", host, "--", "timeout", "120", "sh", "-c", CUT, "sh", &part, &at.to_string()];
+        let there: u64 = crate::bed::bed(&words).trim().parse().unwrap();
+        assert!((at..end).contains(&there), "cut at {there} of {end} bytes, and not at {percent} %");
     }
-    bed.sh(host, "pkill -KILL -f '^sshd(-session)?: root'");
     let finished = running.finish();
     succeeds(&finished);
     has_everything(&bed, host, Role::ControlPlane);
     let (sent, share) = (left(&finished), share(Role::ControlPlane));
-    // What was on its way when the link broke is sent once more.
-    assert!(sent <= share + (16 << 20), "{sent} bytes left, for {share}");
+    // What was on its way when the links broke is sent once more.
+    assert!(sent <= share + (24 << 20), "{sent} bytes left, for {share}");
     // And not faster than the limit.
     let at_least = sent as f64 / f64::from(16 << 20) * 0.9;
     assert!(finished.elapsed.as_secs_f64() >= at_least, "{:?}, for at least {at_least} s", finished.elapsed);

@@ -31,7 +31,7 @@
 //! | sshd starts no command | `a_command_that_may_not_start_is_a_failure` |
 //! | forwarding is forbidden | `a_tunnel_reaches_what_the_host_sees` |
 //! | the host hangs: a half-open connection | `a_host_that_hangs_is_given_up` |
-//! | the link drops at 1 %, 50 %, 99 % of a transfer | `a_link_that_drops_is_made_again` |
+//! | the link drops at 1 %, 50 %, 99 % of a transfer, of a blob | `a_link_that_drops_is_made_again`, `a_link_that_breaks_in_the_middle_of_a_blob_is_made_again_and_nothing_is_sent_twice` |
 //! | sshd drops the connection in a transfer | `a_link_that_breaks_in_a_transfer_is_a_failure_everywhere` |
 //! | sshd's process for the connection is killed | `a_killed_connection_is_made_again` |
 //! | the keys are changed again and again in a transfer | `a_transfer_outlives_new_keys` |
