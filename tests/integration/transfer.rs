@@ -102,9 +102,29 @@ fn the_program_is_handed_on(bed: &Bed) {
     }
 }
 
+/// From now on hosts reach nobody but each other and this machine, and what they ask of anybody else is counted. (The bed's
+/// router answers "unreachable" for the rest of the world, but only where this machine's packet filter can be changed.)
+fn without_internet(bed: &Bed) {
+    let subnet = format!("{}.0.0/16", bed.hosts[0].address.splitn(3, '.').take(2).collect::<Vec<_>>().join("."));
+    let rule = "-o eth0 -m comment --comment internet -j REJECT --reject-with icmp-net-unreachable";
+    for host in &bed.hosts {
+        bed.sh(&host.name, &format!("iptables -I OUTPUT ! -d {subnet} {rule}"));
+        // Nobody answers there: a rule that does not hold would let this wait.
+        let asked = bed.try_sh(&host.name, "timeout 5 bash -c ': </dev/tcp/192.0.2.1/443'");
+        assert_eq!(asked.code, 1, "{}: {}", host.name, asked.stderr);
+        bed.sh(&host.name, "iptables -Z OUTPUT");
+    }
+}
+
+/// How many packets a host had for the rest of the world since [`without_internet`].
+fn asked_of_the_internet(bed: &Bed, host: &str) -> u64 {
+    bed.sh(host, "iptables -nvxL OUTPUT | awk '/internet/ {print $1}'").trim().parse().unwrap()
+}
+
 #[test]
 fn bytes_leave_once_and_up_then_sends_nothing() {
     let bed = Bed::bare(3);
+    without_internet(&bed);
     the_program_is_handed_on(&bed);
     let pushed = push(&inventory(&bed, "relay: on"));
     succeeds(&pushed);
@@ -124,6 +144,9 @@ fn bytes_leave_once_and_up_then_sends_nothing() {
     let made = up(&slow);
     succeeds(&made);
     assert!(began.elapsed() < Duration::from_secs(240));
+    for host in &bed.hosts {
+        assert_eq!(asked_of_the_internet(&bed, &host.name), 0, "{} asks the internet", host.name);
+    }
     // Agents take away what they held as they end, which may be a moment after `up`.
     for host in &bed.hosts {
         let kept = || bed.sh(&host.name, "ls /var/lib/clusterctl/incoming 2>/dev/null || true");
