@@ -68,8 +68,13 @@ impl Downloads {
     ///
     /// # Errors
     /// Kind `Host` when this machine trusts no authority, or a proxy is no URL.
-    #[expect(clippy::disallowed_methods, reason = "this is the door")]
     pub fn through(proxies: &Proxies) -> Result<Self> {
+        Self::trusting(proxies, Vec::new())
+    }
+
+    /// As [`Downloads::through`], with authorities beside those of this machine.
+    #[expect(clippy::disallowed_methods, reason = "this is the door")]
+    fn trusting(proxies: &Proxies, authorities: Vec<reqwest::Certificate>) -> Result<Self> {
         // An error only means that a provider is there already.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let mut builder = reqwest::Client::builder();
@@ -77,6 +82,7 @@ impl Downloads {
             builder = builder.proxy(proxy);
         }
         let client = builder
+            .tls_certs_merge(authorities)
             .redirect(Policy::custom(redirect))
             .connect_timeout(CONNECT_LIMIT)
             .read_timeout(SILENCE)
@@ -213,6 +219,9 @@ fn reason(error: &reqwest::Error) -> String {
     }
     innermost.to_string()
 }
+
+#[cfg(test)]
+mod through_a_proxy;
 
 #[cfg(test)]
 mod tests {
