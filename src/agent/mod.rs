@@ -231,8 +231,8 @@ impl Agent {
     }
 
     /// A run that only looked, or was refused before it changed anything, leaves the host as it was: without a journal
-    /// there is nothing to put back, and the program is not kept either. Not while another run is at work: what it
-    /// received lies there, too, before it writes its journal.
+    /// there is nothing to put back, and the program is not kept either. Not while another run is at work, or brings the program:
+    /// what it received lies there, too, before it writes its journal.
     async fn leave_no_trace(&self) {
         let store = Store::of_this_host();
         if self.lock.lock().await.is_some() {
@@ -241,6 +241,10 @@ impl Agent {
         if !store.there().is_empty() || fetch::has_begun(&fetch::downloads()) {
             // A transfer that broke off goes on from what is there, and so do the host's own downloads; what was pushed is
             // for a run to come.
+            return;
+        }
+        if is_being_brought(&self.machine) {
+            // Whoever brings it takes it away.
             return;
         }
         let changed = self.machine.entry(std::path::Path::new(host::journal::JOURNAL));
@@ -437,6 +441,13 @@ impl Agent {
             .map(Secret::new)
             .map_err(|_| Failure::new(Kind::Host, "/etc/kubernetes/admin.conf is not text"))
     }
+}
+
+/// Whether another run's command to start an agent is receiving the program: its part is named after the shell that writes it.
+fn is_being_brought(host: &dyn Host) -> bool {
+    let parts = host.list(&Path::new(DIRECTORY).join("bin")).unwrap_or_default();
+    let shells = parts.iter().filter_map(|name| name.rsplit_once(".part.")?.1.parse::<u32>().ok());
+    shells.into_iter().any(|shell| matches!(host.entry(Path::new(&format!("/proc/{shell}"))), Ok(Some(_))))
 }
 
 fn document(answer: &impl Serialize) -> Result<Value> {

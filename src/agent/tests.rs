@@ -3,9 +3,10 @@
 use serde_json::json;
 
 use super::lock::Pulse;
-use super::{Agent, PlayOrder, PlayStep, Request};
+use super::{Agent, PlayOrder, PlayStep, Request, is_being_brought};
 use crate::event::{Events, What};
 use crate::failure::Kind;
+use crate::host::fake::FakeHost;
 use crate::playbook;
 
 #[tokio::test]
@@ -33,4 +34,13 @@ async fn a_sequence_is_answered_in_order_and_ends_with_the_first_request_that_fa
         _ => None,
     });
     assert_eq!(begun.collect::<Vec<_>>(), ["first begins", "first fails"]);
+}
+
+#[test]
+fn a_program_that_another_run_brings_is_seen_by_the_shell_that_writes_it() {
+    let bin = std::path::Path::new(super::DIRECTORY).join("bin");
+    let host = FakeHost::new().file(bin.join("clusterctl-f00"), "").file(bin.join("clusterctl-f00.part.41"), "");
+    assert!(!is_being_brought(&host) && !is_being_brought(&FakeHost::new()));
+    let host = host.file(bin.join("clusterctl-f00.part.42"), "").directory("/proc/42");
+    assert!(is_being_brought(&host));
 }

@@ -65,13 +65,19 @@ fn script(program: &Program, arguments: &str) -> String {
     let sha256 = &program.sha256;
     let file = format!("{DIRECTORY}/bin/clusterctl-{sha256}");
     let asking = format!("{DIRECTORY}/asking");
-    let clean = format!("rm -rf {file}.part {asking}");
+    // Another run may bring the program at the same moment: each has a part of its own, and what is thrown away beside it is of
+    // shells that are no more.
+    let part = format!("{file}.part.$$");
+    let clear = format!(
+        r#"for old in {DIRECTORY}/bin/clusterctl-*; do case "$old" in {file}) ;; *.part.*) kill -0 "${{old##*.}}" 2>/dev/null || rm -f "$old" ;; *) rm -f "$old" ;; esac; done"#
+    );
+    let clean = format!("rm -rf {part} {asking}");
     // The identity lies in a folder that only root enters, for as long as it is asked with.
     let ask = format!(
-        r#"read -r ask; identity=$(head -c "$size"); mkdir -m 0700 {asking} && echo "$identity" > {asking}/identity && echo "$ask" | timeout {ASK_SECONDS} openssl s_client -quiet -verify_return_error -verify_hostname "$name" -servername "$name" -connect "$address" -cert {asking}/identity -key {asking}/identity -CAfile {asking}/identity > {file}.part 2>/dev/null; rm -rf {asking}"#
+        r#"read -r ask; identity=$(head -c "$size"); mkdir -m 0700 {asking} && echo "$identity" > {asking}/identity && echo "$ask" | timeout {ASK_SECONDS} openssl s_client -quiet -verify_return_error -verify_hostname "$name" -servername "$name" -connect "$address" -cert {asking}/identity -key {asking}/identity -CAfile {asking}/identity > {part} 2>/dev/null; rm -rf {asking}"#
     );
     format!(
-        r#"{SKIP_HELLO}[ -x {file} ] || {{ umask 077; tls=; command -v openssl >/dev/null && command -v timeout >/dev/null && tls={ASKS}; while :; do echo {NEED} $(uname -s) $(uname -m) $tls; read -r size address name || exit 1; mkdir -p {DIRECTORY}/bin; rm -f {DIRECTORY}/bin/clusterctl-*; rm -rf {asking}; if [ "$address" ]; then {ask}; else head -c "$size" | gzip -dc > {file}.part; fi && [ "$(sha256sum < {file}.part | cut -c 1-64)" = {sha256} ] && chmod 0755 {file}.part && sync {file}.part && mv {file}.part {file} && break; {clean}; tls=; [ "$address" ] || {{ rmdir {DIRECTORY}/bin {DIRECTORY} 2>/dev/null; exit {NOT_WHOLE}; }}; done; }}; exec {file} agent {arguments}"#
+        r#"{SKIP_HELLO}[ -x {file} ] || {{ umask 077; tls=; command -v openssl >/dev/null && command -v timeout >/dev/null && tls={ASKS}; while :; do echo {NEED} $(uname -s) $(uname -m) $tls; read -r size address name || exit 1; mkdir -p {DIRECTORY}/bin; {clear}; rm -rf {asking}; if [ "$address" ]; then {ask}; else head -c "$size" | gzip -dc > {part}; fi && [ "$(sha256sum < {part} | cut -c 1-64)" = {sha256} ] && chmod 0755 {part} && sync {part} && mv {part} {file} && break; {clean}; [ -x {file} ] && break; tls=; [ "$address" ] || {{ rmdir {DIRECTORY}/bin {DIRECTORY} 2>/dev/null; exit {NOT_WHOLE}; }}; done; }}; exec {file} agent {arguments}"#
     )
 }
 
@@ -288,8 +294,8 @@ mod tests {
     }
 
     #[rstest]
-    #[case("sh: 1: cannot open /var/lib/clusterctl/bin/clusterctl-f00.part: No such file", true)]
-    #[case("bash: /var/lib/clusterctl/bin/clusterctl-f00.part: No such file or directory", true)]
+    #[case("sh: 1: cannot open /var/lib/clusterctl/bin/clusterctl-f00.part.7: No such file", true)]
+    #[case("bash: /var/lib/clusterctl/bin/clusterctl-f00.part.7: No such file or directory", true)]
     #[case("sh: 1: exec: /var/lib/clusterctl/bin/clusterctl-f00: not found", true)]
     #[case("mkdir: cannot create directory '/var/lib/clusterctl': Read-only file system", false)]
     #[case("sh: sudo: not found", false)]

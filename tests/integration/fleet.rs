@@ -290,3 +290,18 @@ fn a_forwarded_agent_logs_in() {
     assert!(alone.code == 1 && alone.stderr.contains("there is no key or password to try"), "{alone:?}");
     drop(agent);
 }
+
+/// Each of them brings the program: none takes away what another one is bringing.
+#[test]
+fn runs_that_begin_together_on_a_fresh_host_all_come_through() {
+    let bed = Bed::bare(1);
+    let inventory = bed.inventory();
+    for _ in 0..3 {
+        let arguments = ["status", "-i", inventory.to_str().unwrap()];
+        let mut together: Vec<Running> = (0..4).map(|_| Running::start(&clusterctl(), &arguments, &[])).collect();
+        for run in &mut together {
+            let status = run.finish();
+            assert_eq!(status.code, 0, "{}\n{}", status.stdout, status.stderr);
+        }
+    }
+}
