@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use super::{Command, Host, systemd};
-use crate::failure::{Failure, Kind, Result};
+use crate::failure::{Failure, Kind, Result, Retry};
 
 /// Writes to the disk, one after the other, each waited for.
 const SYNCS: usize = 100;
@@ -19,8 +19,8 @@ const SYNC_BYTES: usize = 2300;
 /// Measuring ends then, however slow the disk is.
 const SYNC_LIMIT: Duration = Duration::from_secs(5);
 
-/// Longest time for looking up a name.
-const LOOK_UP_LIMIT: Duration = Duration::from_secs(5);
+/// Longest time for looking up a name. A name server that does not answer is given up after 5 s, and the next one is asked.
+const LOOK_UP_LIMIT: Duration = Duration::from_secs(12);
 
 /// Where systemd-resolved names the servers it asks itself; the kubelet is pointed to it (kubeadm.md section 5.2).
 const RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
@@ -76,9 +76,7 @@ pub async fn measure(host: &dyn Host, order: &Measure) -> Result<Measured> {
     let text = host.read(Path::new(&resolv_conf))?.unwrap_or_default();
     let mut unknown_names = Vec::new();
     for name in &order.names {
-        let command = Command::new("getent", &["ahosts", name]).limit(LOOK_UP_LIMIT);
-        // Without the program nothing is known, and nothing is said.
-        if host.run(command).await.is_ok_and(|output| !output.success()) {
+        if lacks_address(host, name).await {
             unknown_names.push(name.clone());
         }
     }
@@ -94,6 +92,15 @@ pub async fn measure(host: &dyn Host, order: &Measure) -> Result<Measured> {
         name_servers: name_servers(&String::from_utf8_lossy(&text)),
         unknown_names,
     })
+}
+
+/// Whether the host has no address for a name, be it that no name server answers in time.
+pub(crate) async fn lacks_address(host: &dyn Host, name: &str) -> bool {
+    match host.run(Command::new("getent", &["ahosts", name]).limit(LOOK_UP_LIMIT)).await {
+        Ok(answer) => !answer.success(),
+        // Without the program nothing is known, and nothing is said.
+        Err(failure) => failure.retry == Retry::MayHelp,
+    }
 }
 
 /// The servers a resolv.conf names.
@@ -162,7 +169,8 @@ mod tests {
 
     use rstest::rstest;
 
-    use super::{Measure, measure, name_servers, nearest_directory, percentile, sync_speed};
+    use super::{Measure, lacks_address, measure, name_servers, nearest_directory, percentile, sync_speed};
+    use crate::failure::{Failure, Kind};
     use crate::host::fake::FakeHost;
 
     #[rstest]
@@ -206,5 +214,15 @@ mod tests {
         assert_eq!((found.name_servers, found.unknown_names), (vec!["10.0.0.1".to_owned()], order.names.clone()));
         let chosen = Measure { resolv_conf: Some("/etc/resolv.conf".into()), ..Measure::default() };
         assert_eq!(measure(&host, &chosen).await.unwrap().name_servers, ["127.0.0.53"]);
+    }
+
+    #[tokio::test]
+    async fn a_name_that_nobody_answers_for_has_no_address() {
+        let silent = || Failure::new(Kind::Host, "getent did not end within 12 s and was killed").may_pass();
+        let silent = FakeHost::new().answer_with(&["getent"], move |_, _| Err(silent()));
+        assert!(lacks_address(&silent, "api.example").await);
+        let missing = || Failure::new(Kind::Host, "the program getent is not installed");
+        let missing = FakeHost::new().answer_with(&["getent"], move |_, _| Err(missing()));
+        assert!(!lacks_address(&missing, "api.example").await);
     }
 }

@@ -1,14 +1,14 @@
 //! Checks that need the configuration and the world around: proxies, the node's name, somebody else's etcd.
 
 use std::path::Path;
-use std::time::Duration;
 
 use ipnet::IpNet;
 use semver::Version;
 
 use super::{Finding, Found, external_etcd, is_name, proxies};
 use crate::failure::Result;
-use crate::host::{Command, Host};
+use crate::host::Host;
+use crate::host::measure::lacks_address;
 use crate::kubernetes::configuration::{ExternalEtcd, network_address, subnets};
 
 /// What the configuration says of the world around.
@@ -23,9 +23,6 @@ pub(in crate::node) struct Surroundings<'a> {
     /// Somebody else's etcd, with the version of Kubernetes it is for.
     pub(in crate::node) external_etcd: Option<(&'a ExternalEtcd, &'a Version)>,
 }
-
-/// Longest time for looking up a name.
-const LOOK_UP_LIMIT: Duration = Duration::from_secs(5);
 
 /// Judges them; what `ignore` names is only warned about.
 ///
@@ -71,11 +68,7 @@ async fn hostname(host: &dyn Host, name: &str, found: &mut Found) {
         // Said by the checks of facts, and by the configuration's own.
         return;
     }
-    let command = Command::new("getent", &["ahosts", name]).limit(LOOK_UP_LIMIT);
-    // Without the program nothing is known, and nothing is said.
-    if let Ok(answer) = host.run(command).await
-        && !answer.success()
-    {
+    if lacks_address(host, name).await {
         found.warning("Hostname", format!("the name of the node {name:?} has no address on this host"));
     }
 }
