@@ -213,24 +213,23 @@ fn upstreams_verbs_know_it(bed: &Bed) {
     let who = on("kubectl --kubeconfig /etc/kubernetes/super-admin.conf auth whoami");
     assert!(who.contains("system:masters"), "{who}");
 
-    the_next_minor_plans_its_upgrade(bed);
+    bed.send(control_plane, &[Path::new(crate::bed::bed(&["kubeadm", NEXT]).trim())], "/root/next");
+    an_upgrade_is_planned(bed, "/root/next/kubeadm", NEXT, "v1.14.6", "3.7.0-0");
 }
 
-/// The next minor's kubeadm takes the work, finds all healthy, and all versions.
-fn the_next_minor_plans_its_upgrade(bed: &Bed) {
-    let control_plane = bed.hosts[0].name.as_str();
-    bed.send(control_plane, &[Path::new(crate::bed::bed(&["kubeadm", NEXT]).trim())], "/root/next");
-    let plan = format!("/root/next/kubeadm upgrade plan v{NEXT} --ignore-preflight-errors=SystemVerification");
-    let plan = bed.sh(control_plane, &plan);
+/// A kubeadm plans an upgrade to a version: it takes the work, all is healthy, and all versions are found.
+fn an_upgrade_is_planned(bed: &Bed, kubeadm: &str, version: &str, dns: &str, etcd: &str) {
+    let plan = format!("{kubeadm} upgrade plan v{version} --ignore-preflight-errors=SystemVerification");
+    let plan = bed.sh(&bed.hosts[0].name, &plan);
     // Those that run once in the cluster have no host in their line.
-    let next = format!("v{NEXT}");
+    let version = format!("v{version}");
     for (component, words, target) in [
-        ("kube-apiserver", 4, next.as_str()),
-        ("kube-controller-manager", 4, &next),
-        ("kube-scheduler", 4, &next),
-        ("kube-proxy", 3, &next),
-        ("CoreDNS", 3, "v1.14.6"),
-        ("etcd", 4, "3.7.0-0"),
+        ("kube-apiserver", 4, version.as_str()),
+        ("kube-controller-manager", 4, &version),
+        ("kube-scheduler", 4, &version),
+        ("kube-proxy", 3, &version),
+        ("CoreDNS", 3, dns),
+        ("etcd", 4, etcd),
     ] {
         let lines = plan.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
         let line = lines.into_iter().find(|line| line.first() == Some(&component)).unwrap_or_default();
@@ -300,7 +299,13 @@ fn a_cluster_of_ups_is_one_of_kubeadms() {
     let printed = on("kubeadm token create --print-join-command");
     other.sh(host, &join_command(Side::Upstream, &printed));
     all_nodes_are_ready(&bed);
-    the_next_minor_plans_its_upgrade(&bed);
+    // With a patch release that nobody has to fetch: it would write our static pods as they are, but for their images.
+    an_upgrade_is_planned(&bed, "kubeadm", "1.36.4", "v1.14.2", "3.6.8-0");
+    let written = on("kubeadm upgrade diff v1.36.4");
+    let is_changed = |line: &&str| line.starts_with(['+', '-']) && !line.starts_with("+++") && !line.starts_with("---");
+    let changed: Vec<&str> = written.lines().filter(is_changed).map(|line| line[1..].trim_start()).collect();
+    let images = changed.iter().filter(|line| line.starts_with("image: registry.k8s.io/kube-")).count();
+    assert_eq!((changed.len(), images), (6, 6), "{written}");
 
     other.sh(host, "kubeadm reset --force");
     is_reset(&other, host);

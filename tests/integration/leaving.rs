@@ -65,7 +65,7 @@ fn the_pods_of_a_host_that_leaves_go_first() {
 
     // There is no other place for it, and one must be there: nothing is taken away, the node stays in service.
     let log = bed.folder.path().join("events");
-    let arguments = ["down", "-i", inventory.to_str().unwrap(), "--yes", "--host", worker, "--drain-limit", "3s"];
+    let arguments = ["down", "-i", inventory.to_str().unwrap(), "--yes", "--host", worker, "--drain-limit", "12s"];
     let arguments = [&arguments[..], &["--log", log.to_str().unwrap()]].concat();
     let mut leaving = Running::start(&clusterctl(), &arguments, &[]);
     wait_for("the pods are asked to leave", Duration::from_secs(20), || {
@@ -79,7 +79,7 @@ fn the_pods_of_a_host_that_leaves_go_first() {
     refused(&up(&shorter), 12, &[control_plane, "clusterctl down"]);
     let refused = leaving.finish();
     assert_eq!(refused.code, 11, "{}\n{}", refused.stdout, refused.stderr);
-    for words in ["did not become empty within 3 seconds", "default/web-", "--no-drain", worker] {
+    for words in ["did not become empty within 12 seconds", "default/web-", "--no-drain", worker] {
         assert!(refused.stderr.contains(words), "no «{words}» in:\n{}", refused.stderr);
     }
     let nodes = kubectl(&inventory, &["get", "nodes", "--no-headers"]);

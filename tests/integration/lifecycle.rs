@@ -199,7 +199,12 @@ fn what_was_broken_is_mended(inventory: &Path, bed: &Bed) {
     bed.sh(control_plane, "ip route flush 10.244.0.0/16; ip route | grep -c via.*10.244 || true");
     bed.sh(one, "rm /etc/cni/net.d/*; systemctl stop kubelet");
     bed.sh(other, "systemctl stop containerd; rm /etc/sysctl.d/*clusterctl*; sysctl -q -w net.ipv4.ip_forward=0");
+    // Typed on another laptop: inventory and hosts are enough.
+    let kubeconfig = inventory.with_file_name(format!("{}.kubeconfig", bed.name));
+    std::fs::remove_file(&kubeconfig).unwrap();
     succeeds(up(inventory));
+    let kubeconfig = std::fs::metadata(&kubeconfig).unwrap();
+    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&kubeconfig.permissions()) & 0o777, 0o600);
     assert_eq!(ready(inventory), 3);
     a_client_is_served(inventory, bed);
     assert_eq!(bed.sh(control_plane, "ip route | grep -c '^10.244.*via'").trim(), "2");
