@@ -77,8 +77,17 @@ pub async fn explain(host: &dyn Host, failure: Failure, components: &[&str]) -> 
 /// Last lines of the newest log of a component's container.
 async fn container_log(host: &dyn Host, component: &str) -> Option<Vec<String>> {
     let mut newest: Option<(String, Vec<String>)> = None;
-    for log in logs(host, component) {
-        let lines = output(host, Command::new("tail", &["-n", "200", "--", &log.to_string_lossy()])).await?;
+    for (folder, number) in starts(host, component) {
+        let mut lines = None;
+        // A container that was started this moment has said nothing yet: the one before it has.
+        for number in [Some(number), number.checked_sub(1)].into_iter().flatten() {
+            let log = folder.join(format!("{number}.log"));
+            lines = output(host, Command::new("tail", &["-n", "200", "--", &log.to_string_lossy()])).await;
+            if lines.is_some() {
+                break;
+            }
+        }
+        let Some(lines) = lines else { continue };
         // Lines of the runtime begin with their time, so the later log compares greater.
         let last = lines.last().cloned().unwrap_or_default();
         if newest.as_ref().is_none_or(|(time, _)| last > *time) {
@@ -88,12 +97,8 @@ async fn container_log(host: &dyn Host, component: &str) -> Option<Vec<String>> 
     newest.map(|(_, lines)| telling(lines.iter().map(|line| message(line).to_owned()).collect()))
 }
 
-/// The last log file of each pod of this component: `/var/log/pods/<namespace>_<pod>_<uid>/<container>/<restarts>.log`.
-fn logs(host: &dyn Host, component: &str) -> Vec<PathBuf> {
-    starts(host, component).into_iter().map(|(folder, number)| folder.join(format!("{number}.log"))).collect()
-}
-
-/// The folder of logs of each pod of this component, and how often its container was started before the last time.
+/// The folder of logs of each pod of this component, and how often its container was started before the last time: its last log is
+/// `/var/log/pods/<namespace>_<pod>_<uid>/<container>/<that number>.log`.
 fn starts(host: &dyn Host, component: &str) -> Vec<(PathBuf, u32)> {
     let root = Path::new("/var/log/pods");
     let beginning = format!("kube-system_{component}-");
@@ -177,6 +182,8 @@ mod tests {
             .file(format!("{pods}_old/kube-apiserver/9.log"), "")
             .file(format!("{pods}_new/kube-apiserver/2.log"), "")
             .file(format!("{pods}_new/kube-apiserver/10.log"), "")
+            .file(format!("{pods}_new/kube-apiserver/11.log"), "")
+            .answer(&["tail", "-n", "200", "--", &format!("{pods}_new/kube-apiserver/11.log")], 0, "")
             .answer(
                 &["tail", "-n", "200", "--", &format!("{pods}_old/kube-apiserver/9.log")],
                 0,
