@@ -68,6 +68,14 @@ fn a_changed_configuration_is_rolled_out_and_a_deleted_line_is_pruned() {
     let plan = run("plan", &inventory, &arguments[..2]);
     let named = format!("the node {pruned} is not in the inventory");
     assert!(plan.code == 0 && plan.stdout.contains(&named), "{}\n{}", plan.stdout, plan.stderr);
+    let would = run("plan", &inventory, &[&arguments[..2], &["--prune", "--output", "json"]].concat());
+    assert_eq!(would.code, 20, "{}\n{}", would.stdout, would.stderr);
+    let would: Value = serde_json::from_str(&would.stdout).unwrap();
+    let leaves = |change: &Value| {
+        ["kind", "action", "subject"].map(|key| change[key].as_str()) == ["node", "remove", pruned].map(Some)
+    };
+    let mut of_nodes = would["whole"].as_array().unwrap().iter().flat_map(|step| step["changes"].as_array().unwrap());
+    assert!(of_nodes.any(leaves), "{would:#}");
     // Nobody was asked, and nobody can be: then nobody goes.
     let mut words = vec!["--wait", clusterctl.to_str().unwrap(), "up", "-i", inventory.to_str().unwrap()];
     words.extend(["--bundle", bundle, "--prune"]);
@@ -103,11 +111,13 @@ fn first(events: &[Value], host: &str, event: &str, step: &str) -> usize {
     events.iter().position(is).unwrap_or_else(|| panic!("{host}: no {event} of {step}: {events:#?}"))
 }
 
-/// The second control plane begins when the first is done with: its new pods run. The worker begins when both are.
+/// The second control plane begins when the first is done with: its new pods run, its node is Ready. The worker begins when both
+/// are.
 fn one_control_plane_after_the_other(events: &[Value], names: &[&str]) {
     let ends = |host: &str| first(events, host, "step-finished", "wait-control-plane");
-    assert!(ends(names[0]) < first(events, names[1], "step-started", "control-plane"), "{events:#?}");
-    let again = first(events, names[1], "step-finished", "ready-again");
+    let [back, again] = [names[0], names[1]].map(|name| first(events, name, "step-finished", "ready-again"));
+    let next = first(events, names[1], "step-started", "control-plane");
+    assert!(ends(names[0]) < next && back < next, "{events:#?}");
     assert!(ends(names[1]) < again && again < first(events, names[2], "step-started", "kubelet-start"), "{events:#?}");
 }
 

@@ -62,15 +62,21 @@ fn a_cluster_out_of_its_time_or_altered_is_not_joined() {
     cluster.untouched();
 }
 
+/// The controller manager stands still from now on. One that could not renew its lease has ended, and is started again.
+fn nobody_signs(cluster: &Cluster) {
+    cluster.first("timeout 60 sh -c 'until pkill -STOP -f \"^kube-controller-manager \"; do :; done'");
+}
+
 /// Where nodes are sent to is signed with the token; whom they trust is pinned besides, against whoever can sign.
 fn cluster_info_is_altered(cluster: &Cluster, join: &str) {
     let first = &cluster.bed.hosts[0].name;
     let get = format!("{KUBECTL} -n kube-public get configmap cluster-info -o json");
-    let put = format!("{KUBECTL} -n kube-public replace -f -");
+    // Whichever version is there: the controller may sign in between.
+    let put = format!("grep -v '\"resourceVersion\"' | {KUBECTL} -n kube-public replace -f -");
     let signed = || cluster.first(&get).contains("jws-kubeconfig-abcdef");
     cluster.first(&format!("{get} > /root/info.json"));
     // Nobody signs what is altered now.
-    cluster.bed.sh(first, "pkill -STOP -f '^kube-controller-manager '");
+    nobody_signs(cluster);
     cluster.first(&format!("sed 's#https://{}#https://192.0.2.66:6443#' /root/info.json | {put}", cluster.endpoint));
     cluster.refused(join, 11, &["is not signed with our bootstrap token", "token list"]);
     cluster.bed.sh(first, "pkill -CONT -f '^kube-controller-manager '");
@@ -101,7 +107,7 @@ fn the_server_dies_while_a_host_joins(cluster: &Cluster) {
     let patient = cluster.configuration(TOKEN, &cluster.pin, "").replace("tlsBootstrap: 15s", "tlsBootstrap: 2m");
     cluster.write("/root/patient.yaml", &patient);
     // Nobody signs meanwhile, so that it is still waiting.
-    cluster.bed.sh(first, "pkill -STOP -f '^kube-controller-manager '");
+    nobody_signs(cluster);
     cluster.other("systemd-run --quiet --unit=join --remain-after-exit --property=StandardError=file:/root/join.log /root/clusterctl node join --config /root/patient.yaml");
     wait_for("the kubelet's request", Duration::from_secs(60), || {
         cluster.first(&format!("{KUBECTL} get csr -o name")).contains("csr-")
