@@ -32,6 +32,7 @@ pub struct Arguments {
 
 /// Checks; exits with the code of the worst that was found.
 pub async fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode> {
+    context.screen.one_document();
     let mut inventory = login::inventory(context, &arguments.login).await?;
     inventory.cluster.ignore_checks.extend(arguments.ignore.iter().cloned());
     // Machines are checked without a bundle, too.

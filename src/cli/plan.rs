@@ -36,6 +36,7 @@ pub struct Arguments {
 
 /// Prints every change on every host; exits with 0 when there is none, and as `up` would where it leaves hosts out.
 pub async fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode> {
+    context.screen.one_document();
     let inventory = login::inventory(context, &arguments.login).await?;
     let bundle = bundle(arguments.bundle.as_deref(), &inventory)?;
     let human = context.screen.settings().output == Output::Human;
@@ -56,7 +57,9 @@ pub async fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode> {
             let verbose = context.screen.settings().verbose;
             let text = if human { ui::plan(&preview, context.screen.look_of_data(), verbose) } else { json(&preview) };
             context.screen.print(&text)?;
-            context.screen.failures(&preview.missing);
+            if human {
+                context.screen.failures(&preview.missing);
+            }
             Ok(ExitCode::from(code(&preview)))
         }
         Err(failures) => {

@@ -3,6 +3,7 @@
 
 use std::io::{ErrorKind, Write};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -29,6 +30,8 @@ struct Shared {
     state: Mutex<State>,
     /// What happens is written there as well.
     log: OnceLock<std::fs::File>,
+    /// Standard output is for one JSON document and nothing else.
+    document: AtomicBool,
 }
 
 #[derive(Default)]
@@ -57,7 +60,14 @@ impl Screen {
         let surroundings = Surroundings::observe();
         let look = Look::decide(&settings, &surroundings);
         Self {
-            shared: Arc::new(Shared { settings, look, surroundings, state: Mutex::default(), log: OnceLock::new() }),
+            shared: Arc::new(Shared {
+                settings,
+                look,
+                surroundings,
+                state: Mutex::default(),
+                log: OnceLock::new(),
+                document: AtomicBool::new(false),
+            }),
         }
     }
 
@@ -88,6 +98,12 @@ impl Screen {
     /// Prints data on standard output. A reader that has gone (`| head`) is fine; anything else is a failure.
     pub fn print(&self, text: &str) -> Result<()> {
         print_bytes(text.as_bytes())
+    }
+
+    /// From now on standard output is for one document alone, for programs: what is said and warned of besides goes to standard
+    /// error, as lines for people.
+    pub fn one_document(&self) {
+        self.shared.document.store(true, Ordering::Relaxed);
     }
 
     /// Says a line on standard error, above the moving lines; as a `said` event in JSON.
@@ -151,7 +167,7 @@ impl Screen {
     fn tell(&self, what: What) {
         let event = Event { host: None, what };
         self.log(|| json::event(&event, SystemTime::now()));
-        if self.shared.settings.output == Output::Json {
+        if self.shared.settings.output == Output::Json && !self.shared.document.load(Ordering::Relaxed) {
             self.emit(&json::event(&event, SystemTime::now()));
         } else if let Some(line) = super::plain::line(&event, &Run::default(), self.settings(), self.look()) {
             self.line(&line);
