@@ -148,7 +148,7 @@ pub(super) async fn compare(session: &Session, keep_data: bool) -> Result<Option
         session.events.warn(format!("different from before the first up: {line}"));
     }
     if let Some(more @ 1..) = residue.len().checked_sub(SHOWN_LINES) {
-        session.events.warn(format!("and {more} more differences: --log FILE and --output json have all of them"));
+        session.events.warn(format!("and {more} more differences, which only --log FILE and --output json tell"));
     }
     if !residue.is_empty() {
         session.events.send(What::Differs { differences: residue.clone() });

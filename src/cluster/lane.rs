@@ -63,7 +63,7 @@ fn changes_of(report: &PlayReport) -> u32 {
 
 /// Whether a host, a `member` or not, is a machine that no cluster is on, ours or another. Kubeconfigs alone make none: a person
 /// brings them where the authority's key is elsewhere.
-fn is_of_no_cluster(state: &KubernetesState, member: bool) -> bool {
+pub(super) fn is_of_no_cluster(state: &KubernetesState, member: bool) -> bool {
     state.journal_cluster.is_none() && !member && state.manifests.is_empty()
 }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::connect::{Access, Session, Settings, connect};
 use super::down::Down;
+use super::lane::is_of_no_cluster;
 use crate::event::{What, elapsed_milliseconds};
 use crate::fact::KubernetesState;
 use crate::failure::{Failure, Result};
@@ -43,8 +44,8 @@ pub async fn run(inventory: &Inventory, file: &Path, dry_run: bool, settings: &S
 /// Whether nothing of a cluster is on a host and nothing of ours: kubeconfigs alone a person brings for a control plane, with an
 /// authority whose key is elsewhere.
 fn is_bare(state: &KubernetesState) -> bool {
-    let worker = state.kubelet_conf && !state.admin_conf;
-    state.journal_cluster.is_none() && state.manifests.is_empty() && !worker
+    let is_worker = state.kubelet_conf && !state.admin_conf;
+    is_of_no_cluster(state, is_worker)
 }
 
 async fn play(session: &Session, loaded: &Loaded, dry_run: bool, settings: &Settings) -> Result<u32, Failure> {

@@ -1,9 +1,9 @@
 //! Whether the version that is wanted is the one that the cluster has. Another one is no configuration like any other: minors come
 //! one after the other, add-ons and etcd with them, and nothing goes back.
 
-use crate::fact::Facts;
 use semver::Version;
 
+use crate::fact::Facts;
 use crate::failure::{Failure, Kind};
 use crate::inventory::Inventory;
 
