@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # converge.sh BINARY BUNDLE [PART...]: what a second `up` costs, one more worker, and latency. Prints seconds, ratios and
 # the goals. Parts, each a few minutes: noop play worker far; all of them without a word.
-# HOSTS=50 hosts of the no-op, NODES=8 nodes of the large cluster, ROUNDS=3; the median counts, and what is compared takes turns.
+# HOSTS=50 hosts of the no-op, NODES=8 nodes of the large cluster, DELAY=0.04 seconds each way to far hosts, ROUNDS=3; the median
+# counts, and what is compared takes turns.
 set -euo pipefail
 binary=$(readlink -f "$1") bundle=$(readlink -f "$2")
 shift 2
@@ -134,9 +135,10 @@ noop() {
   awk -v before="$before" -v during="$during" -v after="$(processor_time "$worker")" 'BEGIN {
     printf "  a real member: %.2f s of its processor, in as long without a run %.2f s\n", (during - before) / 1e6, (after - during) / 1e6}'
 }
-# What the processors have worked for a host so far, in microseconds.
+# What the processors have worked for a host so far, in microseconds; cgroup v1 counts nanoseconds.
 processor_time() { # HOST
-  "$bed" host sh "$1" -- awk '$1 == "usage_usec" {print $2}' /sys/fs/cgroup/cpu.stat
+  "$bed" host sh "$1" -- sh -c 'if cd /sys/fs/cgroup/cpuacct 2>/dev/null; then awk "{printf \"%d\n\", \$1 / 1000}" cpuacct.usage
+    else awk "\$1 == \"usage_usec\" {print \$2}" /sys/fs/cgroup/cpu.stat; fi'
 }
 
 # A play of as many tasks as our own playbooks have, with nothing to do, on as many hosts: the same sshd, by the key for
@@ -237,7 +239,11 @@ async def pump(reader, writer):
             await writer.drain()
     writing = asyncio.create_task(write())
     while True:
-        data = await reader.read(1 << 18)
+        try:
+            data = await reader.read(1 << 18)
+        except ConnectionError:
+            # Closed with something unread: the other side is to hear of it as well.
+            data = b""
         queue.put_nowait((loop.time() + delay, data))
         if not data:
             return await writing
@@ -275,12 +281,12 @@ behind() { # NAME DELAY
   rm "$known.far"
 }
 
-# What latency adds to `up` on bare hosts, to a second `up`, and to `true`. The delay is large, so that what varies otherwise is
-# small beside it; hosts that are near and hosts that are far take turns.
+# What latency adds to `up` on bare hosts, to a second `up`, and to `true`; hosts that are near and hosts that are far take turns.
+# With a larger delay what varies otherwise is smaller beside it, but the bytes then wait for sshd's windows too.
 far() {
   echo "latency, one control plane and one worker"
   forwarder
-  local delay=0.2 side what
+  local delay=${DELAY:-0.04} side what
   for _ in $(seq "$rounds"); do
     behind converge-near 0
     behind converge-far "$delay"
