@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# ssh-bytes.sh BINARY: 256 MiB to 8 hosts, beside scp in parallel: on a fast line, on one with 50 ms, and from host to host
-# on an uplink of 100 Mbit/s. HOSTS=8, MEBIBYTES=256, LATENCY=50 (ms, both ways together), UPLINK=12500000 (bytes a second),
-# ROUNDS=3 (of the first two parts; they alternate, and medians are printed), ONLY="fast latency relay". Prints seconds, MB/s
-# of all hosts together, ratios, bytes that left, peak memory.
+# ssh-bytes.sh BINARY: 256 MiB to 8 hosts, beside scp in parallel: on a fast line, on one with 50 ms, there also what a cluster
+# gets instead of what nothing compresses, and from host to host on an uplink of 100 Mbit/s. HOSTS=8, MEBIBYTES=256, LATENCY=50
+# (ms, both ways together), UPLINK=12500000 (bytes a second), ROUNDS=3 (of all parts but the last; they alternate, and medians
+# are printed), ONLY="fast latency kubernetes relay". Prints seconds, MB/s of all hosts together, ratios, bytes that left, peak
+# memory.
 set -euo pipefail
 binary=$(readlink -f "$1")
 here=$(cd "$(dirname "$0")/.." && pwd)
 bed="$here/vagrant/bed"
 count=${HOSTS:-8} mebibytes=${MEBIBYTES:-256} latency=${LATENCY:-50} uplink=${UPLINK:-12500000}
-only=" ${ONLY:-fast latency relay} "
+only=" ${ONLY:-fast latency kubernetes relay} "
 set_name=${NAME:-benchbytes}
 scratch=$(mktemp -d)
 cleanup() {
@@ -17,13 +18,15 @@ cleanup() {
 }
 trap cleanup EXIT
 
-# A bundle whose blobs nothing compresses: one large file, and the small things without which it is no bundle.
-make_bundle() {
+# A bundle of four large files, filled by the command that is called (`noise`, or `programs`), and of the small things without
+# which it is no bundle.
+make_bundle() { # COMMAND
   local folder="$scratch/folder" image
+  rm -rf "$folder" "$scratch/bundle"
   mkdir -p "$folder/bin" "$folder/cni" "$folder/images"
   for name in kubelet kubectl containerd containerd-shim-runc-v2 ctr runc; do head -c 1024 /dev/urandom >"$folder/bin/$name"; done
   for name in bridge host-local loopback portmap; do head -c 1024 /dev/urandom >"$folder/cni/$name"; done
-  for part in 1 2 3 4; do head -c "$((mebibytes * 262144))" /dev/urandom >"$folder/bin/part-$part"; done
+  "$1" "$((mebibytes * 1048576))" | split -b "$((mebibytes * 262144))" -d -a 1 - "$folder/bin/part-"
   for image in kube-apiserver:v1.36.3 kube-controller-manager:v1.36.3 kube-scheduler:v1.36.3 kube-proxy:v1.36.3 \
     etcd:3.6.8-0 coredns/coredns:v1.14.2 pause:3.10.2; do
     printf '[{"Config":"c.json","RepoTags":["registry.k8s.io/%s"],"Layers":[]}]' "$image" >"$scratch/manifest.json"
@@ -31,6 +34,14 @@ make_bundle() {
   done
   "$binary" bundle create --from "$folder" --kubernetes 1.36.3 --arch amd64 -o "$scratch/bundle" -q
   cat "$folder"/bin/part-* >"$scratch/payload"
+}
+
+noise() { head -c "$1" /dev/urandom; } # BYTES
+# What hosts really get, one file after the other: the programs and images of Kubernetes.
+programs() { # BYTES
+  local folder
+  folder=$("$bed" kubernetes "${KUBERNETES:-1.36.3}" | tail -n 1)
+  cat "$folder"/bin/* "$folder"/cni/* "$folder"/images/* | head -c "$1" || true
 }
 
 field() { jq -r "$1" "$scratch/hosts.json"; }
@@ -132,7 +143,7 @@ compare() { # TITLE OURS PEAK SCP COUNT
 }
 
 rustc -O --edition 2024 -o "$scratch/line" "$here/benches/link.rs"
-make_bundle
+make_bundle noise
 "$bed" hosts destroy "$set_name" >/dev/null 2>&1 || true
 "$bed" hosts create --name "$set_name" --count "$count" --json >"$scratch/hosts.json"
 # The program is there before anything is measured: it is sent once in the life of a host.
@@ -157,6 +168,17 @@ if [[ $only == *" latency "* ]]; then
   rounds "$count" linked
   compare "$latency ms away, relay auto" "$ours" "$peak" "$scp" "$count"
   stop_link
+fi
+if [[ $only == *" kubernetes "* ]]; then
+  make_bundle programs
+  start_link --delay "$(awk -v latency="$latency" 'BEGIN {print latency / 2}')"
+  for relay in off auto; do
+    inventory "$relay" 0 $((count - 1)) linked >"$scratch/inventory.yaml"
+    rounds "$count" linked
+    compare "$latency ms, Kubernetes, relay $relay" "$ours" "$peak" "$scp" "$count"
+  done
+  stop_link
+  make_bundle noise
 fi
 if [[ $only == *" relay "* ]]; then
   payload=$((mebibytes * 1048576))
