@@ -7,9 +7,10 @@
 //! checked as a whole before the runtime sees any of it. The stream itself is kept meanwhile (see `store`), so
 //! that a broken transfer goes on where it stopped, and comes from another host where the laptop says so (see `relay`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OnceCell, mpsc};
 
-use super::relay::{Giver, Pull};
+use super::relay::{Asker, Giver, Pull};
 use super::store::{Arriving, Keep, Store, check};
 use crate::bundle::digest::Hashing;
 use crate::failure::{Failure, Kind, Result};
@@ -85,9 +86,18 @@ impl Incoming {
 
 /// Who gives the rest of a stream that another host gave up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Instead {
     /// A host; if absent the bytes follow the line.
     pub giver: Option<Giver>,
+}
+
+/// A line of the laptop. Blobs that other hosts give are announced ahead, so that an [`Instead`] may stand behind them.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Word {
+    Incoming(Box<Incoming>),
+    Instead(Instead),
 }
 
 /// What the receiver says, one line each.
@@ -128,6 +138,12 @@ fn broke(error: io::Error) -> Failure {
 struct Laptop<I, O> {
     input: BufReader<I>,
     output: O,
+    /// What was announced while an [`Instead`] was waited for.
+    ahead: VecDeque<Incoming>,
+    /// Hosts that gave nothing (more). What was announced before the laptop knew is not tried with them.
+    silent: BTreeSet<SocketAddr>,
+    /// Who asks the others.
+    asker: Asker,
 }
 
 impl<I: Read, O: Write> Laptop<I, O> {
@@ -144,6 +160,34 @@ impl<I: Read, O: Write> Laptop<I, O> {
         (&mut self.input).take(MAXIMUM_LINE_BYTES as u64).read_until(b'\n', &mut line)?;
         Ok(line)
     }
+
+    /// The next announcement; none at the end of the input.
+    fn announcement(&mut self) -> Result<Option<Incoming>> {
+        if let Some(incoming) = self.ahead.pop_front() {
+            return Ok(Some(incoming));
+        }
+        let line = self.line().map_err(broke)?;
+        if line.is_empty() {
+            return Ok(None);
+        }
+        serde_json::from_slice(&line)
+            .map(Some)
+            .map_err(|error| Failure::new(Kind::Internal, "what arrived is no announcement of a blob").because(&error))
+    }
+
+    /// Who gives the rest of the blob under way; none at the end of the input.
+    fn instead(&mut self) -> io::Result<Option<Instead>> {
+        loop {
+            let line = self.line()?;
+            if line.is_empty() {
+                return Ok(None);
+            }
+            match serde_json::from_slice::<Word>(&line)? {
+                Word::Incoming(incoming) => self.ahead.push_back(*incoming),
+                Word::Instead(instead) => return Ok(Some(instead)),
+            }
+        }
+    }
 }
 
 /// Receives blobs from `input` until it ends, and reports on `output`.
@@ -151,18 +195,12 @@ impl<I: Read, O: Write> Laptop<I, O> {
 /// # Errors
 /// When the input breaks off or is no announcement. A blob that fails is reported and does not stop the next.
 pub fn receive(input: impl Read, output: impl Write, machine: &dyn Host, store: &Store) -> Result<()> {
-    let mut laptop = Laptop { input: BufReader::with_capacity(CHUNK_BYTES, input), output };
+    let input = BufReader::with_capacity(CHUNK_BYTES, input);
+    let mut laptop = Laptop { input, output, ahead: VecDeque::new(), silent: BTreeSet::new(), asker: Asker::default() };
     // Says that the receiver runs, as the agent's `Ready` does.
     laptop.tell(&Report::Ready { there: store.there() }).map_err(broke)?;
     let options = OnceCell::new();
-    loop {
-        let line = laptop.line().map_err(broke)?;
-        if line.is_empty() {
-            return Ok(());
-        }
-        let incoming: Incoming = serde_json::from_slice(&line).map_err(|error| {
-            Failure::new(Kind::Internal, "what arrived is no announcement of a blob").because(&error)
-        })?;
+    while let Some(incoming) = laptop.announcement()? {
         let result = receive_one(&incoming, &mut laptop, machine, store, &options)?;
         match &result {
             Ok(()) => store.finish(&incoming.stored_sha256, incoming.purpose.keep()),
@@ -173,6 +211,7 @@ pub fn receive(input: impl Read, output: impl Write, machine: &dyn Host, store: 
         }
         laptop.tell(&Report::Received { sha256: incoming.wanted.sha256, result }).map_err(broke)?;
     }
+    Ok(())
 }
 
 /// One blob. The outer failure ends the channel, the inner one is the blob's.
@@ -238,6 +277,8 @@ struct Stream<'a, I, O> {
     arriving: Arriving,
     /// The host that gives; the laptop if absent.
     pull: Option<Pull>,
+    /// Where the host that gave last is.
+    giver: Option<SocketAddr>,
     at: u64,
     told: Instant,
     /// The laptop is gone.
@@ -247,8 +288,17 @@ struct Stream<'a, I, O> {
 impl<'a, I: Read, O: Write> Stream<'a, I, O> {
     fn open(incoming: &'a Incoming, laptop: &'a mut Laptop<I, O>, arriving: Arriving) -> io::Result<Self> {
         let replay = arriving.replay()?;
-        let mut stream =
-            Self { incoming, laptop, replay, arriving, pull: None, at: 0, told: Instant::now(), broken: false };
+        let mut stream = Self {
+            incoming,
+            laptop,
+            replay,
+            arriving,
+            pull: None,
+            giver: None,
+            at: 0,
+            told: Instant::now(),
+            broken: false,
+        };
         if let Some(giver) = &incoming.giver {
             stream.pull_from(giver.clone(), incoming.from)?;
         }
@@ -273,7 +323,13 @@ impl<'a, I: Read, O: Write> Stream<'a, I, O> {
         let mut next = Some(giver);
         self.pull = None;
         while let Some(giver) = next.take() {
-            match Pull::open(&giver, &self.incoming.stored_sha256, from, self.incoming.stored_size) {
+            self.giver = Some(giver.address);
+            let Incoming { stored_sha256, stored_size, .. } = self.incoming;
+            let opened = match self.laptop.silent.contains(&giver.address) {
+                false => Pull::open(&mut self.laptop.asker, &giver, stored_sha256, from, *stored_size),
+                true => Err(io::ErrorKind::HostUnreachable.into()),
+            };
+            match opened {
                 Ok(pull) => self.pull = Some(pull),
                 Err(error) => next = self.instead(from, &error)?,
             }
@@ -283,10 +339,13 @@ impl<'a, I: Read, O: Write> Stream<'a, I, O> {
 
     /// Asks who gives the rest.
     fn instead(&mut self, from: u64, error: &io::Error) -> io::Result<Option<Giver>> {
+        self.laptop.silent.extend(self.giver);
         self.laptop.tell(&Report::Need { from, why: error.to_string() })?;
-        let line = self.laptop.line()?;
-        self.broken = line.is_empty();
-        Ok(serde_json::from_slice::<Instead>(&line)?.giver)
+        let Some(instead) = self.laptop.instead()? else {
+            self.broken = true;
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        };
+        Ok(instead.giver)
     }
 
     fn arrive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {

@@ -3,14 +3,22 @@
 //!
 //! The stream is cut into frames, a head of twelve bytes (number and length, big-endian) and as many bytes; each channel
 //! carries frames in rising order, whichever channel has room takes the next. The receiver reads those of its own channel
-//! from standard input, those of the others from a socket that `clusterctl agent --stripe` feeds.
+//! from standard input, and those of the others from the standard inputs of `clusterctl agent --stripe`, which it is given
+//! over a socket (unix(7), SCM_RIGHTS): no byte goes through another process of ours.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read, Write};
+use std::fs::File;
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+};
 
 use super::DIRECTORY;
 use crate::failure::{Failure, Kind, Result};
@@ -68,12 +76,26 @@ impl Shared {
     /// Takes frames from one channel until it ends.
     fn feed(&self, mut channel: impl Read) {
         let ended = self.frames(&mut channel);
+        self.ended(ended);
+    }
+
+    fn ended(&self, ended: io::Result<()>) {
         let mut state = self.lock();
         state.open -= 1;
         if let Err(error) = ended {
             state.broken.get_or_insert(error.to_string());
         }
         self.changed.notify_all();
+    }
+
+    /// Takes frames from the channel that another process gives, and lets that process go when they have come to their end.
+    fn feed_from(&self, mut giver: UnixStream) {
+        let taken = take(&giver).and_then(|mut channel| self.frames(&mut channel));
+        if taken.is_ok() {
+            // Before this one counts as ended: with the last one the receiver itself may be gone.
+            let _ = giver.write_all(b"t");
+        }
+        self.ended(taken);
     }
 
     fn frames(&self, channel: &mut impl Read) -> io::Result<()> {
@@ -141,7 +163,7 @@ impl Stripes {
             for stream in listener.incoming().flatten() {
                 accepting.lock().open += 1;
                 let feeding = accepting.clone();
-                std::thread::spawn(move || feeding.feed(stream));
+                std::thread::spawn(move || feeding.feed_from(stream));
             }
         });
         Ok(Self { shared, path, frame: io::Cursor::default() })
@@ -185,30 +207,48 @@ impl Drop for Stripes {
     }
 }
 
-/// Hands `input` to the receiver of this name until it ends.
+/// Hands `input` to the receiver of this name, and returns when that has taken everything.
 ///
 /// # Errors
 /// Kind `Host` when there is no such receiver, kind `Connection` when the input or the receiver breaks off.
-pub fn join(name: u32, input: impl Read, output: impl Write) -> Result<()> {
+pub fn join(name: u32, input: impl AsFd, output: impl Write) -> Result<()> {
     join_at(Path::new(DIRECTORY), name, input, output)
 }
 
-fn join_at(folder: &Path, name: u32, mut input: impl Read, mut output: impl Write) -> Result<()> {
+fn join_at(folder: &Path, name: u32, input: impl AsFd, mut output: impl Write) -> Result<()> {
     let broke =
         |error: io::Error| Failure::new(Kind::Connection, "a channel of several broke").because(&error).may_pass();
-    let mut receiver = connect(&socket(folder, name))
-        .map_err(|error| Failure::new(Kind::Host, "the receiver of the other channels is gone").because(&error))?;
+    let gone =
+        |error: io::Error| Failure::new(Kind::Host, "the receiver of the other channels is gone").because(&error);
+    let mut receiver = connect(&socket(folder, name)).map_err(gone)?;
+    give(&receiver, input.as_fd()).map_err(gone)?;
     // Says that it runs, as the agent's `Ready` does; before that it is given nothing that could be lost.
     output.write_all(b"{\"stripe\":\"ready\"}\n").and_then(|()| output.flush()).map_err(broke)?;
-    let mut buffer = vec![0; MAXIMUM_FRAME_BYTES];
-    loop {
-        match input.read(&mut buffer) {
-            Ok(0) => return Ok(()),
-            Ok(count) => receiver.write_all(&buffer[..count]).map_err(broke)?,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(broke(error)),
-        }
-    }
+    let mut taken = [0; 1];
+    receiver.read_exact(&mut taken).map_err(broke)
+}
+
+/// Gives an open file to the process at the other end.
+fn give(receiver: &UnixStream, file: BorrowedFd<'_>) -> io::Result<()> {
+    let files = [file];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    control.push(SendAncillaryMessage::ScmRights(&files));
+    rustix::net::sendmsg(receiver, &[IoSlice::new(b"f")], &mut control, SendFlags::NOSIGNAL)?;
+    Ok(())
+}
+
+/// Takes the open file that [`give`] sends.
+fn take(sender: &UnixStream) -> io::Result<File> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut word = [0; 1];
+    rustix::net::recvmsg(sender, &mut [IoSliceMut::new(&mut word)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    let files = control.drain().filter_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(files) => Some(files),
+        _ => None,
+    });
+    files.flatten().next().map(File::from).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
 }
 
 /// Connects to a receiver, which is started at the same time.
@@ -255,12 +295,19 @@ mod tests {
         Cursor::new(bytes)
     }
 
+    /// The same in a pipe that has ended.
+    fn piped(frames: &[(u64, &str)]) -> std::io::PipeReader {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        std::io::copy(&mut channel(frames), &mut writer).unwrap();
+        reader
+    }
+
     #[test]
     fn frames_of_several_channels_come_out_in_order() {
         let folder = tempfile::tempdir().unwrap();
         let (receiver, mut first) = std::io::pipe().unwrap();
         let mut stripes = Stripes::open_at(folder.path(), 7, receiver).unwrap();
-        join_at(folder.path(), 7, channel(&[(1, "b"), (3, "d")]), std::io::sink()).unwrap();
+        join_at(folder.path(), 7, piped(&[(1, "b"), (3, "d")]), std::io::sink()).unwrap();
         std::io::copy(&mut channel(&[(0, "a"), (2, "c")]), &mut first).unwrap();
         let mut four = [0; 4];
         stripes.read_exact(&mut four).unwrap();
@@ -285,12 +332,24 @@ mod tests {
     }
 
     #[test]
+    fn a_channel_does_not_end_well_where_its_frames_are_not_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let (receiver, first) = std::io::pipe().unwrap();
+        let mut stripes = Stripes::open_at(folder.path(), 7, receiver).unwrap();
+        // The same number again.
+        let twice = join_at(folder.path(), 7, piped(&[(1, "b"), (1, "b")]), std::io::sink());
+        assert_eq!(twice.unwrap_err().kind, crate::failure::Kind::Connection);
+        drop(first);
+        assert!(stripes.read_to_string(&mut String::new()).is_err());
+    }
+
+    #[test]
     fn a_channel_may_be_there_before_its_receiver_and_sockets_of_killed_ones_go() {
         let folder = tempfile::tempdir().unwrap();
         let old = folder.path().join("stripe-1");
         drop(std::os::unix::net::UnixListener::bind(&old).unwrap());
         let path = folder.path().to_owned();
-        let joining = std::thread::spawn(move || join_at(&path, 7, channel(&[(1, "b")]), std::io::sink()));
+        let joining = std::thread::spawn(move || join_at(&path, 7, piped(&[(1, "b")]), std::io::sink()));
         let (receiver, mut first) = std::io::pipe().unwrap();
         let mut stripes = Stripes::open_at(folder.path(), 7, receiver).unwrap();
         assert!(!old.exists());
@@ -302,7 +361,7 @@ mod tests {
         // One that lives keeps its socket.
         let other = Stripes::open_at(folder.path(), 8, std::io::empty()).unwrap();
         let mut said = Vec::new();
-        join_at(folder.path(), 7, channel(&[]), &mut said).unwrap();
+        join_at(folder.path(), 7, piped(&[]), &mut said).unwrap();
         assert!(said.starts_with(b"{"));
         drop((stripes, other));
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);

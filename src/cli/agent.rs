@@ -32,7 +32,7 @@ pub async fn run(arguments: &Arguments) -> Result<ExitCode> {
         let (stdin, stdout) = (std::io::stdin(), std::io::stdout());
         let store = Store::of_this_host();
         match (stripe, striped) {
-            (Some(name), _) => agent::join(name, stdin.lock(), stdout.lock()),
+            (Some(name), _) => agent::join(name, stdin, stdout.lock()),
             (None, Some(name)) => agent::receive(Stripes::open(name, stdin)?, stdout.lock(), &Machine, &store),
             (None, None) => agent::receive(stdin.lock(), stdout.lock(), &Machine, &store),
         }

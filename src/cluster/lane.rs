@@ -28,7 +28,7 @@ use crate::failure::{Failure, Kind, Result};
 use crate::inventory::{Inventory, NetworkPlugin};
 use crate::message::{JoinOrder, Joined, NetworkOrder, Peer, PlayOrder, PlayReport, PlayStep, Request};
 use crate::playbook;
-use crate::remote::{send, wanted};
+use crate::remote::{is_far, send, wanted};
 
 /// The playbooks that prepare a host before kubeadm's part, in order.
 pub(super) const PREPARATION: &[(&str, &str)] = &[("prepare", "prepare host"), ("runtime", "start runtime")];
@@ -217,9 +217,15 @@ impl Lane<'_> {
         let (changes, ()) = futures::try_join!(self.transfer("files", "send files", files), remembering)?;
         if self.plan.way == Way::Source {
             let bytes: u64 = files.iter().map(|blob| blob.stored_size).sum();
-            self.spreading.measured(&self.plan.name, bytes, true, began);
+            self.measured(bytes, true, began);
         }
         Ok(changes)
+    }
+
+    /// So many bytes have arrived since `began`.
+    fn measured(&self, bytes: u64, all: bool, began: Instant) {
+        let far = is_far(self.session.start.connection.shortest());
+        self.spreading.measured(&self.plan.name, far, bytes, all, began);
     }
 
     /// Sends files and puts them in place.
@@ -267,7 +273,7 @@ impl Lane<'_> {
         let report = |sent: u64, name: &str| {
             step.progress(sent, total, Unit::Bytes, Some(name));
             if first {
-                self.spreading.measured(&self.plan.name, sent, false, began);
+                self.measured(sent, false, began);
             }
         };
         let sending = async {

@@ -12,7 +12,7 @@ use crate::event::{Unit, What, elapsed_milliseconds};
 use crate::failure::{Failure, Kind, Result};
 use crate::inventory::Inventory;
 use crate::message::Request;
-use crate::remote::{Delivery, send, wanted};
+use crate::remote::{Delivery, is_far, send, wanted};
 
 /// The verb, for messages and locks.
 const VERB: &str = "bundle push";
@@ -45,7 +45,8 @@ pub async fn push(inventory: &Inventory, bundle: &Arc<Bundle>, settings: &Settin
         hosts: inventory.hosts.iter().map(|host| host.name.clone()).collect(),
     });
     let (sessions, mut failures) = connect(inventory, settings, Access::Alter(VERB)).await?;
-    let spreading = Spreading::new(&inventory.transfer, sessions.len(), None)?;
+    let root = sessions.first().map(|session| session.host.name.as_str());
+    let spreading = Spreading::new(&inventory.transfer, sessions.len(), root, false)?;
     let lanes = sessions.iter().enumerate().map(|(at, session)| {
         let spreading = &spreading;
         async move {
@@ -98,7 +99,7 @@ async fn lane(
         let report = |sent: u64, name: &str| {
             step.progress(sent, total, Unit::Bytes, Some(name));
             if first {
-                spreading.measured(&session.host.name, sent, false, began);
+                spreading.measured(&session.host.name, is_far(session.start.connection.shortest()), sent, false, began);
             }
         };
         let sending = async {

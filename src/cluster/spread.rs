@@ -23,6 +23,9 @@ const WORTH_RELAYING: Duration = Duration::from_secs(6);
 /// A fast uplink is relieved only of this.
 const WORTH_RELAYING_WHEN_FAST: Duration = Duration::from_secs(20);
 
+/// The same where hosts are far from the laptop: they are nearer to each other, and nothing waits for round trips there.
+const WORTH_RELAYING_WHEN_FAR: Duration = Duration::from_secs(2);
+
 /// The rate counts from so many bytes on: russh and sshd take the first 2 MiB at once.
 const SAMPLE: u64 = 12 << 20;
 
@@ -38,11 +41,13 @@ pub enum Spread {
     Relay,
 }
 
-/// What the uplink's rate means for the others, who lack `lacking` bytes together; `None` as long as they better wait.
-fn decide(rate: u64, lacking: u64) -> Option<Spread> {
+/// What the uplink's rate means for the others, who lack `lacking` bytes together; `None` as long as they better wait. `far`:
+/// the hosts are far from the laptop.
+fn decide(rate: u64, lacking: u64, far: bool) -> Option<Spread> {
     let time = Duration::from_millis(lacking.saturating_mul(1000) / rate.max(1));
+    let worth = if far { WORTH_RELAYING_WHEN_FAR } else { WORTH_RELAYING_WHEN_FAST };
     match rate >= FAST {
-        true if time < WORTH_RELAYING_WHEN_FAST => Some(Spread::Direct),
+        true if time < worth => Some(Spread::Direct),
         false if time < WORTH_RELAYING => None,
         _ => Some(Spread::Relay),
     }
@@ -53,7 +58,7 @@ pub fn relays_program(wish: RelayUse) -> Worth {
     match wish {
         RelayUse::Off => |_, _| false,
         RelayUse::On => |_, _| true,
-        RelayUse::Auto => |rate, lacking| decide(rate, lacking) == Some(Spread::Relay),
+        RelayUse::Auto => |rate, lacking| decide(rate, lacking, false) == Some(Spread::Relay),
     }
 }
 
@@ -76,21 +81,22 @@ pub struct Spreading {
 }
 
 impl Spreading {
-    /// For a run on so many hosts. While `first` receives, no other host takes anything from the laptop.
+    /// For a run on so many hosts. Where hosts hand on, `first` is the root: while it receives, no other host takes anything
+    /// from the laptop. Whether the others wait for it anyway, `first_matters` says.
     ///
     /// # Errors
     /// Kind `Internal` when there can be no certificates for the run.
-    pub fn new(transfer: &Transfer, hosts: usize, first: Option<&str>) -> Result<Self> {
+    pub fn new(transfer: &Transfer, hosts: usize, first: Option<&str>, first_matters: bool) -> Result<Self> {
         let wish = if hosts < 2 { RelayUse::Off } else { transfer.relay };
         let relay = (wish != RelayUse::Off).then(|| Relay::new(first)).transpose()?;
         let others = Promise::new();
         match wish {
             RelayUse::On => others.keep(Ok(Spread::Relay)),
-            RelayUse::Off if first.is_none() => others.keep(Ok(Spread::Direct)),
+            RelayUse::Off if !first_matters => others.keep(Ok(Spread::Direct)),
             RelayUse::Off | RelayUse::Auto => {}
         }
-        let uplink = Uplink::new(transfer.uploads, transfer.bandwidth);
-        Ok(Self { uplink, others, relay, first_matters: first.is_some(), wish, lacking: Mutex::default() })
+        let uplink = Uplink::new(hosts, transfer.uploads, transfer.bandwidth);
+        Ok(Self { uplink, others, relay, first_matters, wish, lacking: Mutex::default() })
     }
 
     /// A host lacks so many bytes.
@@ -104,8 +110,8 @@ impl Spreading {
         lacking.iter().filter(|(name, _)| *name != host).map(|(_, bytes)| bytes).sum()
     }
 
-    /// The first host has got so many bytes since `began`; `all` of those that are sent first.
-    pub fn measured(&self, host: &str, bytes: u64, all: bool, began: Instant) {
+    /// The first host, `far` from the laptop or not, has got so many bytes since `began`; `all` of those that are sent first.
+    pub fn measured(&self, host: &str, far: bool, bytes: u64, all: bool, began: Instant) {
         if self.others.is_kept() || (bytes < SAMPLE && !all) {
             return;
         }
@@ -114,7 +120,7 @@ impl Spreading {
             self.others.keep(Ok(Spread::Direct));
             return;
         }
-        match decide(rate(bytes, began.elapsed()), self.lacking_besides(host)) {
+        match decide(rate(bytes, began.elapsed()), self.lacking_besides(host), far) {
             // Beside the first part the others would only be in its way.
             Some(Spread::Direct) if !all && self.first_matters => {}
             Some(Spread::Relay) if self.wish == RelayUse::Off => {}
@@ -219,15 +225,25 @@ mod tests {
 
     #[rstest]
     // A fast line: hosts receive side by side, unless there are very many.
-    #[case(100, 180, Some(Spread::Direct))]
-    #[case(100, 0, Some(Spread::Direct))]
-    #[case(100, 5_000, Some(Spread::Relay))]
+    #[case(100, 180, false, Some(Spread::Direct))]
+    #[case(100, 0, false, Some(Spread::Direct))]
+    #[case(100, 1_000, false, Some(Spread::Direct))]
+    #[case(100, 5_000, false, Some(Spread::Relay))]
+    // Far away it pays sooner.
+    #[case(100, 180, true, Some(Spread::Direct))]
+    #[case(100, 1_000, true, Some(Spread::Relay))]
     // A slow one: little is waited for, much is handed on.
-    #[case(12, 40, None)]
-    #[case(12, 180, Some(Spread::Relay))]
-    #[case(0, 180, Some(Spread::Relay))]
-    fn handing_on_has_to_pay(#[case] rate: u64, #[case] lacking: u64, #[case] expected: Option<Spread>) {
-        assert_eq!(decide(rate << 20, lacking << 20), expected);
+    #[case(12, 40, false, None)]
+    #[case(12, 40, true, None)]
+    #[case(12, 180, false, Some(Spread::Relay))]
+    #[case(0, 180, false, Some(Spread::Relay))]
+    fn handing_on_has_to_pay(
+        #[case] rate: u64,
+        #[case] lacking: u64,
+        #[case] far: bool,
+        #[case] expected: Option<Spread>,
+    ) {
+        assert_eq!(decide(rate << 20, lacking << 20, far), expected);
     }
 
     #[rstest]
@@ -246,7 +262,7 @@ mod tests {
     }
 
     fn spreading(relay: RelayUse, hosts: usize) -> Spreading {
-        Spreading::new(&Transfer { relay, ..Transfer::default() }, hosts, Some("first")).unwrap()
+        Spreading::new(&Transfer { relay, ..Transfer::default() }, hosts, Some("first"), true).unwrap()
     }
 
     #[test]
@@ -257,7 +273,7 @@ mod tests {
         let off = spreading(RelayUse::Off, 3);
         off.lacking.lock().unwrap().insert("w".to_owned(), 1 << 30);
         let long_ago = Instant::now().checked_sub(Duration::from_secs(100)).unwrap();
-        off.measured("first", 20 << 20, true, long_ago);
+        off.measured("first", false, 20 << 20, true, long_ago);
         assert_eq!(kept(&off), None);
         off.first_is_done();
         assert_eq!(kept(&off), Some(Spread::Direct));
@@ -268,20 +284,21 @@ mod tests {
         let long_ago = Instant::now().checked_sub(Duration::from_secs(10)).unwrap();
         let slow = spreading(RelayUse::Auto, 3);
         slow.lacking.lock().unwrap().insert("w".to_owned(), 1 << 30);
-        slow.measured("first", 1 << 20, false, long_ago);
+        slow.measured("first", false, 1 << 20, false, long_ago);
         assert!(!slow.others.is_kept());
-        slow.measured("first", 13 << 20, false, long_ago);
+        slow.measured("first", false, 13 << 20, false, long_ago);
         assert_eq!(slow.others.kept().unwrap().unwrap(), Spread::Relay);
         let fast = spreading(RelayUse::Auto, 3);
-        fast.measured("first", 13 << 30, false, long_ago);
+        fast.measured("first", false, 13 << 30, false, long_ago);
         assert!(!fast.others.is_kept());
-        fast.measured("first", 13 << 30, true, long_ago);
+        fast.measured("first", false, 13 << 30, true, long_ago);
         assert_eq!(fast.others.kept().unwrap().unwrap(), Spread::Direct);
     }
 
     #[test]
     fn where_nobody_needs_the_first_one_nobody_waits_longer_than_it_takes_to_know() {
-        let alike = |relay| Spreading::new(&Transfer { relay, ..Transfer::default() }, 3, None).unwrap();
+        let alike =
+            |relay| Spreading::new(&Transfer { relay, ..Transfer::default() }, 3, Some("first"), false).unwrap();
         assert_eq!(alike(RelayUse::Off).others.kept().unwrap().unwrap(), Spread::Direct);
         let long_ago = Instant::now().checked_sub(Duration::from_secs(10)).unwrap();
         for (bytes, lacking, expected) in [
@@ -292,7 +309,7 @@ mod tests {
             let auto = alike(RelayUse::Auto);
             auto.lacking.lock().unwrap().insert("w".to_owned(), lacking);
             assert!(!auto.others.is_kept());
-            auto.measured("first", bytes, false, long_ago);
+            auto.measured("first", false, bytes, false, long_ago);
             assert_eq!(auto.others.kept().unwrap().unwrap(), expected, "{bytes} {lacking}");
         }
     }

@@ -127,8 +127,8 @@ pub async fn up(
     let newcomers = plan.hosts.iter().any(|host| !host.member);
     let is_old = plan.hosts.iter().any(|host| host.way == Way::Source && host.member);
     let board = Board::new();
-    let spreading =
-        Spreading::new(&inventory.transfer, sessions.len(), plan.source()).map_err(|failure| vec![failure])?;
+    let spreading = Spreading::new(&inventory.transfer, sessions.len(), plan.source(), plan.source().is_some())
+        .map_err(|failure| vec![failure])?;
     let rollout = Rollout::of(&plan, options.batch);
     let casualties = Casualties::new(options.tolerance, inventory, &missing);
     let lanes = sessions.iter().zip(&plan.hosts).map(|(session, plan)| {

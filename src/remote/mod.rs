@@ -19,6 +19,7 @@ mod uplink;
 pub use self::agent::Agent;
 pub use self::command::{Begun, Command, Started, interrupt};
 pub use self::file::{Download, Kept, Upload};
+pub use self::pipe::is_far;
 pub use self::privilege::Privilege;
 pub use self::program::Programs;
 pub use self::quote::quote;

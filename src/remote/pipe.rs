@@ -13,7 +13,7 @@ use crate::failure::{Failure, Kind, Result};
 use crate::ssh::Writer;
 
 /// Below this one channel does, in bytes.
-const MUCH: u64 = 16 << 20;
+pub(super) const MUCH: u64 = 16 << 20;
 
 /// One channel for each of these in a round trip (crates.md section 2c: 2 MiB a round trip and channel).
 const ROUND_TRIP_SHARE: Duration = Duration::from_millis(5);
@@ -24,18 +24,32 @@ const MAXIMUM_CHANNELS: usize = 8;
 /// A shorter way than this, or one that only looks longer because the host is busy, takes one channel.
 const LONG: Duration = Duration::from_millis(15);
 
-/// Whether `bytes` may need several channels to a host: where opening one is quick, the way is not long.
-pub(super) fn may_need_several(start: &Start, bytes: u64) -> bool {
-    bytes >= MUCH && start.connection.shortest() >= LONG
+/// Whether a round trip of this length is one over a long way.
+pub fn is_far(round_trip: Duration) -> bool {
+    round_trip >= LONG
 }
 
-/// How many channels carry much well where one round trip takes so long.
-fn count_for(round_trip: Duration) -> usize {
-    let shares = round_trip.as_micros() / ROUND_TRIP_SHARE.as_micros();
-    match usize::try_from(shares).unwrap_or(MAXIMUM_CHANNELS) {
-        _ if round_trip < LONG => 1,
-        shares => shares.min(MAXIMUM_CHANNELS),
+/// Whether `bytes` may need several channels to a host: where opening one is quick, the way is not long.
+pub(super) fn may_need_several(start: &Start, bytes: u64) -> bool {
+    bytes >= MUCH && is_far(start.connection.shortest())
+}
+
+/// What all hosts together can take at best, in bytes a second: 10 Gbit/s. More channels than fill that cost a process each
+/// and bring nothing.
+const LINE: u128 = 1_250_000_000;
+
+/// What sshd takes of a channel in a round trip, in bytes.
+const CHANNEL: u128 = 2 << 20;
+
+/// How many channels carry much well where one round trip takes so long and so many hosts receive at once.
+fn count_for(round_trip: Duration, receivers: usize) -> usize {
+    if !is_far(round_trip) {
+        return 1;
     }
+    let under_way = LINE * round_trip.as_micros() / 1_000_000;
+    let share = under_way.div_ceil(CHANNEL).div_ceil(receivers.max(1) as u128);
+    let needed = share.min(round_trip.as_micros() / ROUND_TRIP_SHARE.as_micros());
+    usize::try_from(needed).unwrap_or(MAXIMUM_CHANNELS).clamp(2, MAXIMUM_CHANNELS)
 }
 
 /// The way into a receiver.
@@ -52,25 +66,39 @@ pub(super) struct Striped {
     frames: Frames,
     number: u64,
     channels: JoinSet<Result<()>>,
+    /// What opens more channels, until they are wanted.
+    narrow: Option<Narrow>,
+}
+
+/// A pipe that has the receiver's own channel alone.
+struct Narrow {
+    start: Start,
+    name: u32,
+    receivers: usize,
 }
 
 type Frames = Arc<Mutex<mpsc::Receiver<(u64, Bytes)>>>;
 
 impl Striped {
-    /// Opens channels to the receiver of that name, as many as the way is found to need, beside the one that the receiver
-    /// is started on meanwhile: each costs round trips, and they are not waited for one after the other. A host that opens
-    /// fewer gets by with those.
-    pub(super) fn begin(start: &Start, name: u32) -> Self {
+    /// A pipe to the receiver of that name, which gets further channels when they are wanted. `receivers` hosts share the
+    /// laptop's line.
+    pub(super) fn new(start: &Start, name: u32, receivers: usize) -> Self {
         let (sender, receiver) = mpsc::channel(2);
         let frames = Arc::new(Mutex::new(receiver));
-        let mut channels = JoinSet::new();
-        let (start, taken) = (start.clone(), frames.clone());
-        channels.spawn(async move {
-            let count = count_for(start.connection.ping(LONG).await);
+        let narrow = Some(Narrow { start: start.clone(), name, receivers });
+        Self { sender: Some(sender), frames, number: 0, channels: JoinSet::new(), narrow }
+    }
+
+    /// Opens as many channels as the way is found to need, beside the receiver's own, which may only be starting: each costs
+    /// round trips, and they are not waited for one after the other. A host that opens fewer gets by with those.
+    pub(super) fn widen(&mut self) {
+        let Some(Narrow { start, name, receivers }) = self.narrow.take() else { return };
+        let taken = self.frames.clone();
+        self.channels.spawn(async move {
+            let count = count_for(start.connection.ping(LONG).await, receivers);
             let more = (1..count).map(|_| one_more(&start, name, taken.clone()));
             futures::future::try_join_all(more).await.map(|_| ())
         });
-        Self { sender: Some(sender), frames, number: 0, channels }
     }
 
     /// With the receiver's own channel.
@@ -91,6 +119,13 @@ async fn one_more(start: &Start, name: u32, frames: Frames) -> Result<()> {
 }
 
 impl Pipe {
+    /// Much is to be sent.
+    pub(super) fn widen(&mut self) {
+        if let Self::Striped(striped) = self {
+            striped.widen();
+        }
+    }
+
     /// Sends bytes, at most 256 KiB.
     pub(super) async fn send(&mut self, bytes: Bytes) -> Result<()> {
         match self {
@@ -164,13 +199,23 @@ mod tests {
     use super::count_for;
 
     #[rstest]
-    #[case(0, 1)]
-    #[case(14, 1)]
-    #[case(15, 3)]
-    #[case(20, 4)]
-    #[case(50, 8)]
-    #[case(300, 8)]
-    fn a_long_way_takes_more_channels(#[case] milliseconds: u64, #[case] expected: usize) {
-        assert_eq!(count_for(Duration::from_millis(milliseconds)), expected);
+    #[case(0, 1, 1)]
+    #[case(14, 1, 1)]
+    #[case(15, 1, 3)]
+    #[case(20, 1, 4)]
+    #[case(50, 1, 8)]
+    #[case(300, 1, 8)]
+    #[case(14, 8, 1)]
+    #[case(15, 8, 2)]
+    #[case(50, 4, 8)]
+    #[case(50, 8, 4)]
+    #[case(50, 100, 2)]
+    #[case(200, 8, 8)]
+    fn a_long_way_takes_more_channels_and_many_hosts_fewer_each(
+        #[case] milliseconds: u64,
+        #[case] receivers: usize,
+        #[case] expected: usize,
+    ) {
+        assert_eq!(count_for(Duration::from_millis(milliseconds), receivers), expected);
     }
 }

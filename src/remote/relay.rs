@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -32,6 +33,8 @@ const VALID_SECONDS: u64 = 2 * 24 * 3600;
 pub struct Relay {
     authority: Authority,
     now_seconds: u64,
+    /// Who hosts are, as far as they were asked about.
+    identities: Mutex<BTreeMap<String, Identity>>,
     state: watch::Sender<State>,
 }
 
@@ -139,7 +142,7 @@ impl Relay {
         let since = now_seconds.saturating_sub(VALID_SECONDS);
         let authority = Authority::fresh("clusterctl relay", key, since, 2 * VALID_SECONDS)?;
         let state = State { first: first.map(str::to_owned), ..State::default() };
-        Ok(Self { authority, now_seconds, state: watch::Sender::new(state) })
+        Ok(Self { authority, now_seconds, identities: Mutex::default(), state: watch::Sender::new(state) })
     }
 
     /// Who a host is during this run.
@@ -147,6 +150,16 @@ impl Relay {
     /// # Errors
     /// Kind `Internal` when there can be no certificate.
     pub fn identity(&self, host: &str) -> Result<Identity> {
+        let mut identities = self.identities.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = identities.get(host) {
+            return Ok(known.clone());
+        }
+        let identity = self.make_identity(host)?;
+        identities.insert(host.to_owned(), identity.clone());
+        Ok(identity)
+    }
+
+    fn make_identity(&self, host: &str) -> Result<Identity> {
         let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256)?;
         let subject = Subject {
             common_name: host.chars().take(64).collect(),
@@ -279,6 +292,11 @@ impl Relay {
                 state.first = None;
             }
         });
+    }
+
+    /// Whether a host takes what all others wait for, from the laptop.
+    pub fn is_first(&self, host: &str) -> bool {
+        self.state.borrow().first.as_deref() == Some(host)
     }
 
     /// Whether a host hands blobs on.

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::pipe::{Pipe, Striped, may_need_several};
+use super::pipe::{MUCH, Pipe, Striped, may_need_several};
 use super::relay::Relay;
 use super::start::{Start, Started};
 use super::uplink::Uplink;
@@ -78,6 +78,8 @@ struct Announced<'a> {
     blob: &'a Blob,
     /// It came through other hosts, or from a former run: if it is damaged, it is sent once more.
     again: bool,
+    /// The host that gives it; the laptop if absent.
+    giver: Option<Giver>,
 }
 
 struct Transfer<'a> {
@@ -89,7 +91,9 @@ struct Transfer<'a> {
     reading: Option<JoinHandle<Result<()>>>,
     announced: VecDeque<Announced<'a>>,
     queue: VecDeque<Job<'a>>,
-    /// Bytes of blobs that are done with or under way.
+    /// The receiver waits to hear who gives the rest, from this byte on, of the blob that was announced first.
+    needed: Option<u64>,
+    /// Bytes of blobs that were reported back.
     done: u64,
     failed: Option<Failure>,
 }
@@ -107,7 +111,13 @@ impl<'a> Transfer<'a> {
         let start = delivery.start;
         let bytes = blobs.iter().map(|blob| blob.stored_size).sum();
         let name = if may_need_several(start, bytes) { Some(fresh_name()?) } else { None };
-        let striped = name.map(|name| Striped::begin(start, name));
+        // Where hosts hand on, one of them at a time takes what the laptop has; the others may never take anything.
+        let receivers = if delivery.relay.is_some() { 1 } else { delivery.uplink.receivers() };
+        let takes = delivery.relay.is_none_or(|relay| relay.is_first(&start.host));
+        let mut striped = name.map(|name| Striped::new(start, name, receivers));
+        if let Some(striped) = striped.as_mut().filter(|_| takes) {
+            striped.widen();
+        }
         let arguments = name.map_or_else(|| "--receive".to_owned(), |name| format!("--receive --striped {name}"));
         let Started { channel, first, .. } = start.agent(&arguments).await?;
         let (writer, reader) = channel.split();
@@ -122,7 +132,19 @@ impl<'a> Transfer<'a> {
         };
         let queue = once(blobs).map(|blob| Job { blob, plainly: false }).collect();
         let announced = VecDeque::new();
-        Ok(Self { delivery, progress, pipe, there, reports, reading, announced, queue, done: 0, failed: None })
+        Ok(Self {
+            delivery,
+            progress,
+            pipe,
+            there,
+            reports,
+            reading,
+            announced,
+            queue,
+            needed: None,
+            done: 0,
+            failed: None,
+        })
     }
 
     async fn run(mut self, blobs: &[Blob]) -> Result<()> {
@@ -152,7 +174,9 @@ impl<'a> Transfer<'a> {
     async fn all(&mut self) -> Result<()> {
         loop {
             self.hear()?;
-            if let Some(job) = self.queue.pop_front() {
+            if let Some(from) = self.needed.take() {
+                self.give_rest(from).await?;
+            } else if let Some(job) = self.queue.pop_front() {
                 self.one(job).await?;
             } else if self.announced.is_empty() {
                 return Ok(());
@@ -183,33 +207,47 @@ impl<'a> Transfer<'a> {
 
     /// Takes note of what the receiver said about the oldest blob that was announced.
     fn note(&mut self, report: Report) {
-        let Report::Received { result, .. } = report else { return };
+        let result = match report {
+            Report::Received { result, .. } => result,
+            Report::Moved { at } => {
+                if let Some(Announced { blob, .. }) = self.announced.front() {
+                    (self.progress)(self.done + at.min(blob.stored_size), &blob.name);
+                }
+                return;
+            }
+            Report::Need { from, why: _ } => {
+                self.needed = Some(from);
+                return;
+            }
+            Report::Ready { .. } => return,
+        };
         let Some(announced) = self.announced.pop_front() else { return };
-        let Err(failure) = result else { return };
+        let Err(failure) = result else {
+            self.done += announced.blob.stored_size;
+            return;
+        };
         let blob = announced.blob;
         if announced.again && failure.kind == Kind::Bundle {
             if let Some(relay) = self.delivery.relay {
                 relay.damaged(&self.delivery.start.host, &blob.stored_sha256);
             }
-            self.done = self.done.saturating_sub(blob.stored_size);
             self.queue.push_back(Job { blob, plainly: true });
             return;
         }
         self.failed.get_or_insert(failure);
     }
 
-    /// Announces a blob and sees to it that its bytes come from somewhere.
+    /// Announces a blob, and sends its bytes unless another host gives them: then what comes next is announced meanwhile.
     async fn one(&mut self, job: Job<'a>) -> Result<()> {
         let blob = job.blob;
         let there = self.there.remove(&blob.stored_sha256).unwrap_or(0);
         let from = if job.plainly { 0 } else { there.min(blob.stored_size) };
-        let giver = match self.delivery.relay {
-            Some(relay) if !job.plainly => {
-                let giver = relay.giver(&self.delivery.start.host, &blob.stored_sha256).await?;
-                giver.filter(|_| from < blob.stored_size)
-            }
-            _ => None,
-        };
+        let giver = if job.plainly { None } else { self.giver(blob).await?.filter(|_| from < blob.stored_size) };
+        while giver.is_none() && self.announced.iter().any(|announced| announced.giver.is_some()) {
+            // Bytes may only follow when nobody asks any more who gives the rest of another blob.
+            let report = self.next().await?;
+            self.answer(report).await?;
+        }
         let incoming = Incoming {
             name: blob.name.clone(),
             wanted: wanted(blob),
@@ -221,46 +259,61 @@ impl<'a> Transfer<'a> {
         };
         self.line(&incoming).await?;
         let again = !job.plainly && (giver.is_some() || from > 0);
-        self.announced.push_back(Announced { blob, again });
-        match giver {
-            None => self.bytes(blob, from).await?,
-            Some(giver) => self.through_others(blob, giver).await?,
-        }
-        self.done += blob.stored_size;
-        Ok(())
+        let is_given = giver.is_some();
+        self.announced.push_back(Announced { blob, again, giver });
+        if is_given { Ok(()) } else { self.bytes(blob, from).await }
     }
 
-    /// Other hosts give the blob, one after the other, until one gave all; or the laptop gives the rest.
-    async fn through_others(&mut self, blob: &Blob, giver: Giver) -> Result<()> {
-        let host = &self.delivery.start.host;
-        let mut giver = Some(giver);
+    /// Whom the host takes a blob from, `None` for the laptop. What the receiver says meanwhile is answered.
+    async fn giver(&mut self, blob: &'a Blob) -> Result<Option<Giver>> {
+        let Some(relay) = self.delivery.relay else { return Ok(None) };
+        let asking = relay.giver(&self.delivery.start.host, &blob.stored_sha256);
+        tokio::pin!(asking);
         loop {
-            match self.next().await? {
-                Report::Moved { at } => (self.progress)(self.done + at.min(blob.stored_size), &blob.name),
-                Report::Need { from, why: _ } => {
-                    let relay = self.delivery.relay;
-                    if let (Some(relay), Some(giver)) = (relay, &giver) {
-                        relay.unreachable(host, &giver.host);
-                    }
-                    giver = match relay {
-                        Some(relay) => relay.giver(host, &blob.stored_sha256).await?,
-                        None => None,
-                    };
-                    self.line(&Instead { giver: giver.clone() }).await?;
-                    if giver.is_none() {
-                        return self.bytes(blob, from).await;
-                    }
-                }
-                report @ Report::Received { .. } => {
-                    let last = self.announced.len() == 1;
-                    self.note(report);
-                    if last {
-                        return Ok(());
-                    }
-                }
-                Report::Ready { .. } => {}
-            }
+            let report = tokio::select! {
+                biased;
+                giver = &mut asking => return giver,
+                report = self.next() => report?,
+            };
+            self.answer(report).await?;
         }
+    }
+
+    /// Takes note of a report, and says who gives the rest where it asks for that.
+    async fn answer(&mut self, report: Report) -> Result<()> {
+        self.note(report);
+        self.hear()?;
+        match self.needed.take() {
+            Some(from) => self.give_rest(from).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Names another host that gives the rest of the blob that was announced first, or sends it.
+    async fn give_rest(&mut self, from: u64) -> Result<()> {
+        let host = &self.delivery.start.host;
+        let Some(first) = self.announced.front_mut() else { return Ok(()) };
+        let blob = first.blob;
+        let former = first.giver.take();
+        let giver = match self.delivery.relay {
+            Some(relay) => {
+                if let Some(former) = &former {
+                    relay.unreachable(host, &former.host);
+                }
+                relay.giver(host, &blob.stored_sha256).await?
+            }
+            None => None,
+        };
+        first.giver.clone_from(&giver);
+        let is_given = giver.is_some();
+        self.line(&Instead { giver }).await?;
+        if is_given { Ok(()) } else { self.bytes(blob, from).await }
+    }
+
+    /// Bytes of the blobs before this one that the host has or will have first.
+    fn before(&self, blob: &Blob) -> u64 {
+        let before = self.announced.iter().take_while(|announced| !std::ptr::eq(announced.blob, blob));
+        self.done + before.map(|announced| announced.blob.stored_size).sum::<u64>()
     }
 
     async fn line(&mut self, what: &impl serde::Serialize) -> Result<()> {
@@ -276,6 +329,9 @@ impl<'a> Transfer<'a> {
             return Ok(());
         }
         let _place = self.delivery.uplink.place().await;
+        if blob.stored_size - from >= MUCH {
+            self.pipe.widen();
+        }
         let mut at = from;
         let mut chunks = read_ahead(self.delivery.bundle.clone(), blob.clone(), from);
         while let Some(chunk) = chunks.recv().await {
@@ -284,7 +340,7 @@ impl<'a> Transfer<'a> {
             self.delivery.uplink.pass(size).await;
             self.pipe.send(chunk).await?;
             at += size;
-            (self.progress)(self.done + at, &blob.name);
+            (self.progress)(self.before(blob) + at, &blob.name);
             self.hear()?;
         }
         Ok(())

@@ -16,16 +16,23 @@ const BURST: Duration = Duration::from_millis(100);
 /// The way out.
 #[derive(Debug)]
 pub struct Uplink {
+    receivers: usize,
     uploads: Semaphore,
     pace: Option<Mutex<Pace>>,
     sent: AtomicU64,
 }
 
 impl Uplink {
-    /// At most `uploads` blobs at a time, and `bandwidth` bytes a second in all.
-    pub fn new(uploads: usize, bandwidth: Option<u64>) -> Self {
+    /// To so many hosts: at most `uploads` blobs at a time, and `bandwidth` bytes a second in all.
+    pub fn new(hosts: usize, uploads: usize, bandwidth: Option<u64>) -> Self {
         let pace = bandwidth.map(|rate| Mutex::new(Pace::new(rate, Instant::now())));
-        Self { uploads: Semaphore::new(uploads.max(1)), pace, sent: AtomicU64::new(0) }
+        let receivers = hosts.min(uploads).max(1);
+        Self { receivers, uploads: Semaphore::new(uploads.max(1)), pace, sent: AtomicU64::new(0) }
+    }
+
+    /// So many hosts share it at most.
+    pub fn receivers(&self) -> usize {
+        self.receivers
     }
 
     /// A place among the uploads; given back when dropped.
@@ -101,7 +108,7 @@ mod tests {
 
     #[tokio::test]
     async fn places_are_counted_and_no_bandwidth_means_no_waiting() {
-        let uplink = Uplink::new(1, None);
+        let uplink = Uplink::new(1, 1, None);
         let place = uplink.place().await;
         assert!(tokio::time::timeout(Duration::from_millis(20), uplink.place()).await.is_err());
         drop(place);

@@ -329,6 +329,48 @@ async fn a_host_that_gives_nothing_is_replaced_by_another_and_then_by_the_laptop
     .unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn blobs_of_other_hosts_are_announced_ahead_of_an_answer() {
+    let (_folder, own) = store();
+    let relay = Relay::new(None).unwrap();
+    let refusing = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let giver = Giver { host: "refuser".to_owned(), address: refusing, identity: relay.identity("asker").unwrap() };
+    let second: Vec<u8> = content().into_iter().rev().collect();
+    let second_stream = zstd::encode_all(second.as_slice(), 1).unwrap();
+    let other = Incoming {
+        name: "bin/other".to_owned(),
+        wanted: Wanted {
+            sha256: sha256_hex(&second),
+            size: second.len() as u64,
+            place: Place::File { path: "/usr/local/bin/other".to_owned(), mode: 0o755 },
+        },
+        stored_sha256: sha256_hex(&second_stream),
+        stored_size: second_stream.len() as u64,
+        giver: Some(giver.clone()),
+        ..incoming(Purpose::Unpack, 0)
+    };
+    tokio::task::spawn_blocking(move || {
+        let mut laptop = Laptop::start(&own);
+        // Both stand in the line before the receiver asks who gives the first one instead.
+        laptop.line(&Incoming { giver: Some(giver), ..incoming(Purpose::Unpack, 0) });
+        laptop.line(&other);
+        let Some(Report::Need { from: 0, .. }) = laptop.report() else { panic!("it does not ask") };
+        laptop.line(&Instead { giver: None });
+        laptop.send(&stream());
+        laptop.received().unwrap();
+        let Some(Report::Need { from: 0, .. }) = laptop.report() else { panic!("it does not ask again") };
+        laptop.line(&Instead { giver: None });
+        laptop.send(&second_stream);
+        laptop.received().unwrap();
+        laptop.end().unwrap();
+        for content in [content(), second] {
+            assert!(std::fs::read(own.folder().join(sha256_hex(&content))).unwrap() == content);
+        }
+    })
+    .await
+    .unwrap();
+}
+
 #[test]
 fn content_that_two_files_have_is_kept_for_the_second() {
     let file = |path: &str, sha256: &str| Wanted {

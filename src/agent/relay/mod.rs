@@ -20,13 +20,13 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use serde::{Deserialize, Serialize};
 
-pub use self::pull::Pull;
+pub use self::pull::{Asker, Pull};
 pub use self::serve::Giving;
 use crate::failure::{Failure, Kind, Result};
 use crate::secret::Secret;
 
 /// The longest frame, in bytes.
-const FRAME_BYTES: usize = 256 << 10;
+const FRAME_BYTES: usize = 1 << 20;
 
 /// How often a giver that waits says that it is well.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(1);

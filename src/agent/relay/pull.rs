@@ -1,13 +1,14 @@
 //! The asker: a stream that another host gives, as a reader that gives up rather than wait for ever.
 
-use std::io::{self, Read, Write as _};
+use std::io::{self, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustls::pki_types::ServerName;
-use rustls::{ClientConnection, StreamOwned};
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
-use super::{Ask, FRAME_BYTES, Giver, server_name};
+use super::{Ask, FRAME_BYTES, Giver, Identity, server_name};
 
 /// A host in reach answers within a round trip; a firewall that drops packets is not waited for.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -21,9 +22,46 @@ const GRACE: Duration = Duration::from_secs(10);
 /// A giver that has bytes and hands them on slower than this, in bytes a second, is slow.
 const LEAST_RATE: u64 = 256 << 10;
 
+/// What is taken from the socket at a time, in bytes: rustls alone would take 4 KiB.
+const PIECE_BYTES: usize = 256 << 10;
+
+/// A socket that is read in large pieces.
+struct Socket(BufReader<TcpStream>);
+
+impl Read for Socket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+impl Write for Socket {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        self.0.get_mut().write(buffer)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.get_mut().flush()
+    }
+}
+
+/// What this host is to those that give: made ready once, so that TLS goes on with sessions where a host gives again.
+#[derive(Default)]
+pub struct Asker(Option<(Identity, Arc<ClientConfig>)>);
+
+impl Asker {
+    fn settings(&mut self, identity: &Identity) -> io::Result<Arc<ClientConfig>> {
+        if let Some((_, settings)) = self.0.as_ref().filter(|(known, _)| known == identity) {
+            return Ok(settings.clone());
+        }
+        let settings = identity.client().map_err(io::Error::other)?;
+        self.0 = Some((identity.clone(), settings.clone()));
+        Ok(settings)
+    }
+}
+
 /// A stream from another host.
 pub struct Pull {
-    stream: StreamOwned<ClientConnection, TcpStream>,
+    stream: StreamOwned<ClientConnection, Socket>,
     pace: Pace,
     frame: usize,
     left: u64,
@@ -34,15 +72,15 @@ impl Pull {
     ///
     /// # Errors
     /// Why not, in words: refused, silent, not who it should be.
-    pub fn open(giver: &Giver, sha256: &str, from: u64, size: u64) -> io::Result<Self> {
-        let settings = giver.identity.client().map_err(io::Error::other)?;
+    pub fn open(asker: &mut Asker, giver: &Giver, sha256: &str, from: u64, size: u64) -> io::Result<Self> {
+        let settings = asker.settings(&giver.identity)?;
         let name = ServerName::try_from(server_name(&giver.host)).map_err(io::Error::other)?;
         let connection = ClientConnection::new(settings, name).map_err(io::Error::other)?;
         let socket = TcpStream::connect_timeout(&giver.address, CONNECT)?;
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(SILENCE))?;
         socket.set_write_timeout(Some(SILENCE))?;
-        let mut stream = StreamOwned::new(connection, socket);
+        let mut stream = StreamOwned::new(connection, Socket(BufReader::with_capacity(PIECE_BYTES, socket)));
         let mut line = serde_json::to_vec(&Ask { sha256: sha256.to_owned(), from })?;
         line.push(b'\n');
         stream.write_all(&line)?;
@@ -71,11 +109,9 @@ impl Read for Pull {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "it sends more than was asked for"));
             }
         }
-        let room = self.frame.min(buffer.len());
-        let count = self.stream.read(&mut buffer[..room])?;
-        if count == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
+        // As much as there is room for: TLS gives 16 KiB at a time, and each piece is written and hashed by itself.
+        let count = self.frame.min(buffer.len());
+        self.stream.read_exact(&mut buffer[..count])?;
         self.frame -= count;
         self.left -= count as u64;
         match self.pace.received(count as u64, Instant::now()) {

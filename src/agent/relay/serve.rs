@@ -114,18 +114,19 @@ async fn give(stream: TcpStream, acceptor: TlsAcceptor, offer: &Offer) -> io::Re
     let mut looks = tokio::time::interval(LOOK);
     looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut file: Option<Arc<File>> = None;
+    let mut frame = Vec::new();
     let mut said = Instant::now();
     while at < size {
         if file.is_none() {
             file = offer.store.read(&ask.sha256).map(Arc::new);
         }
-        let chunk = match &file {
-            Some(file) => read_at(file.clone(), at, size - at).await?,
-            None => Vec::new(),
-        };
-        if !chunk.is_empty() {
-            at += (chunk.len() - 4) as u64;
-            within(STALL, write(stream.get_mut(), &chunk)).await?;
+        let mut count = 0;
+        if let Some(file) = &file {
+            (frame, count) = read_at(file.clone(), at, size - at, frame).await?;
+        }
+        if count > 0 {
+            at += count as u64;
+            within(STALL, write(stream.get_mut(), &frame[..4 + count])).await?;
             said = Instant::now();
             continue;
         }
@@ -145,12 +146,15 @@ async fn give(stream: TcpStream, acceptor: TlsAcceptor, offer: &Offer) -> io::Re
 /// The bytes of a file and nothing else.
 async fn give_program(stream: &mut (impl tokio::io::AsyncWrite + Unpin), program: &Path) -> io::Result<()> {
     let file = Arc::new(File::open(program)?);
-    let (mut at, size) = (0, file.metadata()?.len());
+    let (mut at, size, mut frame) = (0, file.metadata()?.len(), Vec::new());
     while at < size {
-        let chunk = read_at(file.clone(), at, size - at).await?;
-        let bytes = chunk.get(4..).filter(|bytes| !bytes.is_empty()).ok_or(io::ErrorKind::UnexpectedEof)?;
-        within(STALL, write(stream, bytes)).await?;
-        at += bytes.len() as u64;
+        let count;
+        (frame, count) = read_at(file.clone(), at, size - at, frame).await?;
+        if count == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        within(STALL, write(stream, &frame[4..4 + count])).await?;
+        at += count as u64;
     }
     within(STALL, stream.shutdown()).await
 }
@@ -160,19 +164,17 @@ async fn write(stream: &mut (impl tokio::io::AsyncWrite + Unpin), bytes: &[u8]) 
     stream.flush().await
 }
 
-/// A frame of what is there from `at` on; empty where nothing is.
-async fn read_at(file: Arc<File>, at: u64, left: u64) -> io::Result<Vec<u8>> {
+/// A frame of what is there from `at` on, and how many bytes that is; 0 where nothing is. The frame's room is used again and
+/// again: what is allocated anew for each costs more than to fill it.
+async fn read_at(file: Arc<File>, at: u64, left: u64, mut frame: Vec<u8>) -> io::Result<(Vec<u8>, usize)> {
     let reading = tokio::task::spawn_blocking(move || {
         let room = FRAME_BYTES.min(usize::try_from(left).unwrap_or(FRAME_BYTES));
-        let mut frame = vec![0_u8; 4 + room];
-        let count = file.read_at(&mut frame[4..], at)?;
-        if count == 0 {
-            return Ok(Vec::new());
+        if frame.len() < 4 + room {
+            frame.resize(4 + room, 0);
         }
-        frame.truncate(4 + count);
-        let length = u32::try_from(count).unwrap_or_default();
-        frame[..4].copy_from_slice(&length.to_be_bytes());
-        Ok(frame)
+        let count = file.read_at(&mut frame[4..4 + room], at)?;
+        frame[..4].copy_from_slice(&u32::try_from(count).unwrap_or_default().to_be_bytes());
+        Ok((frame, count))
     });
     reading.await.unwrap_or_else(|_| Err(io::ErrorKind::Interrupted.into()))
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use super::{Giver, Giving, Identity, Pull, RelayOrder, ask_for_program, server_name};
+use super::{Asker, Giver, Giving, Identity, Pull, RelayOrder, ask_for_program, server_name};
 use crate::agent::store::{Keep, Store};
 use crate::remote::Relay;
 
@@ -40,7 +40,7 @@ fn giver(giving: &Giving, identity: &Identity) -> Giver {
 async fn ask(giver: Giver, sha256: String, from: u64) -> io::Result<Vec<u8>> {
     let asking = tokio::task::spawn_blocking(move || {
         let mut bytes = Vec::new();
-        Pull::open(&giver, &sha256, from, SIZE)?.read_to_end(&mut bytes)?;
+        Pull::open(&mut Asker::default(), &giver, &sha256, from, SIZE)?.read_to_end(&mut bytes)?;
         Ok(bytes)
     });
     asking.await.unwrap()
