@@ -90,7 +90,12 @@ impl Shared {
 
     /// Takes frames from the channel that another process gives, and lets that process go when they have come to their end.
     fn feed_from(&self, mut giver: UnixStream) {
-        let taken = take(&giver).and_then(|mut channel| self.frames(&mut channel));
+        let taken = match take(&giver) {
+            Ok(Some(mut channel)) => self.frames(&mut channel),
+            // Somebody only looked whether there is anybody.
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+        };
         if taken.is_ok() {
             // Before this one counts as ended: with the last one the receiver itself may be gone.
             let _ = giver.write_all(b"t");
@@ -238,17 +243,24 @@ fn give(receiver: &UnixStream, file: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// Takes the open file that [`give`] sends.
-fn take(sender: &UnixStream) -> io::Result<File> {
+/// Takes the open file that [`give`] sends; none where the other end went away without a word.
+fn take(sender: &UnixStream) -> io::Result<Option<File>> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut word = [0; 1];
-    rustix::net::recvmsg(sender, &mut [IoSliceMut::new(&mut word)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    let received =
+        rustix::net::recvmsg(sender, &mut [IoSliceMut::new(&mut word)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    if received.bytes == 0 {
+        return Ok(None);
+    }
     let files = control.drain().filter_map(|message| match message {
         RecvAncillaryMessage::ScmRights(files) => Some(files),
         _ => None,
     });
-    files.flatten().next().map(File::from).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    match files.flatten().next() {
+        Some(file) => Ok(Some(File::from(file))),
+        None => Err(io::Error::new(io::ErrorKind::InvalidData, "a channel gives no file")),
+    }
 }
 
 /// Connects to a receiver, which is started at the same time.
@@ -363,6 +375,12 @@ mod tests {
         let mut said = Vec::new();
         join_at(folder.path(), 7, piped(&[]), &mut said).unwrap();
         assert!(said.starts_with(b"{"));
+        // And goes on, whoever looked whether it lives.
+        std::io::copy(&mut channel(&[(2, "c")]), &mut first).unwrap();
+        drop(first);
+        let mut rest = String::new();
+        stripes.read_to_string(&mut rest).unwrap();
+        assert_eq!(rest, "c");
         drop((stripes, other));
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }

@@ -283,10 +283,11 @@ impl<'a> Transfer<'a> {
     async fn answer(&mut self, report: Report) -> Result<()> {
         self.note(report);
         self.hear()?;
-        match self.needed.take() {
-            Some(from) => self.give_rest(from).await,
-            None => Ok(()),
+        // While one rest was sent, the next may have been asked for.
+        while let Some(from) = self.needed.take() {
+            self.give_rest(from).await?;
         }
+        Ok(())
     }
 
     /// Names another host that gives the rest of the blob that was announced first, or sends it.
