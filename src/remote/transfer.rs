@@ -245,6 +245,7 @@ impl<'a> Transfer<'a> {
         let giver = if job.plainly { None } else { self.giver(blob).await?.filter(|_| from < blob.stored_size) };
         while giver.is_none() && self.announced.iter().any(|announced| announced.giver.is_some()) {
             // Bytes may only follow when nobody asks any more who gives the rest of another blob.
+            // Nobody waits in a circle: all hosts take blobs in the bundle's order, and this waits for earlier ones alone.
             let report = self.next().await?;
             self.answer(report).await?;
         }
