@@ -7,9 +7,11 @@
 //! checked as a whole before the runtime sees any of it. The stream itself is kept meanwhile (see `store`), so
 //! that a broken transfer goes on where it stopped, and comes from another host where the laptop says so (see `relay`).
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+mod laptop;
+
+use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -18,7 +20,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OnceCell, mpsc};
 
-use super::relay::{Asker, Giver, Pull};
+use self::laptop::{Laptop, broke};
+use super::relay::{Giver, Pull};
 use super::store::{Arriving, Keep, Store, check};
 use crate::bundle::digest::Hashing;
 use crate::failure::{Failure, Kind, Result};
@@ -27,7 +30,7 @@ use crate::host::Host;
 use crate::host::containerd::ImportOptions;
 use crate::host::journal::Journal;
 use crate::host::machine::Machine;
-use crate::message::{MAXIMUM_LINE_BYTES, Place, Wanted};
+use crate::message::{Place, Wanted};
 
 /// Bytes handed on at a time.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -92,14 +95,6 @@ pub struct Instead {
     pub giver: Option<Giver>,
 }
 
-/// A line of the laptop. Blobs that other hosts give are announced ahead, so that an [`Instead`] may stand behind them.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Word {
-    Incoming(Box<Incoming>),
-    Instead(Instead),
-}
-
 /// What the receiver says, one line each.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "report", rename_all = "kebab-case")]
@@ -130,73 +125,12 @@ pub enum Report {
     },
 }
 
-fn broke(error: io::Error) -> Failure {
-    Failure::new(Kind::Connection, "the connection broke").because(&error).may_pass()
-}
-
-/// The laptop's side of the channel: lines and bytes in, lines out.
-struct Laptop<I, O> {
-    input: BufReader<I>,
-    output: O,
-    /// What was announced while an [`Instead`] was waited for.
-    ahead: VecDeque<Incoming>,
-    /// Hosts that gave nothing (more). What was announced before the laptop knew is not tried with them.
-    silent: BTreeSet<SocketAddr>,
-    /// Who asks the others.
-    asker: Asker,
-}
-
-impl<I: Read, O: Write> Laptop<I, O> {
-    fn tell(&mut self, report: &Report) -> io::Result<()> {
-        let mut line = serde_json::to_vec(report)?;
-        line.push(b'\n');
-        self.output.write_all(&line)?;
-        self.output.flush()
-    }
-
-    /// The next line; empty at the end of the input.
-    fn line(&mut self) -> io::Result<Vec<u8>> {
-        let mut line = Vec::new();
-        (&mut self.input).take(MAXIMUM_LINE_BYTES as u64).read_until(b'\n', &mut line)?;
-        Ok(line)
-    }
-
-    /// The next announcement; none at the end of the input.
-    fn announcement(&mut self) -> Result<Option<Incoming>> {
-        if let Some(incoming) = self.ahead.pop_front() {
-            return Ok(Some(incoming));
-        }
-        let line = self.line().map_err(broke)?;
-        if line.is_empty() {
-            return Ok(None);
-        }
-        serde_json::from_slice(&line)
-            .map(Some)
-            .map_err(|error| Failure::new(Kind::Internal, "what arrived is no announcement of a blob").because(&error))
-    }
-
-    /// Who gives the rest of the blob under way; none at the end of the input.
-    fn instead(&mut self) -> io::Result<Option<Instead>> {
-        loop {
-            let line = self.line()?;
-            if line.is_empty() {
-                return Ok(None);
-            }
-            match serde_json::from_slice::<Word>(&line)? {
-                Word::Incoming(incoming) => self.ahead.push_back(*incoming),
-                Word::Instead(instead) => return Ok(Some(instead)),
-            }
-        }
-    }
-}
-
 /// Receives blobs from `input` until it ends, and reports on `output`.
 ///
 /// # Errors
 /// When the input breaks off or is no announcement. A blob that fails is reported and does not stop the next.
 pub fn receive(input: impl Read, output: impl Write, machine: &dyn Host, store: &Store) -> Result<()> {
-    let input = BufReader::with_capacity(CHUNK_BYTES, input);
-    let mut laptop = Laptop { input, output, ahead: VecDeque::new(), silent: BTreeSet::new(), asker: Asker::default() };
+    let mut laptop = Laptop::new(input, output);
     // Says that the receiver runs, as the agent's `Ready` does.
     laptop.tell(&Report::Ready { there: store.there() }).map_err(broke)?;
     let options = OnceCell::new();
