@@ -1,6 +1,7 @@
 //! The same through Vagrant's own machines, as `vagrant up` makes them.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::bed::bed;
 use crate::program::{Finished, call, down, kubectl, up};
@@ -20,12 +21,31 @@ impl Drop for Machines {
     }
 }
 
+/// Does something while containers that are not Vagrant's are made and removed beside it, as other tests do all the time.
+fn while_containers_come_and_go<T>(doing: impl FnOnce() -> T) -> T {
+    let settings = bed(&["vagrant", "settings"]);
+    let image = settings.lines().find_map(|line| line.strip_prefix("image=")).unwrap();
+    let name = format!("clusterctl-passing-{}", std::process::id());
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                let _ = call(Path::new("docker"), &["create", "--name", &name, image], &[]);
+                let _ = call(Path::new("docker"), &["rm", "--force", &name], &[]);
+            }
+        });
+        let result = doing();
+        done.store(true, Ordering::Relaxed);
+        result
+    })
+}
+
 #[test]
 fn vagrants_machines_become_a_cluster_and_are_given_back() {
     bed(&["vagrant", "install"]);
     let _ = vagrant(&["destroy", "--force"]);
     let machines = Machines;
-    let started = vagrant(&["up", "--provider=docker"]);
+    let started = while_containers_come_and_go(|| vagrant(&["up", "--provider=docker"]));
     assert_eq!(started.code, 0, "{}\n{}", started.stdout, started.stderr);
     let folder = tempfile::tempdir().unwrap();
     let inventory = folder.path().join("inventory.yaml");
