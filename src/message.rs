@@ -1,8 +1,6 @@
 //! What laptop and agent say to each other: one JSON document a line, on the agent's stdin and stdout.
 //!
-//! Both ends are the same file (the upload is checked by its hash), so the types need no versions. The laptop first
-//! sends [`BEGIN`] on a line of its own: everything before it (a sudo password that sudo did not ask for) is dropped
-//! unread by the agent.
+//! Both ends are the same file (the upload is checked by its hash), so the types need no versions.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -17,9 +15,6 @@ use crate::failure::Failure;
 use crate::host::measure::Measure;
 use crate::host::reach::{Dial, Listen};
 use crate::secret::Secret;
-
-/// The line after which messages begin.
-pub const BEGIN: &str = "clusterctl-messages-begin";
 
 /// No line may be longer, in bytes: facts and kubeconfigs are a few KiB, a play a few hundred.
 pub const MAXIMUM_LINE_BYTES: usize = 16 << 20;

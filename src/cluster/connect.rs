@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 
+use super::kubeconfig;
 use super::plan::node_address;
 use super::spread::relays_program;
 use crate::cancel::Cancel;
@@ -15,7 +16,7 @@ use crate::fact::Facts;
 use crate::failure::{Failure, Kind, Result};
 use crate::inventory::{Host, Inventory, SecretSource};
 use crate::message::{Holder, LockOrder, Locked, Request};
-use crate::remote::{Agent, Privilege, Programs, Relay, Start, Supply};
+use crate::remote::{Agent, Privilege, Program, Programs, Relay, Start, Supply};
 use crate::secret::Secret;
 use crate::ssh;
 
@@ -95,10 +96,17 @@ pub async fn connect_to(
         Access::Alter(verb) => Some(holder(verb, &inventory.cluster.name)),
     };
     // Whoever only looks opens no ports.
-    let supply = Arc::new(match access {
+    let supply = match access {
         Access::Look => Supply::of_the_laptop(),
         Access::Alter(_) => Supply::new(hosts.len(), relays_program(inventory.transfer.relay)),
-    });
+    };
+    let supply = match kubeconfig::path(inventory).exists() || access == Access::Look {
+        true => Arc::new(supply),
+        false => {
+            prepare_to_send(programs.likely()?);
+            Arc::new(supply.expected())
+        }
+    };
     let order: BTreeMap<&str, usize> =
         hosts.iter().enumerate().map(|(index, host)| (host.name.as_str(), index)).collect();
     let gate = &Gate::new();
@@ -131,6 +139,15 @@ pub async fn connect_to(
     sessions.sort_by_key(|session| order.get(session.host.name.as_str()).copied());
     failures.sort_by_key(|failure| failure.host.as_deref().and_then(|host| order.get(host)).copied());
     Ok((sessions, failures))
+}
+
+/// Makes the program ready to be sent while hosts are being reached. Without it the first of them waits for that. Hosts of a
+/// cluster whose kubeconfig is here have it, most likely.
+fn prepare_to_send(program: Arc<Program>) {
+    tokio::spawn(async move {
+        // Whoever needs it is told what went wrong.
+        let _ = program.compressed().await;
+    });
 }
 
 /// Takes the lock of a host that was only looked at so far, for what is done to the cluster through it.

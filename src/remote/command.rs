@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::privilege::{Privilege, SKIP_HELLO};
+use super::privilege::Privilege;
 use super::quote::quote;
 use crate::failure::{Failure, Kind, Result};
 use crate::inventory::Become;
@@ -80,7 +80,7 @@ impl Command {
                 .await?
                 .ok_or_else(|| could_not(String::new()).on(connection.host()));
         }
-        let script = format!("{SKIP_HELLO}unset LC_ALL; {BEGIN}");
+        let script = format!("unset LC_ALL; {BEGIN}");
         match self.become_root(connection, privilege, &script).await? {
             Some(begun) => Ok(begun),
             // It takes a terminal.

@@ -1,6 +1,6 @@
 //! How a program on a host becomes root: what is run there, what is sent first, what a refusal looks like.
 //!
-//! The password goes to standard input, on a line of its own before [`BEGIN`]; whatever asked for none leaves the line
+//! sudo's password goes to standard input, on a line of its own before [`BEGIN`]; a sudo that asked for none leaves the line
 //! to the script, which drops it. sudo takes each line for another password until one is right, and each wrong one is a
 //! failed login in the host's record (pam_faillock): so nothing follows a password until the script says that it is root,
 //! and where there is no password sudo is told to ask for none.
@@ -14,19 +14,21 @@ use super::quote::quote;
 use super::terminal::{self, ROOT};
 use crate::failure::{Failure, Kind, Result};
 use crate::inventory::Become;
-use crate::message::BEGIN;
 use crate::secret::Secret;
 use crate::ssh::{Channel, Chunk, Connection};
 
 /// What sudo prints on standard error when it wants a password.
 const PROMPT: &str = "clusterctl-sudo-password:";
 
+/// The line that follows a password.
+const BEGIN: &str = "clusterctl-messages-begin";
+
 /// A login shell and sudo may say this much before the script does, in bytes.
 const MAXIMUM_TALK_BYTES: usize = 1 << 20;
 
-/// The beginning of every script: drops what was sent before [`BEGIN`].
-pub(super) const SKIP_HELLO: &str =
-    r#"while IFS= read -r line; do [ "$line" = clusterctl-messages-begin ] && break; done; "#;
+/// The beginning of a script before which a password is sent: drops what comes before [`BEGIN`]. (Where none is sent, nothing is
+/// waited for: that would be one more round trip.)
+const SKIP_HELLO: &str = r#"while IFS= read -r line; do [ "$line" = clusterctl-messages-begin ] && break; done; "#;
 
 /// How to become root on a host.
 #[derive(Debug, Clone)]
@@ -51,18 +53,15 @@ impl Privilege {
     /// [`Kind::Connection`]; where the host takes a terminal also [`Kind::Privilege`].
     pub(super) async fn start(&self, connection: &Connection, script: &str, words: &[&str]) -> Result<Channel> {
         if self.by_terminal.load(Ordering::Acquire) {
-            let mut channel = terminal::start(connection, self, script, words).await?;
-            channel.send(Bytes::from(format!("{BEGIN}\n"))).await?;
-            return Ok(channel);
+            return terminal::start(connection, self, script, words).await;
         }
         let mut channel = connection.exec(&self.command(script, words)).await?;
-        if let Some(password) = self.answer().filter(|_| self.way == Become::Sudo) {
+        if let Some(password) = self.answer().filter(|_| self.sends_password()) {
             channel.send(password).await?;
-            if !self.becomes_root(&mut channel).await.map_err(|failure| failure.on(connection.host()))? {
-                return Ok(channel);
+            if self.becomes_root(&mut channel).await.map_err(|failure| failure.on(connection.host()))? {
+                channel.send(Bytes::from(format!("{BEGIN}\n"))).await?;
             }
         }
-        channel.send(Bytes::from(format!("{BEGIN}\n"))).await?;
         Ok(channel)
     }
 
@@ -137,10 +136,20 @@ impl Privilege {
     /// The command for a login shell that runs a POSIX script as root, with these words as its arguments. Messages of
     /// programs come in English.
     fn command(&self, script: &str, words: &[&str]) -> String {
-        match (self.way, &self.password) {
-            (Become::Sudo, Some(_)) => self.command_reading("-S ", &format!("echo {ROOT} >&2; {script}"), words),
-            _ => self.command_reading("", script, words),
+        match self.sends_password() {
+            true => self.command_reading("-S ", &format!("echo {ROOT} >&2; {SKIP_HELLO}{script}"), words),
+            false => self.command_reading("", script, words),
         }
+    }
+
+    /// Whether a script is started in one go, without any talk before it.
+    pub(super) fn starts_at_once(&self) -> bool {
+        !self.sends_password() && !self.by_terminal.load(Ordering::Acquire)
+    }
+
+    /// Whether a password is sent on standard input. doas asks on a terminal alone.
+    fn sends_password(&self) -> bool {
+        self.way == Become::Sudo && self.password.is_some()
     }
 
     /// As [`Privilege::command`], for the user who logged in and in the user's own language.
@@ -245,7 +254,7 @@ fn after_root(talk: &[u8]) -> Option<&[u8]> {
 
 #[cfg(test)]
 mod tests {
-    use super::{BEGIN, PROMPT, Privilege, SKIP_HELLO, after_root};
+    use super::{BEGIN, PROMPT, Privilege, SKIP_HELLO, after_root, quote};
     use crate::inventory::Become;
     use crate::secret::Secret;
 
@@ -279,7 +288,7 @@ mod tests {
         assert_eq!(sudo(None).command("id", &["a b"]), "env LC_ALL=C sudo -n sh -c id sh 'a b'");
         assert_eq!(sudo(None).command_on_terminal("id", &[]), "env LC_ALL=C sudo -n sh -c id");
         let command = sudo(Some("x")).command("id", &["a b"]);
-        let script = "'echo clusterctl-is-root >&2; id'";
+        let script = quote(&format!("echo clusterctl-is-root >&2; {SKIP_HELLO}id"));
         assert_eq!(command, format!("env LC_ALL=C sudo -S -p {PROMPT} sh -c {script} sh 'a b'"));
         // Nobody asks a root login: a password that is known for other hosts stays here.
         let root = Privilege::new(Become::None, Some(Secret::new("x")));

@@ -1,8 +1,8 @@
 //! Starting the agent: one command that uploads the program only where it is not there yet.
 //!
 //! The command works in every login shell that knows single quotes (it holds no quote, `!` or line end of its own) and
-//! needs nothing but POSIX tools on the host. What it reads from standard input: lines up to [`BEGIN`] (a password that
-//! sudo did not ask for is dropped there), then, if it asked for the program, its size in bytes and the gzip stream; or, where
+//! needs nothing but POSIX tools on the host. What it reads from standard input, if it asked for the program: its size in bytes
+//! and the gzip stream; or the name of what other channels have brought of it (see `shares`); or, where
 //! it has `openssl`, the size of an identity, where another host hands the program on, that host's name, a line with what to
 //! ask there, and the identity. If that does not bring the program, it asks once more.
 
@@ -12,8 +12,9 @@ use std::time::Instant;
 use bytes::Bytes;
 use tokio::sync::SemaphorePermit;
 
-use super::privilege::{Privilege, SKIP_HELLO};
+use super::privilege::Privilege;
 use super::program::{Program, Programs};
+use super::shares::{FOLDER, Shares};
 use super::supply::{From, Supply};
 use crate::agent::DIRECTORY;
 use crate::agent::relay::{ask_for_program, server_name};
@@ -26,11 +27,14 @@ const NEED: &str = "clusterctl-need";
 /// The word after it of a host that can ask another one for it.
 const ASKS: &str = "asks";
 
+/// What the laptop says in place of an address where other channels have brought the program.
+const SHARED: &str = "shared";
+
 /// The command's exit code when the program did not arrive whole; why is on its standard error.
 const NOT_WHOLE: u8 = 74;
 
 /// Bytes sent at a time.
-const CHUNK_BYTES: usize = 256 << 10;
+pub(super) const CHUNK_BYTES: usize = 256 << 10;
 
 /// Starts agents on one host.
 #[derive(Clone)]
@@ -65,19 +69,21 @@ fn script(program: &Program, arguments: &str) -> String {
     let sha256 = &program.sha256;
     let file = format!("{DIRECTORY}/bin/clusterctl-{sha256}");
     let asking = format!("{DIRECTORY}/asking");
+    let shares = format!("{DIRECTORY}/{FOLDER}");
     // Another run may bring the program at the same moment: each has a part of its own, and what is thrown away beside it is of
     // shells that are no more.
     let part = format!("{file}.part.$$");
     let clear = format!(
         r#"for old in {DIRECTORY}/bin/clusterctl-*; do case "$old" in {file}) ;; *.part.*) kill -0 "${{old##*.}}" 2>/dev/null || rm -f "$old" ;; *) rm -f "$old" ;; esac; done"#
     );
-    let clean = format!("rm -rf {part} {asking}");
+    let clean = format!("rm -rf {part} {asking} {shares}");
+    let join = format!(r#"cat {shares}/"$name"-* | gzip -dc > {part}"#);
     // The identity lies in a folder that only root enters, for as long as it is asked with.
     let ask = format!(
         r#"read -r ask; identity=$(head -c "$size"); mkdir -m 0700 {asking} && echo "$identity" > {asking}/identity && echo "$ask" | timeout {ASK_SECONDS} openssl s_client -quiet -verify_return_error -verify_hostname "$name" -servername "$name" -connect "$address" -cert {asking}/identity -key {asking}/identity -CAfile {asking}/identity > {part} 2>/dev/null; rm -rf {asking}"#
     );
     format!(
-        r#"{SKIP_HELLO}[ -x {file} ] || {{ umask 077; tls=; command -v openssl >/dev/null && command -v timeout >/dev/null && tls={ASKS}; while :; do echo {NEED} $(uname -s) $(uname -m) $tls; read -r size address name || exit 1; mkdir -p {DIRECTORY}/bin; {clear}; rm -rf {asking}; if [ "$address" ]; then {ask}; else head -c "$size" | gzip -dc > {part}; fi && [ "$(sha256sum < {part} | cut -c 1-64)" = {sha256} ] && chmod 0755 {part} && sync {part} && mv {part} {file} && break; {clean}; [ -x {file} ] && break; tls=; [ "$address" ] || {{ rmdir {DIRECTORY}/bin {DIRECTORY} 2>/dev/null; exit {NOT_WHOLE}; }}; done; }}; exec {file} agent {arguments}"#
+        r#"[ -x {file} ] || {{ umask 077; tls=; command -v openssl >/dev/null && command -v timeout >/dev/null && tls={ASKS}; while :; do rm -rf {shares}; echo {NEED} $(uname -s) $(uname -m) $tls; read -r size address name || exit 1; mkdir -p {DIRECTORY}/bin; {clear}; rm -rf {asking}; if [ "$address" = {SHARED} ]; then {join}; elif [ "$address" ]; then {ask}; else head -c "$size" | gzip -dc > {part}; fi && [ "$(sha256sum < {part} | cut -c 1-64)" = {sha256} ] && chmod 0755 {part} && sync {part} && mv {part} {file} && break; {clean}; [ -x {file} ] && break; tls=; [ "$address" ] || {{ rmdir {DIRECTORY}/bin {DIRECTORY} 2>/dev/null; exit {NOT_WHOLE}; }}; done; rm -rf {shares}; }}; exec {file} agent {arguments}"#
     )
 }
 
@@ -108,7 +114,11 @@ impl Start {
     }
 
     async fn attempt(&self, program: &Arc<Program>, arguments: &str) -> Result<Attempt> {
-        let mut channel = self.privilege.start(&self.connection, &script(program, arguments), &[]).await?;
+        let script = script(program, arguments);
+        // Both at once: on a long way each opening is a round trip.
+        let (channel, mut shares) =
+            futures::join!(self.privilege.start(&self.connection, &script, &[]), Shares::open(self));
+        let mut channel = channel?;
         let mut seen = Seen::default();
         let mut sent = 0;
         // The place of a host that asks another one, until it says something again, which it does within a limit.
@@ -138,7 +148,7 @@ impl Start {
                         self.supply.unreachable();
                     }
                     let asks = words.next() == Some(ASKS);
-                    (sent, asked) = match self.supply(&mut channel, program, asks).await {
+                    (sent, asked) = match self.supply(&mut channel, program, asks, shares.take()).await {
                         // The command ended before it read everything; what it says comes with the next chunks.
                         Err(failure) if failure.kind == Kind::Host => (0, None),
                         supplied => supplied?,
@@ -163,15 +173,33 @@ impl Start {
         channel: &mut Channel,
         program: &Program,
         asks: bool,
+        shares: Option<Shares>,
     ) -> Result<(u64, Option<SemaphorePermit<'_>>)> {
         match self.supply.from(&self.host, &program.sha256, asks).await {
-            From::Laptop => Ok((self.upload(channel, program, |_| {}).await?, None)),
+            From::Laptop => {
+                let by_shares = match shares {
+                    Some(shares) => self.share(channel, program, shares, |_| {}).await?,
+                    None => None,
+                };
+                match by_shares {
+                    Some(sent) => Ok((sent, None)),
+                    None => Ok((self.upload(channel, program, |_| {}).await?, None)),
+                }
+            }
             From::LaptopFirst => {
                 // Made before the clock runs.
-                program.compressed().await?;
+                let all = program.compressed().await?.len() as u64;
                 let began = Instant::now();
-                let sent = self.upload(channel, program, |bytes| self.supply.moved(bytes)).await?;
-                self.supply.measured(sent, began);
+                let by_shares = match shares {
+                    Some(shares) => self.share(channel, program, shares, |bytes| self.supply.is_sent(bytes)).await?,
+                    None => None,
+                };
+                let moved = |bytes| self.supply.moved(bytes, all, began.elapsed());
+                let sent = match by_shares {
+                    Some(sent) => sent,
+                    None => self.upload(channel, program, moved).await?,
+                };
+                self.supply.measured(sent, began.elapsed());
                 Ok((sent, None))
             }
             From::Host(giver, place) => {
@@ -182,6 +210,20 @@ impl Start {
                 Ok((0, Some(place)))
             }
         }
+    }
+
+    /// Sends the program over other channels and says so; `None` where the host did not take it.
+    async fn share(
+        &self,
+        channel: &mut Channel,
+        program: &Program,
+        shares: Shares,
+        moved: impl Fn(u64),
+    ) -> Result<Option<u64>> {
+        let compressed = program.compressed().await?;
+        let Ok(name) = shares.send(&compressed, moved).await else { return Ok(None) };
+        channel.send(Bytes::from(format!("0 {SHARED} {name}\n"))).await?;
+        Ok(Some(compressed.len() as u64))
     }
 
     async fn upload(&self, channel: &mut Channel, program: &Program, moved: impl Fn(u64)) -> Result<u64> {

@@ -6,8 +6,9 @@
 //! when its sha256 is that of the program.
 
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
@@ -25,6 +26,18 @@ const SILENCE: Duration = Duration::from_secs(15);
 /// So many hosts ask at a time: each is to have it long before its limit (see `start`).
 const ASKERS: usize = 8;
 
+/// The rate counts from so many bytes on; russh and sshd take as many at once, before any has arrived.
+const AT_ONCE: u64 = 2 << 20;
+
+/// What is sent to the first host says something of the line from so many bytes on.
+const SAMPLE: u64 = 2 * AT_ONCE;
+
+/// So many times slower than a sample shows it a line may be.
+const DOUBT: u64 = 2;
+
+/// Among more hosts than these the laptop's line is shared by so many that each has little of it.
+const FEW: u64 = 16;
+
 /// So many hosts may find that they cannot take the program from the first one, before nobody tries any more.
 const MAXIMUM_TROUBLE: usize = 2;
 
@@ -35,6 +48,7 @@ pub struct Supply {
     state: watch::Sender<State>,
     trouble: Mutex<usize>,
     askers: Semaphore,
+    expected: AtomicBool,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -70,7 +84,19 @@ impl Supply {
             state: watch::Sender::new(state),
             trouble: Mutex::default(),
             askers: Semaphore::new(ASKERS),
+            expected: AtomicBool::new(false),
         }
+    }
+
+    /// For hosts that most likely lack the program: what it takes to send it is made ready before they say so.
+    pub fn expected(self) -> Self {
+        self.expected.store(true, Ordering::Relaxed);
+        self
+    }
+
+    /// Whether hosts most likely lack the program, and are so few that each may take as much of the laptop's line as it can.
+    pub(super) fn is_expected_by_few(&self) -> bool {
+        self.hosts <= FEW && self.expected.load(Ordering::Relaxed)
     }
 
     /// From the laptop to everybody.
@@ -115,8 +141,8 @@ impl Supply {
         }
     }
 
-    /// The first host has got so many bytes.
-    pub(super) fn moved(&self, bytes: u64) {
+    /// The first host is being sent the program, `bytes` until now, and nothing can be said of the line yet.
+    pub(super) fn is_sent(&self, bytes: u64) {
         self.state.send_if_modified(|state| {
             let State::First { sent, .. } = state else { return false };
             *sent = bytes;
@@ -124,13 +150,25 @@ impl Supply {
         });
     }
 
-    /// The first host has got all `bytes` since `began`: whether others get it from there.
-    pub(super) fn measured(&self, bytes: u64, began: Instant) {
-        let rate = u128::from(bytes) * 1000 / began.elapsed().as_millis().max(1);
-        let lacking = bytes.saturating_mul(self.hosts.saturating_sub(1));
-        if !(self.worth)(u64::try_from(rate).unwrap_or(u64::MAX), lacking) {
-            self.end();
+    /// The first host is being sent `bytes` of `all` for so long now. Where that shows that the line is fast enough for
+    /// everybody, the others need not wait for the end of it.
+    pub(super) fn moved(&self, bytes: u64, all: u64, elapsed: Duration) {
+        if bytes >= SAMPLE && !self.is_worth(rate(bytes - AT_ONCE, elapsed) / DOUBT, all) {
+            self.leave_to_laptop();
+        } else {
+            self.is_sent(bytes);
         }
+    }
+
+    /// The first host has got all `bytes` in that time: whether others get it from there.
+    pub(super) fn measured(&self, bytes: u64, elapsed: Duration) {
+        if !self.is_worth(rate(bytes, elapsed), bytes) {
+            self.leave_to_laptop();
+        }
+    }
+
+    fn is_worth(&self, rate: u64, bytes: u64) -> bool {
+        (self.worth)(rate, bytes.saturating_mul(self.hosts.saturating_sub(1)))
     }
 
     /// A host's agent runs, and others reach the host at `address`. If it is the one that others wait for, it opens a port.
@@ -151,7 +189,7 @@ impl Supply {
                 self.state.send_replace(State::Host { sha256, giver });
             }
             None => {
-                self.end();
+                self.leave_to_laptop();
             }
         }
     }
@@ -159,7 +197,7 @@ impl Supply {
     /// A host is reached or has failed: nobody waits for it any more.
     pub fn done(&self, host: &str) {
         if self.is_first(host) {
-            self.end();
+            self.leave_to_laptop();
         }
     }
 
@@ -176,8 +214,14 @@ impl Supply {
         matches!(&*self.state.borrow(), State::First { host, .. } if host == name)
     }
 
-    /// From now on everybody is supplied by the laptop. The host that handed the program on, if one did.
+    /// All hosts are reached: the host that handed the program on, if one did.
     pub fn end(&self) -> Option<String> {
+        self.expected.store(false, Ordering::Relaxed);
+        self.leave_to_laptop()
+    }
+
+    /// From now on everybody is supplied by the laptop. The host that handed the program on, if one did.
+    fn leave_to_laptop(&self) -> Option<String> {
         match self.state.send_replace(State::Laptop) {
             State::Host { giver, .. } => Some(giver.host),
             _ => None,
@@ -185,10 +229,15 @@ impl Supply {
     }
 }
 
+/// Bytes a second.
+fn rate(bytes: u64, elapsed: Duration) -> u64 {
+    u64::try_from(u128::from(bytes) * 1000 / elapsed.as_millis().max(1)).unwrap_or(u64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     use rstest::rstest;
 
@@ -225,7 +274,7 @@ mod tests {
             async move { name(&supply.from("c", "f00", true).await) }
         });
         tokio::task::yield_now().await;
-        supply.moved(10);
+        supply.moved(10, 100, Duration::from_secs(1));
         assert!(!waiting.is_finished());
         supply.state.send_replace(State::Host { sha256: "f00".to_owned(), giver: giver() });
         assert_eq!(waiting.await.unwrap(), "host");
@@ -246,13 +295,31 @@ mod tests {
     async fn a_fast_line_is_not_waited_for(#[case] bytes: u64, #[case] ended: bool) {
         let supply = Supply::new(3, slow);
         assert_eq!(name(&supply.from("a", "f00", true).await), "first");
-        supply.measured(bytes, Instant::now().checked_sub(Duration::from_secs(1)).unwrap());
+        supply.measured(bytes, Duration::from_secs(1));
         let other = tokio::time::timeout(Duration::from_millis(20), supply.from("b", "f00", true)).await;
         assert_eq!(other.is_ok(), ended);
         // Whatever becomes of the first one, the others go on.
         supply.done("b");
         supply.done("a");
         assert_eq!(name(&supply.from("b", "f00", true).await), "laptop");
+    }
+
+    #[rstest]
+    // What russh and sshd take at once says nothing.
+    #[case::nothing_arrived_yet(2 << 20, 1, false)]
+    #[case::fast(4 << 20, 1_000, true)]
+    #[case::perhaps_not_fast_enough(4 << 20, 1_500_000, false)]
+    #[case::slow(8 << 20, 10_000_000, false)]
+    #[tokio::test]
+    async fn a_line_may_show_before_the_end_that_it_is_fast(
+        #[case] bytes: u64,
+        #[case] milliseconds: u64,
+        #[case] ended: bool,
+    ) {
+        let supply = Supply::new(3, slow);
+        assert_eq!(name(&supply.from("a", "f00", true).await), "first");
+        supply.moved(bytes, 9 << 20, Duration::from_millis(milliseconds));
+        assert_eq!(matches!(&*supply.state.borrow(), State::Laptop), ended);
     }
 
     #[tokio::test]

@@ -201,14 +201,14 @@ impl Connection {
         &self.0.target.name
     }
 
-    /// The time of one round trip, measured when the connection was made.
+    /// About the time of one round trip, as it was when the connection was made; a host that is busy makes it longer. Zero where it
+    /// is not known, because the user's own ssh makes the connection.
     pub fn round_trip(&self) -> Duration {
         self.life().map_or(Duration::ZERO, |life| life.round_trip)
     }
 
     /// The shortest time that opening a channel took so far: at least one round trip through the connection. Zero where it is
-    /// not known, because the user's own ssh makes the connection. Behind a forwarder the connection's own
-    /// [`Connection::round_trip`] is that to the forwarder.
+    /// not known, because the user's own ssh makes the connection.
     pub fn shortest(&self) -> Duration {
         self.life().map_or(Duration::ZERO, |life| Duration::from_micros(life.shortest.load(Ordering::Relaxed)))
     }

@@ -51,7 +51,7 @@ pub(super) struct Dialled {
     pub(super) banner: Banner,
     /// Resolves when the connection ends.
     pub(super) lost: LostReceiver,
-    /// Time of one round trip, measured by TCP's handshake.
+    /// About the time of one round trip.
     pub(super) round_trip: Duration,
     /// The server's software: `OpenSSH_9.2p1 Debian-2`.
     pub(super) server_version: String,
@@ -94,7 +94,7 @@ async fn dial_for(
     sources: &Sources,
 ) -> Result<Dialled, Refusal> {
     let proposal = proposal(target).await.map_err(Refusal::Final)?.without(kind);
-    let Opened { wire, round_trip, bastion, complaint } = open(target, deadline, prompts, sources).await?;
+    let Opened { wire, bastion, complaint } = open(target, deadline, prompts, sources).await?;
     let deadline = deadline.capped(target.dial_limit);
     let link = Link::new(wire, WRITE_STALL, Wire::acknowledge);
     let beginning = link.beginning();
@@ -106,8 +106,8 @@ async fn dial_for(
                 Greeting::Ssh(version) => version,
                 _ => String::new(),
             };
-            // A command does not show the time of a round trip: greetings and keys took three.
-            let round_trip = round_trip.unwrap_or_else(|| began.elapsed() / 3);
+            // Greetings and keys took two. TCP's own beginning may be answered by a forwarder that is near.
+            let round_trip = began.elapsed() / 2;
             Ok(Dialled { handle, banner, lost, round_trip, server_version, bastion })
         }
         Some(Err(Stop::Refused(failure))) => Err(Refusal::Final(*failure)),

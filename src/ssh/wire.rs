@@ -35,8 +35,6 @@ pub(super) enum Wire {
 pub(super) struct Opened {
     /// The stream.
     pub(super) wire: Wire,
-    /// Time of one round trip; `None` if the way does not show it.
-    pub(super) round_trip: Option<Duration>,
     /// The connection it goes through, which must live as long.
     pub(super) bastion: Option<Connection>,
     /// What the command says that it goes through.
@@ -54,27 +52,23 @@ pub(super) async fn open(
         Route::Direct => {
             let deadline = &deadline.capped(target.dial_limit);
             let addresses = resolve(target, deadline).await.map_err(Refusal::Final)?;
-            let (stream, round_trip) = dial(target, &addresses, deadline).await.map_err(Refusal::Final)?;
+            let stream = dial(target, &addresses, deadline).await.map_err(Refusal::Final)?;
             // Without it each request waits 40 ms for an acknowledgement (crates.md section 2a).
             stream.set_nodelay(true).map_err(|error| {
                 let sentence = format!("cannot set up the connection to {}", target.place());
                 Refusal::Final(unreachable(target, sentence).because(&error))
             })?;
-            Ok(Opened { wire: Wire::Tcp(stream), round_trip: Some(round_trip), bastion: None, complaint: None })
+            Ok(Opened { wire: Wire::Tcp(stream), bastion: None, complaint: None })
         }
         Route::Through { bastion, shared } => {
             let began = Instant::now();
             let connection = reach(bastion, shared, prompts, sources).await;
             deadline.extend(began.elapsed());
             let connection = connection.map_err(|failure| Refusal::Final(on_the_way(target, bastion, failure)))?;
-            let began = Instant::now();
             let opening = connection.direct_tcpip(&target.address, target.port);
             let opened = deadline.within(opening).await.unwrap_or_else(|| Err(late(target, bastion, deadline.limit())));
-            let round_trip = Some(began.elapsed());
             match opened {
-                Ok(tunnel) => {
-                    Ok(Opened { wire: Wire::Tunnel(tunnel), round_trip, bastion: Some(connection), complaint: None })
-                }
+                Ok(tunnel) => Ok(Opened { wire: Wire::Tunnel(tunnel), bastion: Some(connection), complaint: None }),
                 // The shared connection was lost: the next attempt makes another one.
                 Err(failure) if connection.is_closed() => Err(Refusal::Busy(on_the_way(target, bastion, failure))),
                 Err(failure) => Err(Refusal::Final(behind(target, bastion, failure))),
@@ -85,7 +79,7 @@ pub(super) async fn open(
                 let sentence = format!("cannot start the ProxyCommand of {}", target.own_place());
                 Refusal::Final(Failure::new(Kind::Connection, sentence).on(&target.name).because(&error))
             })?;
-            Ok(Opened { wire: Wire::Command(proxy), round_trip: None, bastion: None, complaint: Some(complaint) })
+            Ok(Opened { wire: Wire::Command(proxy), bastion: None, complaint: Some(complaint) })
         }
     }
 }
@@ -148,17 +142,12 @@ async fn resolve(target: &Target, deadline: &Deadline) -> Result<Vec<SocketAddr>
 }
 
 /// Connects to the first address that answers; each may use its share of what time is left.
-async fn dial(
-    target: &Target,
-    addresses: &[SocketAddr],
-    deadline: &Deadline,
-) -> Result<(TcpStream, Duration), Failure> {
+async fn dial(target: &Target, addresses: &[SocketAddr], deadline: &Deadline) -> Result<TcpStream, Failure> {
     let mut last = None;
     for (index, address) in addresses.iter().enumerate() {
         let share = deadline.remaining() / u32::try_from(addresses.len() - index).unwrap_or(u32::MAX);
-        let began = Instant::now();
         match tokio::time::timeout(share, connect(target, *address)).await {
-            Ok(Ok(stream)) => return Ok((stream, began.elapsed())),
+            Ok(Ok(stream)) => return Ok(stream),
             Ok(Err(error)) => last = Some(error),
             Err(_) => last = last.or_else(|| Some(io::ErrorKind::TimedOut.into())),
         }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clusterctl::fact::{EtcdOrigin, Facts, KubernetesState};
-use clusterctl::message::{BEGIN, Envelope, Foreseen, Reply, Request};
+use clusterctl::message::{Envelope, Foreseen, Reply, Request};
 use russh::keys::{Algorithm, PrivateKey};
 use russh::server::{self, Auth, ChannelOpenHandle, Msg, Session};
 use russh::{Channel, ChannelId};
@@ -74,17 +74,21 @@ impl Simulated {
         self.pending.extend_from_slice(data);
         let mut said = Vec::new();
         while let Some(end) = self.pending.iter().position(|byte| *byte == b'\n') {
-            let line: Vec<u8> = self.pending.drain(..=end).collect();
-            let reply = match serde_json::from_slice::<Envelope>(&line) {
+            let asked: Vec<u8> = self.pending.drain(..=end).collect();
+            let reply = match serde_json::from_slice::<Envelope>(&asked) {
                 Ok(Envelope { id, request }) => Reply::Answer { id, result: Ok(self.result(&request)) },
-                Err(_) if line.starts_with(BEGIN.as_bytes()) => Reply::Ready,
                 Err(_) => continue,
             };
-            said.extend(serde_json::to_vec(&reply).unwrap());
-            said.push(b'\n');
+            said.extend(line(&reply));
         }
         said
     }
+}
+
+fn line(reply: &Reply) -> Vec<u8> {
+    let mut line = serde_json::to_vec(reply).unwrap();
+    line.push(b'\n');
+    line
 }
 
 impl server::Handler for Simulated {
@@ -115,6 +119,8 @@ impl server::Handler for Simulated {
             session.exit_status_request(channel, 0)?;
             session.eof(channel)?;
             session.close(channel)?;
+        } else {
+            session.data(channel, line(&Reply::Ready))?;
         }
         Ok(())
     }

@@ -260,6 +260,30 @@ fn a_long_way_takes_several_channels_as_many_as_the_host_opens() {
 }
 
 #[test]
+fn over_a_long_way_the_program_comes_in_parts_and_in_one_where_they_do_not_arrive() {
+    let bed = Bed::bare(1);
+    let host = &bed.hosts[0].name;
+    let far = far_inventory(&bed, Duration::from_millis(20));
+    // The sizes that were read of it, by a `head` that tells and does what it is told first.
+    let come = |first: &str| {
+        let lines = ["#!/bin/sh", "echo $2 >> /root/read", first, r#"exec /usr/bin/head.real "$@""#];
+        let lines: Vec<String> = lines.iter().map(|line| format!("'{line}'")).collect();
+        bed.sh(host, "[ -e /usr/bin/head.real ] || cp /usr/bin/head /usr/bin/head.real; rm -f /usr/bin/head");
+        bed.sh(host, &format!("printf '%s\\n' {} > /usr/bin/head; chmod 0755 /usr/bin/head", lines.join(" ")));
+        // A verb that sends nothing but the program, and takes it away again.
+        succeeds(&run("down", &far, &["--yes"]));
+        assert_eq!(bed.sh(host, "ls -A /var/lib/clusterctl 2>/dev/null || true").trim(), "");
+        let read = bed.sh(host, "cat /root/read; rm /root/read");
+        read.lines().filter_map(|size| size.parse::<u64>().ok()).collect::<Vec<u64>>()
+    };
+    let parts = come("");
+    assert!(parts.len() > 1 && parts.iter().all(|part| *part < 2 << 20), "{parts:?}");
+    let whole: u64 = parts.iter().sum();
+    let of_none = come("[ $2 -gt 4000000 ] || exit 1");
+    assert_eq!(of_none.iter().filter(|size| **size == whole).count(), 1, "{of_none:?}, for {whole}");
+}
+
+#[test]
 fn hosts_that_cannot_reach_each_other_get_everything_from_the_laptop() {
     let bed = Bed::bare(3);
     let [first, second, third] = [0, 1, 2].map(|at| bed.hosts[at].name.clone());
