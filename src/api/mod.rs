@@ -21,7 +21,7 @@ pub(crate) mod fake;
 pub use self::access::{Access, Identity, Trust};
 pub use self::client::Client;
 pub use self::drain::drain;
-pub use self::nodes::{NodeStatus, delete_node, label_node, nodes};
+pub use self::nodes::{NodeStatus, delete_node, label_node, node, nodes};
 pub use self::pods::{PodStatus, pods};
 pub use self::probe::Probes;
 pub use self::problem::Problem;

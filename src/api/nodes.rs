@@ -106,6 +106,16 @@ pub async fn nodes(client: &Client) -> Result<Vec<NodeStatus>> {
     Ok(nodes)
 }
 
+/// One node; `None` where there is none of that name.
+///
+/// # Errors
+/// Kind `Cluster`.
+pub async fn node(client: &Client, name: &str) -> Result<Option<NodeStatus>> {
+    let node = client.get("Node", None, name).await;
+    let node = node.map_err(|problem| problem.failure(format!("{} does not show Node {name}", client.server())))?;
+    Ok(node.as_ref().map(NodeStatus::of))
+}
+
 /// Sets labels on a node; `false` when it carries them already.
 ///
 /// # Errors
@@ -137,7 +147,7 @@ pub async fn delete_node(client: &Client, name: &str) -> Result<bool> {
 mod tests {
     use serde_json::json;
 
-    use super::{NodeStatus, delete_node, label_node, nodes};
+    use super::{NodeStatus, delete_node, label_node, node, nodes};
     use crate::api::fake::FakeApi;
 
     #[test]
@@ -173,6 +183,8 @@ mod tests {
         let client = api.client().await;
         let names: Vec<String> = nodes(&client).await.unwrap().into_iter().map(|node| node.name).collect();
         assert_eq!(names, ["w1", "w2"]);
+        assert_eq!(node(&client, "w2").await.unwrap().map(|node| node.name).as_deref(), Some("w2"));
+        assert_eq!(node(&client, "w9").await, Ok(None));
         let labels = [("disk".to_owned(), "ssd".to_owned())].into();
         assert_eq!(label_node(&client, "w1", &labels).await, Ok(true));
         assert_eq!(label_node(&client, "w1", &labels).await, Ok(false));

@@ -36,8 +36,12 @@ impl Deref for Api {
 impl Api {
     /// Opens a tunnel to the API server of this control plane, with the administrator's rights.
     pub async fn open(session: &Session) -> Result<Self> {
+        Self::open_with(session, session.agent.ask(Request::AdminKubeconfig).await?).await
+    }
+
+    /// The same with the administrator's kubeconfig as it lies there.
+    pub async fn open_with(session: &Session, kubeconfig: Secret) -> Result<Self> {
         let open = async {
-            let kubeconfig: Secret = session.agent.ask(Request::AdminKubeconfig).await?;
             let (host, port) = server(kubeconfig.expose());
             let tunnel = Tunnel::open(session.start.connection.clone(), host, port).await?;
             let client = Client::through(&kubeconfig, tunnel.address()).await?;
@@ -55,12 +59,10 @@ impl Api {
     pub async fn pod_network(&self, node: &str, limit: Duration) -> Result<IpNet> {
         let wait = Wait::new(format!("the node {node}"), "get a pod network", limit);
         wait.until(async || {
-            let nodes = match api::nodes(self).await {
-                Ok(nodes) => nodes,
+            let found = match api::node(self, node).await {
+                Ok(Some(found)) => found,
+                Ok(None) => return Ok(Look::NotYet("there is no such node".to_owned())),
                 Err(failure) => return Ok(Look::NotYet(failure.to_string())),
-            };
-            let Some(found) = nodes.into_iter().find(|found| found.name == node) else {
-                return Ok(Look::NotYet("there is no such node".to_owned()));
             };
             Ok(found.pod_network().map_or_else(|| Look::NotYet("it has none yet".to_owned()), Look::There))
         })

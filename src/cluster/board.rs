@@ -11,7 +11,7 @@ use super::access::Api;
 use crate::api::{self, NodeStatus, PodStatus};
 use crate::cancel::Cancel;
 use crate::failure::{Failure, Result};
-use crate::message::Ticket;
+use crate::message::{Peer, Ticket};
 
 /// A value that somebody sets once and others wait for.
 pub struct Promise<T> {
@@ -68,7 +68,7 @@ pub struct Board {
     /// The pods of kube-system, seen together with them.
     pub pods_before: OnceLock<Vec<PodStatus>>,
     nodes_after: OnceCell<Arc<Vec<NodeStatus>>>,
-    pod_networks: watch::Sender<BTreeMap<String, Option<IpNet>>>,
+    ways: watch::Sender<BTreeMap<String, Option<Peer>>>,
 }
 
 impl Board {
@@ -80,7 +80,7 @@ impl Board {
             nodes_before: Promise::new(),
             pods_before: OnceLock::new(),
             nodes_after: OnceCell::new(),
-            pod_networks: watch::Sender::new(BTreeMap::new()),
+            ways: watch::Sender::new(BTreeMap::new()),
         }
     }
 
@@ -102,29 +102,38 @@ impl Board {
         Some((nodes.to_vec(), self.pods_before.get()?.clone()))
     }
 
-    /// A lane tells its node's pod network, or `None` when it failed and nobody shall wait for it.
-    pub fn tell_pod_network(&self, host: &str, network: Option<IpNet>) {
-        self.pod_networks.send_if_modified(|known| {
+    /// A lane tells the way to its node's pods, or `None` when it failed and nobody shall wait for it.
+    pub fn tell_way(&self, host: &str, way: Option<Peer>) {
+        self.ways.send_if_modified(|known| {
             if known.contains_key(host) {
                 return false;
             }
-            known.insert(host.to_owned(), network);
+            known.insert(host.to_owned(), way);
             true
         });
     }
 
-    /// Waits until `count` hosts have told, and returns the networks of those that have one.
+    /// The ways that lanes have told so far, without that of one host.
+    pub fn ways_besides(&self, host: &str) -> Vec<Peer> {
+        let known = self.ways.borrow();
+        let mut ways: Vec<Peer> =
+            known.iter().filter(|(name, _)| *name != host).filter_map(|(_, way)| way.clone()).collect();
+        ways.sort();
+        ways
+    }
+
+    /// Waits until `count` hosts have told, and returns the pod networks of those that have one.
     pub async fn pod_networks(&self, count: usize) -> BTreeMap<String, IpNet> {
-        let mut receiver = self.pod_networks.subscribe();
+        let mut receiver = self.ways.subscribe();
         let known =
             receiver.wait_for(|known| known.len() >= count).await.map(|known| known.clone()).unwrap_or_default();
-        known.into_iter().filter_map(|(host, network)| network.map(|network| (host, network))).collect()
+        known.into_iter().filter_map(|(host, way)| way.map(|way| (host, way.pod_network))).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Board, Cancel};
+    use super::{Board, Cancel, Peer};
 
     #[tokio::test]
     async fn waiting_ends_when_the_promise_is_kept_and_only_the_first_value_counts() {
@@ -138,9 +147,15 @@ mod tests {
     #[tokio::test]
     async fn a_failed_lane_is_not_waited_for() {
         let board = Board::new();
-        board.tell_pod_network("a", Some("10.244.0.0/24".parse().unwrap()));
-        board.tell_pod_network("b", None);
+        let way = |number: u8| Peer {
+            address: [10, 0, 0, number].into(),
+            pod_network: format!("10.244.{number}.0/24").parse().unwrap(),
+        };
+        board.tell_way("a", Some(way(1)));
+        board.tell_way("b", None);
+        board.tell_way("a", Some(way(2)));
         let networks = board.pod_networks(2).await;
         assert_eq!(networks.keys().collect::<Vec<_>>(), ["a"]);
+        assert_eq!((board.ways_besides("b"), board.ways_besides("a")), (vec![way(1)], Vec::new()));
     }
 }

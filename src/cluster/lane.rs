@@ -11,10 +11,12 @@ use std::time::Instant;
 use ipnet::IpNet;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio::sync::Mutex;
 
 use super::board::{Board, Promise};
 use super::connect::Session;
 use super::documents::Documents;
+use super::finish::NODE_LIMIT;
 use super::plan::{HostPlan, Way, is_file};
 use super::rollout::Rollout;
 use super::spread::Spreading;
@@ -28,7 +30,7 @@ use crate::failure::{Failure, Kind, Result};
 use crate::inventory::{Inventory, NetworkPlugin};
 use crate::message::{JoinOrder, Joined, NetworkOrder, Peer, PlayOrder, PlayReport, PlayStep, Request};
 use crate::playbook;
-use crate::remote::{is_far, send, wanted};
+use crate::remote::{Receiving, is_far, wanted};
 
 /// The playbooks that prepare a host before kubeadm's part, in order.
 pub(super) const PREPARATION: &[(&str, &str)] = &[("prepare", "prepare host"), ("runtime", "start runtime")];
@@ -122,6 +124,10 @@ pub struct Lane<'a> {
     pub newcomers: bool,
     /// Whether any control plane will join.
     pub control_planes_join: bool,
+    /// The blobs that the host is known to lack when its lane begins.
+    pub known_to_lack: Mutex<Option<Vec<String>>>,
+    /// What receives blobs on the host.
+    pub receiving: Mutex<Receiving>,
 }
 
 impl Lane<'_> {
@@ -146,7 +152,7 @@ impl Lane<'_> {
             Err(_) if self.plan.member => self.rollout.failed(&self.plan.name),
             Err(_) => {}
         }
-        self.board.tell_pod_network(&self.plan.name, None);
+        self.board.tell_way(&self.plan.name, None);
         result
     }
 
@@ -168,7 +174,9 @@ impl Lane<'_> {
             changes += self.prepare(&files).await?;
             let images = self.transfer("images", "import images", &images);
             let (balancer, images) = futures::try_join!(self.balance(), images)?;
-            changes += balancer + images + self.send_files(&late).await? + self.join().await?;
+            changes += balancer + images + self.send_files(&late).await?;
+            self.nothing_more_to_send().await;
+            changes += self.join().await?;
         }
         changes += self.network().await?;
         Ok(changes)
@@ -195,8 +203,11 @@ impl Lane<'_> {
 
     /// The blobs that the host lacks, in sending order.
     async fn lacking(&self) -> Result<Vec<Blob>> {
-        let blobs = self.plan.blobs.iter().map(wanted).collect();
-        let lacking: Vec<String> = self.ask(Request::Lacking { blobs }).await?;
+        let known = self.known_to_lack.lock().await.take();
+        let lacking: Vec<String> = match known {
+            Some(lacking) => lacking,
+            None => self.ask(Request::Lacking { blobs: self.plan.blobs.iter().map(wanted).collect() }).await?,
+        };
         let lacking: Vec<Blob> =
             self.plan.blobs.iter().filter(|blob| lacking.contains(&blob.sha256)).cloned().collect();
         self.spreading.lacks(&self.plan.name, &lacking);
@@ -278,7 +289,9 @@ impl Lane<'_> {
         };
         let sending = async {
             let delivery = || self.spreading.delivery(self.session, self.bundle, first);
-            let mut result = send(delivery(), blobs, &report).await;
+            let mut receiving = self.receiving.lock().await;
+            let all = self.spreading.lacking(&self.plan.name);
+            let mut result = receiving.send(delivery(), blobs, all, &report).await;
             // A lost link: the connection is made again, and what the host still lacks is sent.
             for _ in 0..TRANSFER_REPEATS {
                 let Err(failure) = &result else { break };
@@ -286,7 +299,7 @@ impl Lane<'_> {
                     break;
                 }
                 let lacking = self.still_lacking(blobs).await?;
-                result = send(delivery(), &lacking, &report).await;
+                result = receiving.send(delivery(), &lacking, all, &report).await;
             }
             result
         };
@@ -296,6 +309,11 @@ impl Lane<'_> {
         }
         let changes = step.changes();
         step.end(result.map(|()| changes))
+    }
+
+    /// What receives blobs on the host is not needed any more.
+    async fn nothing_more_to_send(&self) {
+        self.receiving.lock().await.end();
     }
 
     /// Which of these blobs the host lacks now.
@@ -335,7 +353,7 @@ impl Lane<'_> {
         Ok(u32::from(api::delete_node(&api, &self.plan.name).await?))
     }
 
-    /// The pod network: first the node's own part, so that it gets Ready, then the ways to all others.
+    /// The pod network: first the node's own part, so that it gets Ready, with the ways that are known; then those to all others.
     async fn network(&self) -> Result<u32> {
         let network = &self.inventory.cluster.network;
         if network.plugin == NetworkPlugin::None {
@@ -348,22 +366,33 @@ impl Lane<'_> {
             address: self.plan.node.address,
             peers,
         };
+        let known = self.board.ways_besides(&self.plan.name);
+        self.board.tell_way(&self.plan.name, Some(Peer { address: self.plan.node.address, pod_network: own }));
         // A node that was a member has its ways to the others, also a control plane that does not serve now and is to join
         // again: taking them away for a moment would hurt.
-        let mut changes = 0;
-        if !self.plan.member && !self.session.facts.kubernetes.kubelet_conf {
-            changes += self.ask::<u32>(Request::Network(order(Vec::new()))).await?;
+        let is_new = !self.plan.member && !self.session.facts.kubernetes.kubelet_conf;
+        let own_part = async {
+            match is_new {
+                true => self.ask::<u32>(Request::Network(order(known.clone()))).await,
+                false => Ok(0),
+            }
+        };
+        let (changes, peers) = futures::try_join!(own_part, self.peers())?;
+        if is_new && peers == known {
+            return Ok(changes);
         }
-        self.board.tell_pod_network(&self.plan.name, Some(own));
+        Ok(changes + self.ask::<u32>(Request::Network(order(peers))).await?)
+    }
+
+    /// The ways to all others, when all who join are there.
+    async fn peers(&self) -> Result<Vec<Peer>> {
         let all = self.board.pod_networks(self.hosts).await;
         let before = self.board.nodes_before.kept().and_then(Result::ok);
         let nodes = match before.filter(|nodes| !self.newcomers && tell_of(nodes, &all)) {
             Some(nodes) => nodes,
             None => self.board.nodes_after().await.map_err(|failure| failure.on(&self.plan.name))?,
         };
-        let peers = peers(&nodes, &self.plan.name, &all);
-        changes += self.ask::<u32>(Request::Network(order(peers))).await?;
-        Ok(changes)
+        Ok(peers(&nodes, &self.plan.name, &all))
     }
 
     /// The pod network of the host's node; that of a member was known before this run.
@@ -377,7 +406,7 @@ impl Lane<'_> {
             }
         }
         let api = self.board.api.wait().await.map_err(of_host)?;
-        api.pod_network(&self.plan.name, super::finish::NODE_LIMIT).await
+        api.pod_network(&self.plan.name, NODE_LIMIT).await
     }
 }
 

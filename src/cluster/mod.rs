@@ -2,6 +2,7 @@
 
 mod access;
 mod adopt;
+mod ahead;
 mod board;
 mod check;
 mod connect;

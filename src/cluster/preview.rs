@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::access::Api;
 use super::adopt::facts_of;
-use super::check;
+use super::check::{self, Tried};
 use super::connect::{Access, Session, Settings, connect};
 use super::documents::Documents;
 use super::fetch::{Foresight, foresee};
@@ -88,7 +88,8 @@ async fn look(
     let (sessions, unreachable) = connect(inventory, settings, Access::Look).await.map_err(|failure| vec![failure])?;
     let facts = facts_of(inventory, &sessions);
     let absent = Absent::of(inventory, tolerance, &facts, unreachable);
-    let tried = check::of_newcomers(inventory, &documents, &facts, &sessions).await;
+    let Tried { findings: tried, listening } = check::of_newcomers(inventory, &documents, &facts, &sessions).await;
+    check::be_quiet(&sessions, &listening).await;
     let Foresight { manifest, downloading } = match bundle {
         Some(bundle) => Foresight { manifest: bundle.manifest().clone(), downloading: BTreeSet::new() },
         None if absent.borne => foresee(inventory, &sessions).await?,

@@ -12,7 +12,7 @@ use crate::event::{Unit, What, elapsed_milliseconds};
 use crate::failure::{Failure, Kind, Result};
 use crate::inventory::Inventory;
 use crate::message::Request;
-use crate::remote::{Delivery, is_far, send, wanted};
+use crate::remote::{Delivery, Receiving, is_far, wanted};
 
 /// The verb, for messages and locks.
 const VERB: &str = "bundle push";
@@ -106,7 +106,8 @@ async fn lane(
             let address = plan::node_address(&session.host, &session.facts)?.address;
             let lasting = async {
                 let delivery = || Delivery { purpose: Purpose::Stage, ..spreading.delivery(session, bundle, first) };
-                let mut result = send(delivery(), &lacking, &report).await;
+                let mut receiving = Receiving::default();
+                let mut result = receiving.send(delivery(), &lacking, total, &report).await;
                 // A lost link: it is made again, with the agent and its lock, and the transfer goes on at the byte.
                 for _ in 0..REPEATS {
                     let Err(failure) = &result else { break };
@@ -115,8 +116,9 @@ async fn lane(
                     }
                     let wanted = lacking.iter().map(wanted).collect();
                     session.agent.ask::<Vec<String>>(Request::Lacking { blobs: wanted }).await?;
-                    result = send(delivery(), &lacking, &report).await;
+                    result = receiving.send(delivery(), &lacking, total, &report).await;
                 }
+                receiving.end();
                 result
             };
             spreading.open_beside(session, address, bundle, lasting).await

@@ -67,6 +67,19 @@ fn rate(bytes: u64, elapsed: Duration) -> u64 {
     u64::try_from(rate).unwrap_or(u64::MAX)
 }
 
+/// How many of so many hosts take blobs from the laptop at the same time.
+pub fn sharers(transfer: &Transfer, hosts: usize) -> usize {
+    match wish(transfer, hosts) {
+        RelayUse::Off => Uplink::new(hosts, transfer.uploads, transfer.bandwidth).receivers(),
+        RelayUse::On | RelayUse::Auto => 1,
+    }
+}
+
+/// Whether hosts are to hand on; a single one has nobody to hand on to.
+fn wish(transfer: &Transfer, hosts: usize) -> RelayUse {
+    if hosts < 2 { RelayUse::Off } else { transfer.relay }
+}
+
 /// What the transfers of one run share.
 pub struct Spreading {
     /// The laptop's way out.
@@ -87,7 +100,7 @@ impl Spreading {
     /// # Errors
     /// Kind `Internal` when there can be no certificates for the run.
     pub fn new(transfer: &Transfer, hosts: usize, first: Option<&str>, first_matters: bool) -> Result<Self> {
-        let wish = if hosts < 2 { RelayUse::Off } else { transfer.relay };
+        let wish = wish(transfer, hosts);
         let relay = (wish != RelayUse::Off).then(|| Relay::new(first)).transpose()?;
         let others = Promise::new();
         match wish {
@@ -103,6 +116,11 @@ impl Spreading {
     pub fn lacks(&self, host: &str, blobs: &[Blob]) {
         let bytes = blobs.iter().map(|blob| blob.stored_size).sum();
         self.lacking.lock().unwrap_or_else(PoisonError::into_inner).insert(host.to_owned(), bytes);
+    }
+
+    /// How many bytes a host was said to lack.
+    pub fn lacking(&self, host: &str) -> u64 {
+        self.lacking.lock().unwrap_or_else(PoisonError::into_inner).get(host).copied().unwrap_or(0)
     }
 
     fn lacking_besides(&self, host: &str) -> u64 {

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use futures::future::BoxFuture;
+use tokio::sync::Mutex;
 
 use super::adopt::facts_of;
+use super::ahead::{Ahead, look_ahead};
 use super::board::Board;
-use super::check;
+use super::check::{self, Tried};
 use super::connect::{Access, Session, Settings, connect};
 use super::documents::Documents;
 use super::finish;
@@ -26,6 +28,7 @@ use crate::change::Preview;
 use crate::event::{What, elapsed_milliseconds};
 use crate::failure::{Failure, Kind, Result};
 use crate::inventory::{Fetch, Inventory, Role};
+use crate::remote::Receiving;
 
 /// How a host came out of a run.
 #[derive(Debug, Clone, PartialEq)]
@@ -110,18 +113,19 @@ pub async fn up(
         cluster: inventory.cluster.name.clone(),
         hosts: inventory.hosts.iter().map(|host| host.name.clone()).collect(),
     });
-    let Begun { documents, sessions, plan, bundle, missing } = match begin(inventory, bundle, options, settings).await {
-        Ok(begun) => begun,
-        Err(failures) => {
-            let failed = |name: &str| failures.iter().any(|failure| failure.host.as_deref() == Some(name));
-            for host in inventory.hosts.iter().filter(|host| !failed(&host.name)) {
-                events.of_host(&host.name).send(What::HostFinished { state: "untouched".to_owned() });
+    let Begun { documents, sessions, plan, bundle, missing, listening, mut ahead } =
+        match begin(inventory, bundle, options, settings).await {
+            Ok(begun) => begun,
+            Err(failures) => {
+                let failed = |name: &str| failures.iter().any(|failure| failure.host.as_deref() == Some(name));
+                for host in inventory.hosts.iter().filter(|host| !failed(&host.name)) {
+                    events.of_host(&host.name).send(What::HostFinished { state: "untouched".to_owned() });
+                }
+                let milliseconds = elapsed_milliseconds(started.elapsed());
+                events.send(What::RunFinished { milliseconds, changes: 0, failed: failures.clone() });
+                return Err(failures);
             }
-            let milliseconds = elapsed_milliseconds(started.elapsed());
-            events.send(What::RunFinished { milliseconds, changes: 0, failed: failures.clone() });
-            return Err(failures);
-        }
-    };
+        };
     plan.warnings.iter().for_each(|warning| events.warn(warning));
     let (joins, control_planes_join) = (plan.joins(), plan.control_planes_join());
     let newcomers = plan.hosts.iter().any(|host| !host.member);
@@ -132,6 +136,11 @@ pub async fn up(
     let rollout = Rollout::of(&plan, options.batch);
     let casualties = Casualties::new(options.tolerance, inventory, &missing);
     let lanes = sessions.iter().zip(&plan.hosts).map(|(session, plan)| {
+        let ahead = ahead.take_if(|ahead| ahead.host == plan.name && plan.way == Way::Source);
+        let (known_to_lack, receiving) = match ahead {
+            Some(Ahead { lacking, receiving, .. }) => (Some(lacking), receiving),
+            None => (None, Receiving::default()),
+        };
         let lane = Lane {
             inventory,
             documents: &documents,
@@ -148,6 +157,8 @@ pub async fn up(
             newcomers,
             joins,
             control_planes_join,
+            known_to_lack: Mutex::new(known_to_lack),
+            receiving: Mutex::new(receiving),
         };
         let casualties = &casualties;
         async move {
@@ -160,10 +171,12 @@ pub async fn up(
         }
     });
     let work = async {
-        let mut hosts: Vec<HostOutcome> = futures::future::join_all(lanes).await;
-        futures::future::join_all(sessions.iter().map(|session| spreading.leave(session))).await;
-        let concluded =
-            conclude(inventory, &plan, documents.bind_port(), &sessions, &board, &mut hosts, settings).await;
+        // Long before anything there needs the ports: nobody waits for it.
+        let quiet = check::be_quiet(&sessions, &listening);
+        let ((), mut hosts) = futures::join!(quiet, futures::future::join_all(lanes));
+        let leaving = futures::future::join_all(sessions.iter().map(|session| spreading.leave(session)));
+        let concluding = conclude(inventory, &plan, documents.bind_port(), &sessions, &board, &mut hosts, settings);
+        let (_, concluded) = futures::join!(leaving, concluding);
         (hosts, concluded)
     };
     let (hosts, concluded) = finish::while_probing(&board, work).await;
@@ -194,6 +207,9 @@ struct Begun {
     bundle: Arc<Bundle>,
     /// Hosts that the run goes on without: those that were not reached and those that are not fit.
     missing: Vec<Failure>,
+    /// Hosts that listen in the place of what is to come.
+    listening: BTreeSet<String>,
+    ahead: Option<Ahead>,
 }
 
 /// Reaches all hosts and judges them. What is wrong with those that were reached is said together with those that were
@@ -226,7 +242,10 @@ async fn begin(
         Fetch::OnHost => return Err(absent.failures),
         Fetch::Bundle => bundle,
     };
-    let tried = check::of_newcomers(inventory, &documents, &facts, &sessions).await;
+    let (Tried { findings: tried, listening }, ahead) = futures::join!(
+        check::of_newcomers(inventory, &documents, &facts, &sessions),
+        look_ahead(inventory, &sessions, bundle.manifest())
+    );
     let muster = Muster::of(inventory, options.tolerance, &documents, &facts, bundle.manifest(), tried, absent)?;
     let sessions = muster.take(sessions);
     let Muster { plan, missing, .. } = muster;
@@ -240,16 +259,18 @@ async fn begin(
         // It is there by now.
         downloading: &BTreeSet::new(),
     };
-    approved(sight, options).await?;
-    Ok(Begun { documents, sessions, plan, bundle, missing })
+    approved(sight, &listening, options).await?;
+    Ok(Begun { documents, sessions, plan, bundle, missing, listening, ahead })
 }
 
 /// Asks, where something that runs would be interrupted. On hosts that are no nodes nothing of a cluster runs; swap that is on may
 /// be what other programs there live on.
-async fn approved(sight: Sight<'_>, options: Options<'_>) -> Result<(), Vec<Failure>> {
+async fn approved(sight: Sight<'_>, listening: &BTreeSet<String>, options: Options<'_>) -> Result<(), Vec<Failure>> {
     let may_disrupt = sight.plan.hosts.iter().any(|host| host.member)
         || sight.sessions.iter().any(|session| !session.facts.swap.is_empty());
     let Some(approve) = options.approve.filter(|_| may_disrupt) else { return Ok(()) };
+    // What is rehearsed looks at the ports as well.
+    check::be_quiet(sight.sessions, listening).await;
     let preview = sight.preview().await?;
     if !preview.disrupts() || approve(preview).await {
         return Ok(());

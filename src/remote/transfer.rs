@@ -1,33 +1,29 @@
 //! Sending blobs to a host: announced, streamed as stored (from the laptop or by another host), reported back one by one.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::io::Read as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 
-use super::pipe::{MUCH, Pipe, Striped, may_need_several};
+use super::pipe::MUCH;
+use super::receiver::Receiver;
 use super::relay::Relay;
-use super::start::{Start, Started};
+use super::start::Start;
 use super::uplink::Uplink;
 use crate::agent::relay::Giver;
 use crate::agent::{Incoming, Instead, Purpose, Report};
 use crate::bundle::{Blob, Bundle};
 use crate::failure::{Failure, Kind, Result};
 use crate::message::{Place, Wanted};
-use crate::ssh::{Chunk, Reader};
 
 /// Bytes read and sent at a time (crates.md, 2e: what russh is fast with).
 const CHUNK_BYTES: usize = 256 << 10;
 
 /// What a receiver said of its own end must be there so soon after its channel broke.
 const LAST_WORDS: Duration = Duration::from_secs(5);
-
-/// A line of a report may be this long, in bytes.
-const MAXIMUM_REPORT_BYTES: usize = 1 << 20;
 
 /// Told (bytes the host has so far, name of the blob under way).
 pub type Progress<'a> = &'a (dyn Fn(u64, &str) + Send + Sync);
@@ -47,22 +43,63 @@ pub struct Delivery<'a> {
     pub purpose: Purpose,
 }
 
-/// Brings blobs to a host and returns when it has checked and stored all of them. What a former transfer left there is
-/// gone on from.
-///
-/// # Errors
-/// The first blob that failed, or the broken connection; names the host.
-pub async fn send(delivery: Delivery<'_>, blobs: &[Blob], progress: Progress<'_>) -> Result<()> {
-    if blobs.is_empty() {
-        return Ok(());
+/// What receives on one host during a run: started when it is first needed, and there for what is sent later.
+#[derive(Default)]
+pub struct Receiving {
+    receiver: Option<Receiver>,
+}
+
+impl Receiving {
+    /// Starts what receives `bytes` in all before anything is known to be sent: on a long way that takes several round trips.
+    /// `sharers` hosts share the laptop's line.
+    ///
+    /// # Errors
+    /// As [`Receiving::send`].
+    pub async fn ahead(start: &Start, bytes: u64, sharers: usize) -> Result<Self> {
+        let receiver = Receiver::open(start, bytes, sharers, true).await.map_err(|failure| failure.on(&start.host))?;
+        Ok(Self { receiver: Some(receiver) })
     }
-    let host = &delivery.start.host;
-    Transfer::begin(delivery, blobs, progress)
-        .await
-        .map_err(|failure| failure.on(host))?
-        .run(blobs)
-        .await
-        .map_err(|failure| failure.on(host))
+
+    /// Brings blobs to the host and returns when it has checked and stored all of them. What a former transfer left there is
+    /// gone on from. `lacking` bytes are to be sent in all, now and later.
+    ///
+    /// # Errors
+    /// The first blob that failed, or the broken connection; names the host.
+    pub async fn send(
+        &mut self,
+        delivery: Delivery<'_>,
+        blobs: &[Blob],
+        lacking: u64,
+        progress: Progress<'_>,
+    ) -> Result<()> {
+        if blobs.is_empty() {
+            return Ok(());
+        }
+        let start = delivery.start;
+        let mut receiver = match self.receiver.take() {
+            Some(receiver) => receiver,
+            None => {
+                // Where hosts hand on, one of them at a time takes what the laptop has; the others may never take anything.
+                let sharers = if delivery.relay.is_some() { 1 } else { delivery.uplink.receivers() };
+                let takes = delivery.relay.is_none_or(|relay| relay.is_first(&start.host));
+                Receiver::open(start, lacking, sharers, takes).await.map_err(|failure| failure.on(&start.host))?
+            }
+        };
+        Transfer::new(delivery, &mut receiver, blobs, progress)
+            .run(blobs)
+            .await
+            .map_err(|failure| failure.on(&start.host))?;
+        self.receiver = Some(receiver);
+        Ok(())
+    }
+
+    /// Nothing more is to be sent: the receiver ends, and nobody waits for that.
+    pub fn end(&mut self) {
+        if let Some(receiver) = self.receiver.take() {
+            // It has stored everything: how it ends is of no interest.
+            tokio::spawn(receiver.finish());
+        }
+    }
 }
 
 /// A blob that is to be sent.
@@ -85,10 +122,7 @@ struct Announced<'a> {
 struct Transfer<'a> {
     delivery: Delivery<'a>,
     progress: Progress<'a>,
-    pipe: Pipe,
-    there: BTreeMap<String, u64>,
-    reports: mpsc::Receiver<Report>,
-    reading: Option<JoinHandle<Result<()>>>,
+    receiver: &'a mut Receiver,
     announced: VecDeque<Announced<'a>>,
     queue: VecDeque<Job<'a>>,
     /// The receiver waits to hear who gives the rest, from this byte on, of the blob that was announced first.
@@ -98,53 +132,11 @@ struct Transfer<'a> {
     failed: Option<Failure>,
 }
 
-impl Drop for Transfer<'_> {
-    fn drop(&mut self) {
-        if let Some(reading) = &self.reading {
-            reading.abort();
-        }
-    }
-}
-
 impl<'a> Transfer<'a> {
-    async fn begin(delivery: Delivery<'a>, blobs: &'a [Blob], progress: Progress<'a>) -> Result<Self> {
-        let start = delivery.start;
-        let bytes = blobs.iter().map(|blob| blob.stored_size).sum();
-        let name = if may_need_several(start, bytes) { Some(fresh_name()?) } else { None };
-        // Where hosts hand on, one of them at a time takes what the laptop has; the others may never take anything.
-        let receivers = if delivery.relay.is_some() { 1 } else { delivery.uplink.receivers() };
-        let takes = delivery.relay.is_none_or(|relay| relay.is_first(&start.host));
-        let mut striped = name.map(|name| Striped::new(start, name, receivers));
-        if let Some(striped) = striped.as_mut().filter(|_| takes) {
-            striped.widen();
-        }
-        let arguments = name.map_or_else(|| "--receive".to_owned(), |name| format!("--receive --striped {name}"));
-        let Started { channel, first, .. } = start.agent(&arguments).await?;
-        let (writer, reader) = channel.split();
-        let (sender, mut reports) = mpsc::channel(256);
-        let mut reading = Some(tokio::spawn(read(reader, first, sender)));
-        let Some(Report::Ready { there }) = reports.recv().await else {
-            return Err(why(&mut reading).await.unwrap_or_else(broken_off));
-        };
-        let pipe = match striped {
-            Some(striped) => Pipe::Striped(striped.with(writer)),
-            None => Pipe::One(writer),
-        };
+    fn new(delivery: Delivery<'a>, receiver: &'a mut Receiver, blobs: &'a [Blob], progress: Progress<'a>) -> Self {
         let queue = once(blobs).map(|blob| Job { blob, plainly: false }).collect();
         let announced = VecDeque::new();
-        Ok(Self {
-            delivery,
-            progress,
-            pipe,
-            there,
-            reports,
-            reading,
-            announced,
-            queue,
-            needed: None,
-            done: 0,
-            failed: None,
-        })
+        Self { delivery, progress, receiver, announced, queue, needed: None, done: 0, failed: None }
     }
 
     async fn run(mut self, blobs: &[Blob]) -> Result<()> {
@@ -154,13 +146,10 @@ impl<'a> Transfer<'a> {
                 return Err(failed);
             }
             // The receiver's own reason is the better one; that of its end, too, where all we know is that it takes no more.
-            let last_words = async {
-                while let Some(report) = self.reports.recv().await {
-                    self.note(report);
-                }
-                why(&mut self.reading).await
-            };
+            let mut said = Vec::new();
+            let last_words = self.receiver.last_words(|report| said.push(report));
             let ended = tokio::time::timeout(LAST_WORDS, last_words).await.ok().flatten();
+            said.into_iter().for_each(|report| self.note(report));
             let ended = ended.filter(|_| failure.kind == Kind::Host);
             return Err(self.failed.take().or(ended).unwrap_or(failure));
         }
@@ -168,7 +157,7 @@ impl<'a> Transfer<'a> {
             return Err(failure);
         }
         (self.progress)(blobs.iter().map(|blob| blob.stored_size).sum(), "");
-        self.pipe.finish().await
+        Ok(())
     }
 
     async fn all(&mut self) -> Result<()> {
@@ -181,7 +170,7 @@ impl<'a> Transfer<'a> {
             } else if self.announced.is_empty() {
                 return Ok(());
             } else {
-                let report = self.next().await?;
+                let report = self.receiver.report().await?;
                 self.note(report);
             }
         }
@@ -192,17 +181,10 @@ impl<'a> Transfer<'a> {
     /// # Errors
     /// Where a blob failed: the host will not be whole, and what is still to be sent is sent for nothing.
     fn hear(&mut self) -> Result<()> {
-        while let Ok(report) = self.reports.try_recv() {
+        while let Some(report) = self.receiver.said() {
             self.note(report);
         }
         self.failed.clone().map_or(Ok(()), Err)
-    }
-
-    async fn next(&mut self) -> Result<Report> {
-        match self.reports.recv().await {
-            Some(report) => Ok(report),
-            None => Err(why(&mut self.reading).await.unwrap_or_else(broken_off)),
-        }
     }
 
     /// Takes note of what the receiver said about the oldest blob that was announced.
@@ -240,13 +222,13 @@ impl<'a> Transfer<'a> {
     /// Announces a blob, and sends its bytes unless another host gives them: then what comes next is announced meanwhile.
     async fn one(&mut self, job: Job<'a>) -> Result<()> {
         let blob = job.blob;
-        let there = self.there.remove(&blob.stored_sha256).unwrap_or(0);
+        let there = self.receiver.there.remove(&blob.stored_sha256).unwrap_or(0);
         let from = if job.plainly { 0 } else { there.min(blob.stored_size) };
         let giver = if job.plainly { None } else { self.giver(blob).await?.filter(|_| from < blob.stored_size) };
         while giver.is_none() && self.announced.iter().any(|announced| announced.giver.is_some()) {
             // Bytes may only follow when nobody asks any more who gives the rest of another blob.
             // Nobody waits in a circle: all hosts take blobs in the bundle's order, and this waits for earlier ones alone.
-            let report = self.next().await?;
+            let report = self.receiver.report().await?;
             self.answer(report).await?;
         }
         let incoming = Incoming {
@@ -274,7 +256,7 @@ impl<'a> Transfer<'a> {
             let report = tokio::select! {
                 biased;
                 giver = &mut asking => return giver,
-                report = self.next() => report?,
+                report = self.receiver.report() => report?,
             };
             self.answer(report).await?;
         }
@@ -322,7 +304,7 @@ impl<'a> Transfer<'a> {
         let mut line = serde_json::to_vec(what)
             .map_err(|error| Failure::new(Kind::Internal, "an announcement cannot be written").because(&error))?;
         line.push(b'\n');
-        self.pipe.send(Bytes::from(line)).await
+        self.receiver.pipe.send(Bytes::from(line)).await
     }
 
     /// The bytes of a blob from `from` on.
@@ -332,7 +314,7 @@ impl<'a> Transfer<'a> {
         }
         let _place = self.delivery.uplink.place().await;
         if blob.stored_size - from >= MUCH {
-            self.pipe.widen();
+            self.receiver.pipe.widen();
         }
         let mut at = from;
         let mut chunks = read_ahead(self.delivery.bundle.clone(), blob.clone(), from);
@@ -340,7 +322,7 @@ impl<'a> Transfer<'a> {
             let chunk = chunk?;
             let size = chunk.len() as u64;
             self.delivery.uplink.pass(size).await;
-            self.pipe.send(chunk).await?;
+            self.receiver.pipe.send(chunk).await?;
             at += size;
             (self.progress)(self.before(blob) + at, &blob.name);
             self.hear()?;
@@ -353,47 +335,6 @@ impl<'a> Transfer<'a> {
 fn once(blobs: &[Blob]) -> impl Iterator<Item = &Blob> {
     let mut seen = BTreeSet::new();
     blobs.iter().filter(move |blob| !matches!(blob.place, Place::File { .. }) || seen.insert(blob.sha256.as_str()))
-}
-
-/// A name for a receiver that several channels join.
-fn fresh_name() -> Result<u32> {
-    let mut bytes = [0; 4];
-    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| Failure::new(Kind::Internal, "the system gives no random bytes"))?;
-    Ok(u32::from_be_bytes(bytes))
-}
-
-fn broken_off() -> Failure {
-    Failure::new(Kind::Connection, "the transfer of blobs broke off").may_pass()
-}
-
-/// Why there are no more reports; whoever asks again hears nothing.
-async fn why(reading: &mut Option<JoinHandle<Result<()>>>) -> Option<Failure> {
-    reading.take()?.await.ok().and_then(Result::err)
-}
-
-/// Reads reports until the channel ends.
-async fn read(mut reader: Reader, first: Vec<u8>, reports: mpsc::Sender<Report>) -> Result<()> {
-    let mut pending = first;
-    loop {
-        while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
-            let line: Vec<u8> = pending.drain(..=end).collect();
-            let Ok(report) = serde_json::from_slice::<Report>(&line) else { continue };
-            if reports.send(report).await.is_err() {
-                return Ok(());
-            }
-        }
-        if pending.len() > MAXIMUM_REPORT_BYTES {
-            return Err(Failure::new(Kind::Connection, "the receiver sent a line without end"));
-        }
-        match reader.recv().await? {
-            Some(Chunk::Stdout(bytes)) => pending.extend_from_slice(&bytes),
-            Some(_) => {}
-            None => {
-                let said = reader.stderr_tail();
-                return Err(if said.trim().is_empty() { broken_off() } else { broken_off().detailed(said.trim()) });
-            }
-        }
-    }
 }
 
 /// A blob as a host is asked about it.

@@ -81,7 +81,8 @@ pub async fn check(inventory: &Inventory, manifest: Option<&Manifest>, settings:
         try_downloads(inventory, &sessions)
     );
     findings.extend(measured.into_iter().chain(missing));
-    let (ways, closed) = tried;
+    let Ways { tried: ways, closed, listening } = tried;
+    be_quiet(&sessions, &listening).await;
     findings.extend(closed);
     turn_down(&mut findings, &inventory.cluster.ignore_checks);
     sort(&mut findings, inventory);
@@ -96,6 +97,14 @@ pub async fn check(inventory: &Inventory, manifest: Option<&Manifest>, settings:
     Ok(Verdict { hosts, findings, ways, milliseconds })
 }
 
+/// What was tried before hosts join.
+pub(super) struct Tried {
+    /// What was found.
+    pub(super) findings: Vec<Finding>,
+    /// The hosts that still listen in the place of what is to come; see [`be_quiet`].
+    pub(super) listening: BTreeSet<String>,
+}
+
 /// What is measured and tried before hosts join: on them, on the ways between them and all others, and on everybody's clock.
 /// Without a host that is to join nobody is asked anything. A host on which a former run has begun was judged by that run.
 pub(super) async fn of_newcomers(
@@ -103,24 +112,24 @@ pub(super) async fn of_newcomers(
     documents: &Documents,
     facts: &BTreeMap<String, Facts>,
     sessions: &[Session],
-) -> Vec<Finding> {
+) -> Tried {
     let new: BTreeSet<&str> = facts.iter().filter(|(_, facts)| is_new(facts)).map(|(name, _)| name.as_str()).collect();
     if new.is_empty() {
-        return Vec::new();
+        return Tried { findings: Vec::new(), listening: BTreeSet::new() };
     }
     let plans = assess(inventory, documents, facts, None).hosts;
     let is_new = |name: &str| new.contains(name);
-    let (measured, (_, closed)) = futures::join!(
+    let (measured, Ways { closed, listening, .. }) = futures::join!(
         measure(inventory, documents, sessions, &plans, is_new),
         try_ways(inventory, documents, sessions, &plans, Some(&is_new))
     );
     let measured = measured.into_iter().filter_map(|finding| for_newcomers(finding, is_new));
-    measured.chain(closed).collect()
+    Tried { findings: measured.chain(closed).collect(), listening }
 }
 
 /// Whether nothing of a cluster is on a host, ours or another. Kubeconfigs alone make no control plane: a person brings them
 /// where the authority's key is elsewhere.
-fn is_new(facts: &Facts) -> bool {
+pub(super) fn is_new(facts: &Facts) -> bool {
     let state = &facts.kubernetes;
     let worker = state.kubelet_conf && !state.admin_conf;
     state.journal_cluster.is_none() && state.manifests.is_empty() && !worker
@@ -241,14 +250,25 @@ async fn try_downloads(inventory: &Inventory, sessions: &[Session]) -> Vec<Findi
     found.into_iter().flatten().collect()
 }
 
-/// Tries every way that must be open; how many there are, and what was found. With `is_new` only those from and to new hosts.
+/// What trying the ways came to.
+#[derive(Default)]
+struct Ways {
+    /// How many were tried.
+    tried: usize,
+    /// Those that are not open.
+    closed: Vec<Finding>,
+    /// The hosts that listen for it.
+    listening: BTreeSet<String>,
+}
+
+/// Tries every way that must be open. With `is_new` only those from and to new hosts.
 async fn try_ways(
     inventory: &Inventory,
     documents: &Documents,
     sessions: &[Session],
     plans: &[HostPlan],
     is_new: Option<&dyn Fn(&str) -> bool>,
-) -> (usize, Vec<Finding>) {
+) -> Ways {
     let known: Vec<(&Session, &HostPlan)> = sessions
         .iter()
         .filter_map(|session| Some((session, plans.iter().find(|plan| plan.name == session.host.name)?)))
@@ -264,7 +284,7 @@ async fn try_ways(
         needs = ways::of_new(needs, &places, |host| is_new(&places[host].name));
     }
     if needs.is_empty() {
-        return (0, Vec::new());
+        return Ways::default();
     }
     let word = format!("clusterctl {} {}", inventory.cluster.name, now());
     let listening = listen(&known, &places, &needs, &word).await;
@@ -290,14 +310,19 @@ async fn try_ways(
             Err(failure) => findings.push(unmade("Measurement", session, failure)),
         }
     }
-    // Listeners go with their agents; these go at once.
-    let listened = known.iter().zip(&listening).filter(|(_, ports)| !ports.is_empty());
-    let quiet = listened.map(|((session, _), _)| async move {
+    let listening = known.iter().zip(&listening).filter(|(_, ports)| !ports.is_empty());
+    let listening = listening.map(|((session, _), _)| session.host.name.clone()).collect();
+    Ways { tried, closed: findings, listening }
+}
+
+/// Ends what hosts listen on for a try. It would end with their agents as well.
+pub(super) async fn be_quiet(sessions: &[Session], listening: &BTreeSet<String>) {
+    let listening = sessions.iter().filter(|session| listening.contains(&session.host.name));
+    let quiet = listening.map(|session| async move {
         let none = Listen { ports: Vec::new(), word: String::new(), ipv6: false };
         let _: Result<Vec<(Transport, u16)>> = session.agent.ask(Request::Listen(none)).await;
     });
     futures::future::join_all(quiet).await;
-    (tried, findings)
 }
 
 /// Has a host dial. Where there is no answer it dials once more: a lost packet is no closed port.

@@ -12,6 +12,7 @@ use crate::bundle::Blob;
 use crate::cluster::access::Api;
 use crate::failure::{Failure, Kind, Result};
 use crate::message::{Begun, InitOrder, Initialised, PlayReport, Request};
+use crate::secret::Secret;
 
 impl Lane<'_> {
     /// The control plane the cluster is made on: files, preparation, images beside certificates and kubelet, init
@@ -37,7 +38,7 @@ impl Lane<'_> {
             self.board.api.keep(Err(why.clone()));
             self.board.nodes_before.keep(Err(why));
         }
-        self.board.tell_pod_network(&self.plan.name, None);
+        self.board.tell_way(&self.plan.name, None);
         result
     }
 
@@ -131,7 +132,9 @@ impl Lane<'_> {
         let (files, images) = split(late);
         // Blobs come in the same order everywhere: hosts that hand them on to each other must not wait in a circle.
         let changes = self.transfer("addon-images", "import images of add-ons", &images).await?;
-        Ok(changes + self.send_files(&files).await?)
+        let changes = changes + self.send_files(&files).await?;
+        self.nothing_more_to_send().await;
+        Ok(changes)
     }
 
     /// A member that lacks nothing and that nobody waits for is asked for everything at once: most often nothing is to do.
@@ -156,23 +159,35 @@ impl Lane<'_> {
         }
         let done: Initialised = self.answer(next()?)?;
         let completed: u32 = self.answer(next()?)?;
-        let made = self.made(done, Some(early)).await?;
+        let made = self.made(done, Some(early), None).await?;
         let changes = changes + made.changes + completed;
         Ok(changes + self.end_turn(Begun { changes, ..made }).await?)
     }
 
     /// The control plane, until others can join it.
     async fn init(&self, order: InitOrder, early: Option<&OnceLock<Api>>) -> Result<Begun> {
-        let done: Initialised = self.ask(Request::Init(order)).await?;
-        self.made(done, early).await
+        // Two questions, one round trip.
+        let requests = vec![Request::Init(order), Request::AdminKubeconfig];
+        let answers: Vec<Value> = self.ask(Request::Sequence { requests }).await?;
+        let mut answers = answers.into_iter();
+        let mut next = || answers.next().unwrap_or_default();
+        let (done, kubeconfig) = (self.answer(next())?, self.answer(next())?);
+        self.made(done, early, Some(kubeconfig)).await
     }
 
     /// Tells the other lanes of a control plane that works.
-    async fn made(&self, done: Initialised, early: Option<&OnceLock<Api>>) -> Result<Begun> {
+    async fn made(
+        &self,
+        done: Initialised,
+        early: Option<&OnceLock<Api>>,
+        kubeconfig: Option<Secret>,
+    ) -> Result<Begun> {
         self.board.ticket.keep(Ok(done.ticket));
-        let api = match early.and_then(OnceLock::get).filter(|_| done.joined.changes == 0) {
-            Some(api) => api.clone(),
-            None => Api::open(self.session).await?,
+        let early = early.and_then(OnceLock::get).filter(|_| done.joined.changes == 0);
+        let api = match (early, kubeconfig) {
+            (Some(api), _) => api.clone(),
+            (None, Some(kubeconfig)) => Api::open_with(self.session, kubeconfig).await?,
+            (None, None) => Api::open(self.session).await?,
         };
         self.board.api.keep(Ok(api.clone()));
         if self.is_old && !self.board.nodes_before.is_kept() {
