@@ -136,7 +136,7 @@ pub async fn up(
     let rollout = Rollout::of(&plan, options.batch);
     let casualties = Casualties::new(options.tolerance, inventory, &missing);
     let lanes = sessions.iter().zip(&plan.hosts).map(|(session, plan)| {
-        let ahead = ahead.take_if(|ahead| ahead.host == plan.name && plan.way == Way::Source);
+        let ahead = ahead.take_if(|ahead| ahead.host == plan.name);
         let (known_to_lack, receiving) = match ahead {
             Some(Ahead { lacking, receiving, .. }) => (Some(lacking), receiving),
             None => (None, Receiving::default()),
@@ -170,6 +170,9 @@ pub async fn up(
             outcome(session, result, began)
         }
     });
+    let lanes: Vec<_> = lanes.collect();
+    // Of a host that takes no part.
+    drop(ahead);
     let work = async {
         // Long before anything there needs the ports: nobody waits for it.
         let quiet = check::be_quiet(&sessions, &listening);

@@ -142,9 +142,10 @@ impl Privilege {
         }
     }
 
-    /// Whether a script is started in one go, without any talk before it.
+    /// Whether a script is started in one go, without any talk before it. Of doas nobody knows before it has refused, which the
+    /// host may count as a failed login.
     pub(super) fn starts_at_once(&self) -> bool {
-        !self.sends_password() && !self.by_terminal.load(Ordering::Acquire)
+        !self.sends_password() && self.way != Become::Doas && !self.by_terminal.load(Ordering::Acquire)
     }
 
     /// Whether a password is sent on standard input. doas asks on a terminal alone.

@@ -3,6 +3,7 @@
 //! does not. Each brings a part of the gzip stream into a file; the agent's start-up command puts them together.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -21,14 +22,19 @@ pub(super) const FOLDER: &str = "shares";
 /// What a host says that has its part.
 const HAS: &str = "clusterctl-has";
 
+/// What waits for its part ends so soon when there is none.
+const ENDS: Duration = Duration::from_secs(5);
+
 /// A login shell may greet with this much, in bytes.
 const MAXIMUM_GREETING_BYTES: usize = 64 << 10;
 
-/// What a channel runs; it works in every login shell that knows single quotes. Where the part does not come it leaves nothing.
+/// What a channel runs; it works in every login shell that knows single quotes. Where the part does not come whole it leaves
+/// nothing.
 fn script() -> String {
     let folder = format!("{DIRECTORY}/{FOLDER}");
+    let part = format!(r#"{folder}/"$name""#);
     format!(
-        r#"read -r size name || exit 0; umask 077; mkdir -p {folder} && head -c "$size" > {folder}/"$name" && echo {HAS}"#
+        r#"read -r size name || exit 0; umask 077; mkdir -p {folder} && head -c "$size" > {part} && [ "$(wc -c < {part})" -eq "$size" ] && echo {HAS} || {{ rm -f {part}; rmdir {folder} {DIRECTORY} 2>/dev/null; }}"#
     )
 }
 
@@ -50,6 +56,16 @@ impl Shares {
         let opening = (0..CHANNELS).map(|_| start.privilege.start(&start.connection, &script, &[]));
         let channels: Vec<Channel> = futures::future::join_all(opening).await.into_iter().flatten().collect();
         (!channels.is_empty()).then_some(Self { channels })
+    }
+
+    /// They are not needed: returns when they are gone, so that a server that allows few has room for another, or after a limit.
+    pub(super) async fn end(self) {
+        let ending = self.channels.into_iter().map(|mut channel| async move {
+            // How they end is of no interest.
+            let _ = channel.finish().await;
+            while let Ok(Some(_)) = channel.recv().await {}
+        });
+        let _ = tokio::time::timeout(ENDS, futures::future::join_all(ending)).await;
     }
 
     /// Sends everything; the name under which the host has it. `moved` hears how many bytes were sent so far.

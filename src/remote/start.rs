@@ -83,7 +83,7 @@ fn script(program: &Program, arguments: &str) -> String {
         r#"read -r ask; identity=$(head -c "$size"); mkdir -m 0700 {asking} && echo "$identity" > {asking}/identity && echo "$ask" | timeout {ASK_SECONDS} openssl s_client -quiet -verify_return_error -verify_hostname "$name" -servername "$name" -connect "$address" -cert {asking}/identity -key {asking}/identity -CAfile {asking}/identity > {part} 2>/dev/null; rm -rf {asking}"#
     );
     format!(
-        r#"[ -x {file} ] || {{ umask 077; tls=; command -v openssl >/dev/null && command -v timeout >/dev/null && tls={ASKS}; while :; do rm -rf {shares}; echo {NEED} $(uname -s) $(uname -m) $tls; read -r size address name || exit 1; mkdir -p {DIRECTORY}/bin; {clear}; rm -rf {asking}; if [ "$address" = {SHARED} ]; then {join}; elif [ "$address" ]; then {ask}; else head -c "$size" | gzip -dc > {part}; fi && [ "$(sha256sum < {part} | cut -c 1-64)" = {sha256} ] && chmod 0755 {part} && sync {part} && mv {part} {file} && break; {clean}; [ -x {file} ] && break; tls=; [ "$address" ] || {{ rmdir {DIRECTORY}/bin {DIRECTORY} 2>/dev/null; exit {NOT_WHOLE}; }}; done; rm -rf {shares}; }}; exec {file} agent {arguments}"#
+        r#"[ -x {file} ] || {{ umask 077; tls=; command -v openssl >/dev/null && command -v timeout >/dev/null && tls={ASKS}; while :; do rm -rf {shares}; echo {NEED} $(uname -s) $(uname -m) $tls; read -r size address name || {{ rm -rf {shares}; rmdir {DIRECTORY} 2>/dev/null; exit 1; }}; mkdir -p {DIRECTORY}/bin; {clear}; rm -rf {asking}; if [ "$address" = {SHARED} ]; then {join}; elif [ "$address" ]; then {ask}; else head -c "$size" | gzip -dc > {part}; fi && [ "$(sha256sum < {part} | cut -c 1-64)" = {sha256} ] && chmod 0755 {part} && sync {part} && mv {part} {file} && break; {clean}; [ -x {file} ] && break; tls=; [ "$address" ] || {{ rmdir {DIRECTORY}/bin {DIRECTORY} 2>/dev/null; exit {NOT_WHOLE}; }}; done; rm -rf {shares}; }}; exec {file} agent {arguments}"#
     )
 }
 
@@ -118,7 +118,20 @@ impl Start {
         // Both at once: on a long way each opening is a round trip.
         let (channel, mut shares) =
             futures::join!(self.privilege.start(&self.connection, &script, &[]), Shares::open(self));
-        let mut channel = channel?;
+        let attempt = self.follow(channel?, program, &mut shares).await;
+        if let (Ok(Attempt::Other(_) | Attempt::OnTerminal | Attempt::Hindered(_)), Some(shares)) = (&attempt, shares) {
+            shares.end().await;
+        }
+        attempt
+    }
+
+    /// Gives a command that was started what it asks for, until the agent runs.
+    async fn follow(
+        &self,
+        mut channel: Channel,
+        program: &Arc<Program>,
+        shares: &mut Option<Shares>,
+    ) -> Result<Attempt> {
         let mut seen = Seen::default();
         let mut sent = 0;
         // The place of a host that asks another one, until it says something again, which it does within a limit.
