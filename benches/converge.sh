@@ -281,8 +281,8 @@ behind() { # NAME DELAY
   rm "$known.far"
 }
 
-# Seconds from the beginning of a run to the end of its last step but for the wait until all is ready: that one ends when
-# kubelets look again at pods (every 10 s), wherever the laptop is.
+# Seconds from the beginning of a run to the end of its last step but for the wait until all is ready: that one ends at random,
+# wherever the laptop is, as a kubelet that has just started lets a readiness probe wait for a part of its 10 s.
 steps_of() {
   python3 - "$scratch/events" <<'PYTHON'
 import datetime, json, sys
