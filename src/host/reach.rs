@@ -22,6 +22,12 @@ const DATAGRAMS: u32 = 3;
 /// How many ports are dialled at once.
 const DIALS: usize = 64;
 
+/// Hosts are told to listen and to dial at the same time: a listener that is expected may come later than who dials it. So long
+/// it is waited before each further try; no more of them, as Linux answers only the first six datagrams of a second (icmp_ratelimit),
+/// and firewalls count.
+const COMES: [Duration; 4] =
+    [Duration::from_millis(20), Duration::from_millis(40), Duration::from_millis(80), Duration::from_millis(160)];
+
 /// A transport.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -125,7 +131,21 @@ pub async fn dial(targets: &[Dial]) -> Vec<Dialled> {
     futures::stream::iter(dials).buffered(DIALS).collect().await
 }
 
+/// Dials one; where a listener of ours is refused, again until it may have come.
 async fn dial_one(target: &Dial) -> Dialled {
+    let mut dialled = dial_once(target).await;
+    for pause in COMES {
+        if dialled != Dialled::Refused || target.word.is_none() {
+            break;
+        }
+        // Nothing tells that somebody listens but dialling.
+        let _ = tokio::time::timeout(pause, std::future::pending::<()>()).await;
+        dialled = dial_once(target).await;
+    }
+    dialled
+}
+
+async fn dial_once(target: &Dial) -> Dialled {
     match target.transport {
         Transport::Tcp => connect(target).await,
         Transport::Udp => ask(target).await.unwrap_or(Dialled::NoRoute),
@@ -215,6 +235,21 @@ mod tests {
             }
         };
         tokio::time::timeout(std::time::Duration::from_secs(5), gone).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_listener_may_come_a_moment_later() {
+        let port = free_port().await;
+        let ports = vec![(Transport::Tcp, port), (Transport::Udp, port)];
+        let both = [target(port, Transport::Tcp, Some("word")), target(port, Transport::Udp, Some("word"))];
+        let coming = async {
+            // Who dials is refused at first.
+            let nobody = [target(port, Transport::Tcp, None)];
+            assert_eq!(dial(&nobody).await, [Dialled::Refused]);
+            listen(&Listen { ports, word: "word".into(), ipv6: false }).await
+        };
+        let (dialled, (_listeners, taken)) = tokio::join!(dial(&both), coming);
+        assert_eq!((dialled, taken.len()), (vec![Dialled::Reached, Dialled::Reached], 2));
     }
 
     #[tokio::test]

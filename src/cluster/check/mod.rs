@@ -17,7 +17,7 @@ use super::fetch;
 use super::findings::{Finding, turn_down};
 use super::plan::{Assessment, HostPlan, Way, assess};
 use crate::bundle::Manifest;
-use crate::event::{What, elapsed_milliseconds};
+use crate::event::{Step, What, elapsed_milliseconds};
 use crate::fact::Facts;
 use crate::failure::{Failure, Result};
 use crate::host::measure::{Measure, Measured};
@@ -287,32 +287,70 @@ async fn try_ways(
         return Ways::default();
     }
     let word = format!("clusterctl {} {}", inventory.cluster.name, now());
-    let listening = listen(&known, &places, &needs, &word).await;
-    let mut findings = Vec::new();
-    let dialled = known.iter().enumerate().map(|(host, (session, _))| {
-        let is_listening = |to: usize, transport: Transport, port: u16| listening[to].contains(&(transport, port));
-        let dials = ways::dials(&needs, &places, host, &word, is_listening);
+    let asked: Vec<BTreeSet<(Transport, u16)>> =
+        (0..places.len()).map(|host| ways::listened(&needs, &places, host).into_iter().collect()).collect();
+    // Both at once, which saves a round trip: who listens is told first.
+    let listening = listen(&known, &asked, &word);
+    let dialling = futures::future::join_all(known.iter().enumerate().map(|(host, (session, _))| {
+        let expected = |to: usize, transport, port| asked[to].contains(&(transport, port));
+        let (needs, targets) = ways::dials(&needs, &places, host, &word, expected).into_iter().unzip();
         async move {
-            let (needs, targets): (Vec<Need>, Vec<_>) = dials.into_iter().unzip();
             let step = session.events.step("ways", "try the ways to the other hosts");
-            let answered = dial(session, targets).await;
-            (*session, needs, step.end(answered))
+            let answered = session.agent.ask::<Vec<Dialled>>(Request::Dial { targets: Vec::clone(&targets) }).await;
+            Dialling { session, needs, targets, step, answered }
         }
-    });
-    let mut tried = 0;
-    for (session, needs, answered) in futures::future::join_all(dialled).await {
-        match answered {
-            Ok(answered) => {
-                tried += answered.len();
-                let judged = needs.iter().zip(answered);
-                findings.extend(judged.filter_map(|(need, dialled)| ways::judge(need, &places, dialled)));
+    }));
+    let (listening, dialling) = futures::join!(listening, dialling);
+    let is_listening = |to: usize, transport, port| listening[to].contains(&(transport, port));
+    let again = dialling.into_iter().map(|dialling| dialling.conclude(&places, is_listening));
+    let (mut tried, mut closed) = (0, Vec::new());
+    for (session, judged) in futures::future::join_all(again).await {
+        match judged {
+            Ok(judged) => {
+                tried += judged.len();
+                closed.extend(judged.into_iter().filter_map(|(need, dialled)| ways::judge(&need, &places, dialled)));
             }
-            Err(failure) => findings.push(unmade("Measurement", session, failure)),
+            Err(failure) => closed.push(unmade("Measurement", session, failure)),
         }
     }
     let listening = known.iter().zip(&listening).filter(|(_, ports)| !ports.is_empty());
     let listening = listening.map(|((session, _), _)| session.host.name.clone()).collect();
-    Ways { tried, closed: findings, listening }
+    Ways { tried, closed, listening }
+}
+
+/// A host that was asked to dial while others were asked to listen.
+struct Dialling<'a> {
+    session: &'a Session,
+    needs: Vec<Need>,
+    targets: Vec<Dial>,
+    step: Step,
+    answered: Result<Vec<Dialled>>,
+}
+
+impl<'a> Dialling<'a> {
+    /// What came of it, without the ports that could not be taken. What was not reached is dialled once more, now that all who
+    /// were asked do listen: a listener that was not there yet, one of another run, or a lost packet, is no closed port.
+    async fn conclude(
+        self,
+        places: &[Place],
+        is_listening: impl Fn(usize, Transport, u16) -> bool,
+    ) -> (&'a Session, Result<Vec<(Need, Dialled)>>) {
+        let Self { session, needs, targets, step, answered } = self;
+        let judged = async {
+            let told = needs.into_iter().zip(targets).zip(answered?);
+            let told = told.filter(|((need, _), _)| ways::can_be_learned(need, places, &is_listening));
+            let (open, other): (Vec<_>, Vec<_>) = told.partition(|(_, dialled)| *dialled == Dialled::Reached);
+            let mut judged: Vec<(Need, Dialled)> =
+                open.into_iter().map(|((need, _), dialled)| (need, dialled)).collect();
+            if !other.is_empty() {
+                let (needs, targets): (Vec<Need>, Vec<Dial>) = other.into_iter().map(|(asked, _)| asked).unzip();
+                let again: Vec<Dialled> = session.agent.ask(Request::Dial { targets }).await?;
+                judged.extend(needs.into_iter().zip(again));
+            }
+            Ok(judged)
+        };
+        (session, step.end(judged.await))
+    }
 }
 
 /// Ends what hosts listen on for a try. It would end with their agents as well.
@@ -325,29 +363,14 @@ pub(super) async fn be_quiet(sessions: &[Session], listening: &BTreeSet<String>)
     futures::future::join_all(quiet).await;
 }
 
-/// Has a host dial. Where there is no answer it dials once more: a lost packet is no closed port.
-async fn dial(session: &Session, targets: Vec<Dial>) -> Result<Vec<Dialled>> {
-    let mut answered: Vec<Dialled> = session.agent.ask(Request::Dial { targets: targets.clone() }).await?;
-    let silent = answered.iter().zip(&targets).filter(|(dialled, _)| **dialled == Dialled::Silent);
-    let targets: Vec<Dial> = silent.map(|(_, target)| target.clone()).collect();
-    if targets.is_empty() {
-        return Ok(answered);
-    }
-    let again: Vec<Dialled> = session.agent.ask(Request::Dial { targets }).await?;
-    let silent = answered.iter_mut().filter(|dialled| **dialled == Dialled::Silent);
-    silent.zip(again).for_each(|(before, now)| *before = now);
-    Ok(answered)
-}
-
-/// Has all hosts listen on what nobody listens on yet; which ports each could take.
+/// Has all hosts listen on the ports they are asked to take; which each could take.
 async fn listen(
     known: &[(&Session, &HostPlan)],
-    places: &[Place],
-    needs: &[Need],
+    asked: &[BTreeSet<(Transport, u16)>],
     word: &str,
 ) -> Vec<BTreeSet<(Transport, u16)>> {
-    let orders = known.iter().enumerate().map(|(host, (session, plan))| {
-        let ports = ways::listened(needs, places, host);
+    let orders = known.iter().zip(asked).map(|((session, plan), ports)| {
+        let ports = ports.iter().copied().collect();
         let order = Listen { ports, word: word.to_owned(), ipv6: plan.node.address.is_ipv6() };
         async move {
             match order.ports.is_empty() {

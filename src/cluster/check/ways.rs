@@ -100,6 +100,11 @@ fn is_taken(need: &Need, places: &[Place]) -> bool {
     need.transport == Transport::Tcp && places[need.to].taken.contains(&need.port)
 }
 
+/// Whether we or a component listen where a need leads; where nobody does, nothing can be learned.
+pub fn can_be_learned(need: &Need, places: &[Place], listening: impl Fn(usize, Transport, u16) -> bool) -> bool {
+    listening(need.to, need.transport, need.port) || is_taken(need, places)
+}
+
 /// What a host has to dial, with the needs it is for. `listening` says whether a host could take a port.
 pub fn dials(
     needs: &[Need],
@@ -110,11 +115,10 @@ pub fn dials(
 ) -> Vec<(Need, Dial)> {
     let mut dials = Vec::new();
     for need in needs.iter().filter(|need| need.from == host) {
-        let ours = listening(need.to, need.transport, need.port);
-        if !ours && !is_taken(need, places) {
-            // Neither we nor a component listens: nothing can be learned.
+        if !can_be_learned(need, places, &listening) {
             continue;
         }
+        let ours = listening(need.to, need.transport, need.port);
         let address = SocketAddr::new(places[need.to].address, need.port);
         let word = ours.then(|| word.to_owned());
         dials.push((need.clone(), Dial { address, transport: need.transport, word }));
