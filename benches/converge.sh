@@ -52,6 +52,7 @@ servers() {
   ssh-keygen -q -t ed25519 -N '' -f "$scratch/server"
   ssh-keygen -q -t ed25519 -N '' -f "$scratch/plain"
   cat >"$scratch/agent.pl" <<PERL
+use MIME::Base64 qw(decode_base64url);
 \$| = 1;
 my \$number = (split / /, \$ENV{SSH_CONNECTION})[3] - $first + 1;
 my \$empty = '{"changes":[],"unknown":[]}';
@@ -60,11 +61,13 @@ my %answers = ('lock' => '{"waited":false}', 'lacking' => '[]', 'remember' => 'f
   . qq("machine_id":"played\$number","addresses":[{"link":"eth0","address":"172.29.200.\$number/16"}],)
   . qq("routes":[{"destination":"0.0.0.0/0","via":"172.29.0.1","link":"eth0"}],)
   . qq("kubernetes":{"kubelet_conf":true,"journal_cluster":"converge"}});
-print qq({"kind":"ready"}\n);
-while (<STDIN>) {
-  next unless /^\{"id":([1-9]\d*),"request":\{"kind":"([a-z-]+)"/;
+sub answer {
+  return unless shift =~ /^\{"id":([1-9]\d*),"request":\{"kind":"([a-z-]+)"/;
   print qq({"kind":"answer","id":\$1,"result":{"Ok":) . (\$answers{\$2} // 0) . "}}\n";
 }
+print qq({"kind":"ready"}\n);
+if (\$ENV{SSH_ORIGINAL_COMMAND} =~ /--asked ([\w-]+)/) { answer(\$_) for split /^/, decode_base64url(\$1); }
+answer(\$_) while <STDIN>;
 PERL
   {
     echo "command=\"perl $scratch/agent.pl\" $(cat "$(jq -r .key "$scratch/converge.json").pub")"

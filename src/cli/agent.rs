@@ -2,6 +2,10 @@
 
 use std::process::ExitCode;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use tokio::io::AsyncReadExt as _;
+
 use crate::agent::{self, Store, Stripes};
 use crate::failure::{Failure, Kind, Result};
 use crate::host::machine::Machine;
@@ -9,6 +13,9 @@ use crate::host::machine::Machine;
 /// Arguments of `agent`; everything else comes in messages on standard input.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Arguments {
+    /// Messages to answer before those on standard input, in base64
+    #[arg(long, value_name = "MESSAGES", conflicts_with_all = ["receive", "stripe"])]
+    pub asked: Option<String>,
     /// Receive blobs instead of messages
     #[arg(long)]
     pub receive: bool,
@@ -23,7 +30,11 @@ pub struct Arguments {
 /// Serves until standard input ends.
 pub async fn run(arguments: &Arguments) -> Result<ExitCode> {
     if !arguments.receive && arguments.stripe.is_none() {
-        agent::serve(tokio::io::stdin(), tokio::io::stdout()).await?;
+        let asked = arguments.asked.as_deref().unwrap_or_default();
+        let asked = URL_SAFE_NO_PAD.decode(asked).map_err(|error| {
+            Failure::new(Kind::Internal, "the agent was started with messages that are none").because(&error)
+        })?;
+        agent::serve(std::io::Cursor::new(asked).chain(tokio::io::stdin()), tokio::io::stdout()).await?;
         return Ok(ExitCode::SUCCESS);
     }
     let (striped, stripe) = (arguments.striped, arguments.stripe);

@@ -21,7 +21,7 @@ pub struct Ahead {
 }
 
 /// Looks ahead for the control plane that a new cluster will be made on. Where that does not succeed, or another host is chosen,
-/// nothing is lost: the lane does the same again.
+/// nothing is lost: a lane that takes blobs does the same itself.
 pub async fn look_ahead(inventory: &Inventory, sessions: &[Session], manifest: &Manifest) -> Option<Ahead> {
     let session = sessions.iter().find(|session| session.host.role == Role::ControlPlane)?;
     if inventory.transfer.fetch == Fetch::OnHost || !is_new(&session.facts) {
@@ -31,7 +31,7 @@ pub async fn look_ahead(inventory: &Inventory, sessions: &[Session], manifest: &
     let asked = session.agent.ask::<Vec<String>>(Request::Lacking { blobs: blobs.iter().map(wanted).collect() });
     // Started before it is known how much it gets: most often that is all, and on a long way it takes several round trips.
     let bytes = blobs.iter().map(|blob| blob.stored_size).sum();
-    let started = Receiving::ahead(&session.start, bytes, sharers(&inventory.transfer, sessions.len()));
+    let started = Receiving::ahead(&session.start, bytes, sharers(&inventory.transfer, sessions.len()), true);
     let (lacking, receiving) = futures::join!(asked, started);
     Some(Ahead { host: session.host.name.clone(), lacking: lacking.ok()?, receiving: receiving.unwrap_or_default() })
 }

@@ -16,7 +16,7 @@ use crate::fact::Facts;
 use crate::failure::{Failure, Kind, Result};
 use crate::inventory::{Host, Inventory, SecretSource};
 use crate::message::{Holder, LockOrder, Locked, Request};
-use crate::remote::{Agent, Privilege, Program, Programs, Relay, Start, Supply};
+use crate::remote::{Agent, Asked, Opening, Privilege, Program, Programs, Relay, Start, Supply};
 use crate::secret::Secret;
 use crate::ssh;
 
@@ -157,7 +157,7 @@ fn prepare_to_send(program: Arc<Program>) {
 pub(super) async fn hold(session: &Session, verb: &str, inventory: &Inventory, settings: &Settings) -> Result<()> {
     let gate = Gate::new();
     let turn = Turn { holder: holder(verb, &inventory.cluster.name), gate: &gate, first: true };
-    turn.lock(&session.agent, settings).await.map(drop).map_err(|failure| failure.on(&session.host.name))
+    turn.lock(&session.agent, None, settings).await.map(drop).map_err(|failure| failure.on(&session.host.name))
 }
 
 /// Reaches one control plane of the cluster: the first that serves, else one that has the administrator's credentials.
@@ -221,9 +221,14 @@ async fn reach(
         let connection = open(host, &configuration, settings).await?;
         let privilege = privilege(host);
         let start = Start { host: host.name.clone(), connection, programs, privilege, supply: Arc::clone(&supply) };
-        let agent = Agent::start(&start, &settings.events).await?;
+        let mut opening = Opening::default();
+        let facts = opening.ask(Request::Facts);
+        // The others' turn is when the first host is locked.
+        let locking = turn.as_ref().filter(|turn| turn.first).map(|turn| opening.ask(turn.order(settings.patience)));
+        let agent = Agent::start(&start, opening, &settings.events).await?;
+        start.prepare_way();
         let facts = async {
-            let facts = agent.ask::<Facts>(Request::Facts).await?;
+            let facts = agent.answer::<Facts>(facts).await?;
             // Before anything that may take long: others may wait for it.
             let address = node_address(host, &facts).ok().map(|node| node.address);
             supply.runs(&agent, address).await;
@@ -231,7 +236,7 @@ async fn reach(
         };
         let facts = match turn {
             None => facts.await?,
-            Some(turn) => match futures::try_join!(facts, turn.lock(&agent, settings))? {
+            Some(turn) => match futures::try_join!(facts, turn.lock(&agent, locking, settings))? {
                 (facts, Locked { waited: false }) => facts,
                 // What was observed while another run was at work is old.
                 (_, Locked { waited: true }) => agent.ask(Request::Facts).await?,
@@ -290,13 +295,24 @@ struct Turn<'a> {
 }
 
 impl Turn<'_> {
-    async fn lock(self, agent: &Agent, settings: &Settings) -> Result<Locked> {
-        // Where the first host is another run's, the others need not be waited for.
-        let patience = if !self.first && self.gate.busy().await { Duration::ZERO } else { settings.patience };
+    /// The request for it.
+    fn order(&self, patience: Duration) -> Request {
         let patience_milliseconds = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
-        let order = LockOrder { holder: self.holder, patience_milliseconds };
+        Request::Lock(LockOrder { holder: self.holder.clone(), patience_milliseconds })
+    }
+
+    /// Takes it, unless that was asked for already.
+    async fn lock(self, agent: &Agent, asked: Option<Asked>, settings: &Settings) -> Result<Locked> {
+        let locking = async {
+            if let Some(asked) = asked {
+                return agent.answer(asked).await;
+            }
+            // Where the first host is another run's, the others need not be waited for.
+            let patience = if !self.first && self.gate.busy().await { Duration::ZERO } else { settings.patience };
+            agent.ask(self.order(patience)).await
+        };
         let locked = tokio::select! {
-            locked = agent.ask(Request::Lock(order)) => locked?,
+            locked = locking => locked?,
             () = settings.cancel.cancelled() => return Err(Cancel::failure()),
         };
         if self.first {

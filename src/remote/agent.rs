@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -48,18 +50,57 @@ struct Live {
 /// How often one request is repeated because the link was lost during it.
 const REPEATS: usize = 3;
 
+/// What an agent is asked with the command that starts it: on a long way each of these answers is there a round trip earlier.
+#[derive(Default)]
+pub struct Opening {
+    state: Waiting,
+    asked: Vec<Envelope>,
+}
+
+/// A request of an [`Opening`], to be given to [`Agent::answer`].
+pub struct Asked {
+    request: Request,
+    answer: oneshot::Receiver<Result<Value, Unanswered>>,
+}
+
+impl Opening {
+    /// Puts a request into it. It is seen by who looks at the host's processes: it must hold no secret.
+    pub fn ask(&mut self, request: Request) -> Asked {
+        let id = self.asked.len() as u64 + 1;
+        let (sender, answer) = oneshot::channel();
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).waiting.insert(id, sender);
+        self.asked.push(Envelope { id, request: request.clone() });
+        Asked { request, answer }
+    }
+
+    /// What the agent is started with; it works in every login shell.
+    fn arguments(&self) -> Result<String> {
+        if self.asked.is_empty() {
+            return Ok(String::new());
+        }
+        let unwritten = |error| Failure::new(Kind::Internal, "a request cannot be written").because(&error);
+        let mut lines = Vec::new();
+        for envelope in &self.asked {
+            serde_json::to_writer(&mut lines, envelope).map_err(unwritten)?;
+            lines.push(b'\n');
+        }
+        Ok(format!("--asked {}", URL_SAFE_NO_PAD.encode(lines)))
+    }
+}
+
 impl Agent {
     /// Starts the agent on a host; what happens there is sent to `events`, stamped with the host's name.
-    pub async fn start(start: &Start, events: &Events) -> Result<Self> {
+    pub async fn start(start: &Start, opening: Opening, events: &Events) -> Result<Self> {
         let events = events.of_host(&start.host);
-        let (live, sent) = Live::start(start, &events).await?;
+        let next = AtomicU64::new(opening.asked.len() as u64 + 1);
+        let (live, sent) = Live::start(start, opening, &events).await?;
         Ok(Self {
             start: start.clone(),
             events,
             live: Mutex::new(Arc::new(live)),
             revival: tokio::sync::Mutex::default(),
             lock: Mutex::default(),
-            next: AtomicU64::new(1),
+            next,
             sent,
         })
     }
@@ -74,13 +115,34 @@ impl Agent {
     /// # Errors
     /// What the host says, or kind `Connection` when the agent is gone; both name the host.
     pub async fn ask<T: DeserializeOwned>(&self, request: Request) -> Result<T> {
+        self.conclude(request, None).await
+    }
+
+    /// Waits for the answer to what this agent was started with.
+    ///
+    /// # Errors
+    /// As [`Agent::ask`].
+    pub async fn answer<T: DeserializeOwned>(&self, asked: Asked) -> Result<T> {
+        self.conclude(asked.request, Some(asked.answer)).await
+    }
+
+    /// Asks, unless that was done and the answer is awaited; where the link is lost, asks again.
+    async fn conclude<T: DeserializeOwned>(
+        &self,
+        request: Request,
+        mut awaited: Option<oneshot::Receiver<Result<Value, Unanswered>>>,
+    ) -> Result<T> {
         // Programs that a person chose are not run twice.
         let repeats = if matches!(request, Request::Run(_)) { 0 } else { REPEATS };
         let order = if let Request::Lock(order) = &request { Some(order.clone()) } else { None };
         let mut lost = 0;
         let value = loop {
             let live = self.live();
-            let failure = match self.ask_once(&live, &request).await {
+            let answer = match awaited.take() {
+                Some(awaited) => answered(awaited).await,
+                None => self.ask_once(&live, &request).await,
+            };
+            let failure = match answer {
                 Ok(value) => break value,
                 Err(Unanswered::Refused(failure)) => return Err(failure.on(self.host())),
                 Err(Unanswered::LinkLost(failure)) => failure.on(self.host()),
@@ -118,7 +180,7 @@ impl Agent {
             return Ok(());
         }
         self.events.warn(format!("{}; connecting again", failure.sentence));
-        let (live, _) = Live::start(&self.start, &self.events).await?;
+        let (live, _) = Live::start(&self.start, Opening::default(), &self.events).await?;
         let order = self.lock.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(order) = order {
             self.ask_once(&live, &Request::Lock(order)).await.map_err(|unanswered| match unanswered {
@@ -133,10 +195,10 @@ impl Agent {
 
 impl Live {
     /// Starts the process; also the bytes of the program that had to be sent.
-    async fn start(start: &Start, events: &Events) -> Result<(Self, u64)> {
-        let Started { channel, first, sent } = start.agent("").await?;
+    async fn start(start: &Start, opening: Opening, events: &Events) -> Result<(Self, u64)> {
+        let Started { channel, first, sent } = start.agent(&opening.arguments()?).await?;
         let (writer, reader) = channel.split();
-        let state = Waiting::default();
+        let state = opening.state;
         tokio::spawn(read(start.host.clone(), reader, first, state.clone(), events.clone()));
         Ok((Self { writer: Arc::new(tokio::sync::Mutex::new(writer)), state }, sent))
     }
@@ -179,10 +241,13 @@ impl Live {
                 _ => Unanswered::Refused(failure),
             });
         }
-        answer.await.unwrap_or_else(|_| {
-            Err(Unanswered::Refused(Failure::new(Kind::Connection, "the agent is gone").may_pass()))
-        })
+        answered(answer).await
     }
+}
+
+async fn answered(answer: oneshot::Receiver<Result<Value, Unanswered>>) -> Result<Value, Unanswered> {
+    let gone = || Err(Unanswered::Refused(Failure::new(Kind::Connection, "the agent is gone").may_pass()));
+    answer.await.unwrap_or_else(|_| gone())
 }
 
 /// Why there is no answer.
@@ -242,5 +307,34 @@ async fn read(host: String, mut reader: Reader, first: Vec<u8>, state: Waiting, 
     };
     for (_, waiting) in waiting {
         let _ = waiting.send(Err(why.clone()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+    use super::Opening;
+    use crate::message::{Envelope, Holder, LockOrder, Request};
+
+    #[test]
+    fn an_agent_is_asked_with_its_start_in_words_that_every_shell_leaves_alone() {
+        let mut opening = Opening::default();
+        assert_eq!(opening.arguments().unwrap(), "");
+        let who = "o'hara \"$(reboot)\"@laptop \\ !1".to_owned();
+        let cluster = "demo".to_owned();
+        let holder = Holder { who: who.clone(), verb: "up".to_owned(), since_seconds: 1, cluster, run: String::new() };
+        let _facts = opening.ask(Request::Facts);
+        let _lock = opening.ask(Request::Lock(LockOrder { holder, patience_milliseconds: 0 }));
+        let arguments = opening.arguments().unwrap();
+        let messages = arguments.strip_prefix("--asked ").unwrap();
+        assert!(messages.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)), "{messages}");
+        let lines = URL_SAFE_NO_PAD.decode(messages).unwrap();
+        let asked: Vec<Envelope> =
+            lines.split_inclusive(|byte| *byte == b'\n').map(|line| serde_json::from_slice(line).unwrap()).collect();
+        assert_eq!(asked.iter().map(|envelope| envelope.id).collect::<Vec<_>>(), [1, 2]);
+        assert!(matches!(&asked[0].request, Request::Facts));
+        assert!(matches!(&asked[1].request, Request::Lock(order) if order.holder.who == who));
     }
 }

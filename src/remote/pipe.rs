@@ -29,6 +29,11 @@ pub fn is_far(round_trip: Duration) -> bool {
     round_trip >= LONG
 }
 
+/// Finds out how long the way to a host is, for when it will be of interest: that takes a round trip or more.
+pub(super) async fn look_at_way(start: &Start) {
+    start.connection.ping(LONG).await;
+}
+
 /// Whether `bytes` may need several channels to a host: where opening one is quick, the way is not long.
 pub(super) fn may_need_several(start: &Start, bytes: u64) -> bool {
     bytes >= MUCH && is_far(start.connection.shortest())
@@ -119,6 +124,13 @@ async fn one_more(start: &Start, name: u32, frames: Frames) -> Result<()> {
 }
 
 impl Pipe {
+    /// So many hosts share the laptop's line, unless it has its channels already.
+    pub(super) fn share(&mut self, sharers: usize) {
+        if let Self::Striped(Striped { narrow: Some(narrow), .. }) = self {
+            narrow.receivers = sharers;
+        }
+    }
+
     /// Much is to be sent.
     pub(super) fn widen(&mut self) {
         if let Self::Striped(striped) = self {

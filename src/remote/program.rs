@@ -19,8 +19,29 @@ pub struct Program {
     pub sha256: String,
     /// Size in bytes.
     pub size: u64,
-    compressed: OnceCell<Bytes>,
+    compressed: OnceCell<Compressed>,
 }
+
+/// A program as members of a gzip stream, in order: each can be unpacked by itself, and all of them one after the other are
+/// a gzip stream again (RFC 1952 section 2.2).
+#[derive(Debug, Clone)]
+pub struct Compressed {
+    /// The members.
+    pub members: Vec<Bytes>,
+}
+
+impl Compressed {
+    /// Bytes of all members.
+    pub fn size(&self) -> u64 {
+        self.members.iter().map(|member| member.len() as u64).sum()
+    }
+}
+
+/// How many members a program is compressed to.
+pub const MEMBERS: usize = 6;
+
+/// Bytes of the program that are its first member: few, so that it tells soon how fast the line is.
+const FIRST_MEMBER_BYTES: usize = 2 << 20;
 
 /// The programs there are, by Go's name of the architecture.
 #[derive(Debug, Clone)]
@@ -95,7 +116,7 @@ impl Program {
     }
 
     /// The program as a gzip stream; made once, when the first host lacks the program.
-    pub async fn compressed(&self) -> Result<Bytes> {
+    pub async fn compressed(&self) -> Result<Compressed> {
         let make = || async {
             let path = self.path.clone();
             let expected = self.sha256.clone();
@@ -106,16 +127,24 @@ impl Program {
                         .advise("run the same command again")
                         .may_pass());
                 }
-                let failed =
-                    |error: std::io::Error| Failure::new(Kind::Internal, "cannot compress the program").because(&error);
-                let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-                encoder.write_all(&content).map_err(failed)?;
-                encoder.finish().map(Bytes::from).map_err(failed)
+                let compressed = compress(&content);
+                compressed.map_err(|error| Failure::new(Kind::Internal, "cannot compress the program").because(&error))
             });
             task.await.unwrap_or_else(|_| Err(Failure::new(Kind::Internal, "compressing the program ended early")))
         };
         self.compressed.get_or_try_init(make).await.cloned()
     }
+}
+
+fn compress(content: &[u8]) -> std::io::Result<Compressed> {
+    let (first, rest) = content.split_at(content.len().min(FIRST_MEMBER_BYTES));
+    let others = rest.chunks(rest.len().div_ceil(MEMBERS - 1).max(1));
+    let members = std::iter::once(first).chain(others).map(|member| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(member)?;
+        encoder.finish().map(Bytes::from)
+    });
+    Ok(Compressed { members: members.collect::<std::io::Result<_>>()? })
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
@@ -127,8 +156,29 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Programs, architecture};
+    use std::io::Read as _;
+
+    use super::{MEMBERS, Programs, architecture, compress};
     use crate::failure::Kind;
+
+    #[rstest::rstest]
+    #[case::nothing(0, 1)]
+    #[case::less_than_the_first_member(5000, 1)]
+    #[case::a_byte_more_than_it((2 << 20) + 1, 2)]
+    #[case::all_members(3 << 20, MEMBERS)]
+    fn members_are_gzip_streams_that_are_one_together(#[case] size: usize, #[case] members: usize) {
+        let content: Vec<u8> = (0..size).map(|at| (at / 7 % 251) as u8).collect();
+        let compressed = compress(&content).unwrap();
+        assert_eq!(compressed.members.len(), members);
+        let (mut one_by_one, mut together) = (Vec::new(), Vec::new());
+        for member in &compressed.members {
+            flate2::read::GzDecoder::new(&member[..]).read_to_end(&mut one_by_one).unwrap();
+        }
+        let stream = compressed.members.concat();
+        assert_eq!(stream.len() as u64, compressed.size());
+        flate2::read::MultiGzDecoder::new(&stream[..]).read_to_end(&mut together).unwrap();
+        assert!(one_by_one == content && together == content);
+    }
 
     #[test]
     fn machines_have_one_name_each() {
@@ -141,7 +191,7 @@ mod tests {
     async fn a_host_gets_a_program_it_can_run_or_a_sentence() {
         let programs = Programs::find().unwrap();
         let own = programs.for_host("Linux", std::env::consts::ARCH).unwrap();
-        assert!(own.compressed().await.unwrap().starts_with(&[0x1f, 0x8b]));
+        assert!(own.compressed().await.unwrap().members[0].starts_with(&[0x1f, 0x8b]));
         for (system, machine) in [("Darwin", "arm64"), ("Linux", "riscv64")] {
             let failure = programs.for_host(system, machine).unwrap_err();
             assert_eq!(failure.kind, Kind::Preflight);

@@ -1,44 +1,50 @@
 //! Further channels for the program, where the way to a host is long: sshd takes 2 MiB of a channel in a round trip (crates.md
 //! section 2c). They are opened beside the agent's own, before it is known whether the program lacks there, and go unused where it
-//! does not. Each brings a part of the gzip stream into a file; the agent's start-up command puts them together.
+//! does not. Each brings some members of the gzip stream, which are unpacked while they arrive; the agent's start-up command
+//! gathers what came of it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::Semaphore;
 
 use super::pipe::is_far;
+use super::program::{Compressed, MEMBERS};
 use super::start::{CHUNK_BYTES, Start};
 use crate::agent::DIRECTORY;
 use crate::failure::{Failure, Kind, Result};
 use crate::ssh::{Channel, Chunk};
 
-/// What the program is brought with: so much of it that all of it is under way at once. sshd's MaxSessions is 10 by default.
-const CHANNELS: usize = 6;
+/// What the program is brought with: so many that all of it is under way at once. sshd's MaxSessions is 10 by default.
+const CHANNELS: usize = MEMBERS;
 
-/// Where the parts lie, each under a name of this run and its number.
+/// Where the shares lie, and the pipe by which their writers tell the command that gathers them: below the agent's directory,
+/// with the number of that command's process.
 pub(super) const FOLDER: &str = "shares";
 
-/// What a host says that has its part.
-const HAS: &str = "clusterctl-has";
+/// The name of that pipe.
+pub(super) const TOLD: &str = "told";
 
-/// What waits for its part ends so soon when there is none.
+/// What is told of a share that is there.
+pub(super) const HAS: &str = "clusterctl-has";
+
+/// What waits for its share ends so soon when there is none.
 const ENDS: Duration = Duration::from_secs(5);
 
 /// A login shell may greet with this much, in bytes.
 const MAXIMUM_GREETING_BYTES: usize = 64 << 10;
 
-/// What a channel runs; it works in every login shell that knows single quotes. Where the part does not come whole it leaves
-/// nothing.
+/// What a channel runs; it works in every login shell that knows single quotes. It reads how many bytes come, the process that
+/// gathers and the number of the share. The pipe is opened to be read as well: so nobody waits where that process is gone. It is
+/// told first: nobody may listen to the channel any more.
 fn script() -> String {
-    let folder = format!("{DIRECTORY}/{FOLDER}");
-    let part = format!(r#"{folder}/"$name""#);
+    let folder = format!(r#"{DIRECTORY}/{FOLDER}."$process""#);
     format!(
-        r#"read -r size name || exit 0; umask 077; mkdir -p {folder} && head -c "$size" > {part} && [ "$(wc -c < {part})" -eq "$size" ] && echo {HAS} || {{ rm -f {part}; rmdir {folder} {DIRECTORY} 2>/dev/null; }}"#
+        r#"read -r size process number || exit 0; umask 077; said=clusterctl-lacks; head -c "$size" | gzip -dc > {folder}/share-"$number" && said={HAS}; [ -p {folder}/{TOLD} ] && echo $said 1<> {folder}/{TOLD}; echo $said"#
     )
 }
 
-/// The channels that wait for their parts.
+/// The channels that wait for their shares.
 pub(super) struct Shares {
     channels: Vec<Channel>,
 }
@@ -58,6 +64,11 @@ impl Shares {
         (!channels.is_empty()).then_some(Self { channels })
     }
 
+    /// How many shares there will be: none is empty.
+    pub(super) fn count(&self, program: &Compressed) -> usize {
+        self.channels.len().min(program.members.len())
+    }
+
     /// They are not needed: returns when they are gone, so that a server that allows few has room for another, or after a limit.
     pub(super) async fn end(self) {
         let ending = self.channels.into_iter().map(|mut channel| async move {
@@ -68,32 +79,60 @@ impl Shares {
         let _ = tokio::time::timeout(ENDS, futures::future::join_all(ending)).await;
     }
 
-    /// Sends everything; the name under which the host has it. `moved` hears how many bytes were sent so far.
+    /// Sends everything to where the process `gatherer` of the host gathers it. Each share that is on its way is one more permit
+    /// of `sent`; of each that is there `arrived` hears the size in bytes.
     ///
     /// # Errors
-    /// Where the host does not have all of it; the program can still be sent in the usual way.
-    pub(super) async fn send(self, bytes: &Bytes, moved: impl Fn(u64)) -> Result<String> {
-        let name = fresh_name()?;
-        let size = bytes.len().div_ceil(self.channels.len()).max(1);
-        let parts = (0..bytes.len()).step_by(size).map(|at| bytes.slice(at..bytes.len().min(at + size)));
-        let sent = AtomicU64::new(0);
-        let tell = |count: usize| moved(sent.fetch_add(count as u64, Ordering::Relaxed) + count as u64);
-        let sending = self.channels.into_iter().zip(parts).enumerate();
-        let sending = sending.map(|(number, (channel, part))| bring(channel, format!("{name}-{number}"), part, &tell));
-        futures::future::try_join_all(sending).await?;
-        Ok(name)
+    /// Where the host does not take all of it; the program can still be sent in the usual way.
+    pub(super) async fn bring(
+        self,
+        gatherer: u32,
+        program: &Compressed,
+        sent: &Semaphore,
+        arrived: impl Fn(u64),
+    ) -> Result<()> {
+        let shares = divide(&program.members, self.count(program));
+        let mut sending =
+            self.channels.into_iter().zip(shares).enumerate().map(|(number, (channel, share))| async move {
+                let bytes: u64 = share.iter().map(|member| member.len() as u64).sum();
+                let channel = send(channel, format!("{bytes} {gatherer} {number}\n"), share).await?;
+                sent.add_permits(1);
+                Ok::<_, Failure>((channel, bytes))
+            });
+        let arrives = async |(channel, bytes): (Channel, u64)| {
+            has(channel).await?;
+            arrived(bytes);
+            Ok(())
+        };
+        // The first one alone: what it tells of the line is told before the others arrive.
+        let first = match sending.next() {
+            Some(first) => first.await?,
+            None => return Ok(()),
+        };
+        let others = sending.map(async |sending| arrives(sending.await?).await);
+        futures::try_join!(arrives(first), futures::future::try_join_all(others)).map(drop)
     }
 }
 
-/// Sends one part, until the host says that it has it.
-async fn bring(mut channel: Channel, name: String, mut part: Bytes, tell: &impl Fn(usize)) -> Result<()> {
-    channel.send(Bytes::from(format!("{} {name}\n", part.len()))).await?;
-    while !part.is_empty() {
-        let chunk = part.split_to(part.len().min(CHUNK_BYTES));
-        let count = chunk.len();
-        channel.send(chunk).await?;
-        tell(count);
+/// Members for so many channels, in order: as many for each as for the others, or one more.
+fn divide(members: &[Bytes], channels: usize) -> Vec<Vec<Bytes>> {
+    let ends = |channel: usize| members.len() * channel / channels;
+    (0..channels).map(|channel| members[ends(channel)..ends(channel + 1)].to_vec()).collect()
+}
+
+/// Sends one share after the line that announces it.
+async fn send(mut channel: Channel, line: String, share: Vec<Bytes>) -> Result<Channel> {
+    channel.send(Bytes::from(line)).await?;
+    for mut member in share {
+        while !member.is_empty() {
+            channel.send(member.split_to(member.len().min(CHUNK_BYTES))).await?;
+        }
     }
+    Ok(channel)
+}
+
+/// Waits until the host says that it has its share.
+async fn has(mut channel: Channel) -> Result<()> {
     let mut said = Vec::new();
     while let Some(chunk) = channel.recv().await? {
         match chunk {
@@ -108,22 +147,29 @@ async fn bring(mut channel: Channel, name: String, mut part: Bytes, tell: &impl 
             break;
         }
     }
-    Err(Failure::new(Kind::Host, "it did not take a part of the program"))
-}
-
-/// A name that no other run has.
-fn fresh_name() -> Result<String> {
-    let mut bytes = [0; 8];
-    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| Failure::new(Kind::Internal, "the system gives no random bytes"))?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Err(Failure::new(Kind::Host, "it did not take a share of the program"))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::script;
+    use bytes::Bytes;
+    use rstest::rstest;
+
+    use super::{divide, script};
 
     #[test]
     fn the_script_holds_nothing_that_a_login_shell_would_take_for_its_own() {
         assert!(!script().contains(['\'', '!', '\n', '\\']), "{}", script());
+    }
+
+    #[rstest]
+    #[case::one_each(6, "a|b|c|d|e|f")]
+    #[case::fewer_channels(4, "a|bc|d|ef")]
+    #[case::one_channel(1, "abcdef")]
+    fn members_stay_in_order_whoever_brings_them(#[case] channels: usize, #[case] expected: &str) {
+        let members: Vec<Bytes> = ["a", "b", "c", "d", "e", "f"].map(Bytes::from).to_vec();
+        let shares = divide(&members, channels).into_iter().map(|share| share.concat());
+        let shares: Vec<String> = shares.map(|share| String::from_utf8(share).unwrap()).collect();
+        assert_eq!(shares.join("|"), expected);
     }
 }

@@ -2,19 +2,20 @@
 //!
 //! The command works in every login shell that knows single quotes (it holds no quote, `!` or line end of its own) and
 //! needs nothing but POSIX tools on the host. What it reads from standard input, if it asked for the program: its size in bytes
-//! and the gzip stream; or the name of what other channels have brought of it (see `shares`); or, where
-//! it has `openssl`, the size of an identity, where another host hands the program on, that host's name, a line with what to
+//! and the gzip stream; or, where it has `timeout`, how many shares of it other channels bring (see `shares`); or, where
+//! it has `openssl` too, the size of an identity, where another host hands the program on, that host's name, a line with what to
 //! ask there, and the identity. If that does not bring the program, it asks once more.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::sync::SemaphorePermit;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
+use super::pipe::{is_far, look_at_way};
 use super::privilege::Privilege;
-use super::program::{Program, Programs};
-use super::shares::{FOLDER, Shares};
+use super::program::{Compressed, Program, Programs};
+use super::shares::{FOLDER, HAS, Shares, TOLD};
 use super::supply::{From, Supply};
 use crate::agent::DIRECTORY;
 use crate::agent::relay::{ask_for_program, server_name};
@@ -27,8 +28,11 @@ const NEED: &str = "clusterctl-need";
 /// The word after it of a host that can ask another one for it.
 const ASKS: &str = "asks";
 
-/// What the laptop says in place of an address where other channels have brought the program.
+/// What the laptop says in place of an address where other channels bring the program.
 const SHARED: &str = "shared";
+
+/// What is on its way is there within this time, in seconds, or will not come: it was sent before the word that it was.
+const GATHER_SECONDS: u8 = 15;
 
 /// The command's exit code when the program did not arrive whole; why is on its standard error.
 const NOT_WHOLE: u8 = 74;
@@ -69,21 +73,28 @@ fn script(program: &Program, arguments: &str) -> String {
     let sha256 = &program.sha256;
     let file = format!("{DIRECTORY}/bin/clusterctl-{sha256}");
     let asking = format!("{DIRECTORY}/asking");
-    let shares = format!("{DIRECTORY}/{FOLDER}");
+    let shares = format!("{DIRECTORY}/{FOLDER}.$$");
     // Another run may bring the program at the same moment: each has a part of its own, and what is thrown away beside it is of
     // shells that are no more.
     let part = format!("{file}.part.$$");
     let clear = format!(
-        r#"for old in {DIRECTORY}/bin/clusterctl-*; do case "$old" in {file}) ;; *.part.*) kill -0 "${{old##*.}}" 2>/dev/null || rm -f "$old" ;; *) rm -f "$old" ;; esac; done"#
+        r#"for old in {DIRECTORY}/bin/clusterctl-* {DIRECTORY}/{FOLDER}.*; do case "$old" in {file}) ;; *.part.*|*/{FOLDER}.*) kill -0 "${{old##*.}}" 2>/dev/null || rm -rf "$old" ;; *) rm -f "$old" ;; esac; done"#
     );
     let clean = format!("rm -rf {part} {asking} {shares}");
-    let join = format!(r#"cat {shares}/"$name"-* | gzip -dc > {part}"#);
+    let empty = format!("rmdir {DIRECTORY}/bin {DIRECTORY} 2>/dev/null");
+    // Held open from before the first share comes: what its writer tells is kept. Nothing stays where nobody listens any more.
+    let prepare = format!(
+        r#"gathers=0; command -v timeout >/dev/null && mkdir -p {shares} && mkfifo {shares}/{TOLD} && exec 3<> {shares}/{TOLD} && gathers=$$; trap "{clean}; exit 1" PIPE HUP TERM"#
+    );
+    let gather = format!(
+        r#"[ "$(timeout {GATHER_SECONDS} head -n "$size" <&3 | grep -c {HAS})" = "$size" ] && : > {part} && for share in {shares}/share-*; do cat "$share" >> {part} || break; rm -f "$share"; done"#
+    );
     // The identity lies in a folder that only root enters, for as long as it is asked with.
     let ask = format!(
         r#"read -r ask; identity=$(head -c "$size"); mkdir -m 0700 {asking} && echo "$identity" > {asking}/identity && echo "$ask" | timeout {ASK_SECONDS} openssl s_client -quiet -verify_return_error -verify_hostname "$name" -servername "$name" -connect "$address" -cert {asking}/identity -key {asking}/identity -CAfile {asking}/identity > {part} 2>/dev/null; rm -rf {asking}"#
     );
     format!(
-        r#"[ -x {file} ] || {{ umask 077; tls=; command -v openssl >/dev/null && command -v timeout >/dev/null && tls={ASKS}; while :; do rm -rf {shares}; echo {NEED} $(uname -s) $(uname -m) $tls; read -r size address name || {{ rm -rf {shares}; rmdir {DIRECTORY} 2>/dev/null; exit 1; }}; mkdir -p {DIRECTORY}/bin; {clear}; rm -rf {asking}; if [ "$address" = {SHARED} ]; then {join}; elif [ "$address" ]; then {ask}; else head -c "$size" | gzip -dc > {part}; fi && [ "$(sha256sum < {part} | cut -c 1-64)" = {sha256} ] && chmod 0755 {part} && sync {part} && mv {part} {file} && break; {clean}; [ -x {file} ] && break; tls=; [ "$address" ] || {{ rmdir {DIRECTORY}/bin {DIRECTORY} 2>/dev/null; exit {NOT_WHOLE}; }}; done; rm -rf {shares}; }}; exec {file} agent {arguments}"#
+        r#"[ -x {file} ] || {{ umask 077; {prepare}; tls=; command -v openssl >/dev/null && command -v timeout >/dev/null && tls={ASKS}; while :; do echo {NEED} $(uname -s) $(uname -m) $gathers $tls; read -r size address name || {{ {clean}; {empty}; exit 1; }}; mkdir -p {DIRECTORY}/bin; {clear}; rm -rf {asking}; if [ "$address" = {SHARED} ]; then {gather}; elif [ "$address" ]; then {ask}; else head -c "$size" | gzip -dc > {part}; fi && [ "$(sha256sum < {part} | cut -c 1-64)" = {sha256} ] && chmod 0755 {part} && sync {part} && mv {part} {file} && break; {clean}; [ -x {file} ] && break; tls=; gathers=0; [ "$address" ] || {{ {empty}; exit {NOT_WHOLE}; }}; done; rm -rf {shares}; exec 3>&-; }}; exec {file} agent {arguments}"#
     )
 }
 
@@ -110,6 +121,14 @@ impl Start {
                     return Err(Failure::new(Kind::Host, sentence).on(&self.host));
                 }
             }
+        }
+    }
+
+    /// Where much will be sent, most likely, and over a long way: makes ready for that what takes round trips.
+    pub fn prepare_way(&self) {
+        if self.supply.is_expected_by_few() && is_far(self.connection.round_trip()) {
+            let start = self.clone();
+            tokio::spawn(async move { futures::join!(start.connection.open_ahead(), look_at_way(&start)) });
         }
     }
 
@@ -160,8 +179,10 @@ impl Start {
                     if asked.take().is_some() {
                         self.supply.unreachable();
                     }
+                    let gatherer = words.next().and_then(|number| number.parse().ok()).filter(|number| *number > 0);
                     let asks = words.next() == Some(ASKS);
-                    (sent, asked) = match self.supply(&mut channel, program, asks, shares.take()).await {
+                    let sharing = gatherer.and_then(|gatherer| Some((gatherer, shares.take()?)));
+                    (sent, asked) = match self.supply(&mut channel, program, asks, sharing).await {
                         // The command ended before it read everything; what it says comes with the next chunks.
                         Err(failure) if failure.kind == Kind::Host => (0, None),
                         supplied => supplied?,
@@ -180,75 +201,36 @@ impl Start {
         }
     }
 
-    /// Sends the program, or where to ask for it; returns what was sent of it, and the place of a host that asks.
+    /// Sends the program, or where to ask for it; returns what was sent of it, and the place of a host that asks. With `sharing`
+    /// further channels bring it to the process that gathers.
     async fn supply(
         &self,
         channel: &mut Channel,
         program: &Program,
         asks: bool,
-        shares: Option<Shares>,
+        sharing: Option<(u32, Shares)>,
     ) -> Result<(u64, Option<SemaphorePermit<'_>>)> {
-        match self.supply.from(&self.host, &program.sha256, asks).await {
-            From::Laptop => {
-                let by_shares = match shares {
-                    Some(shares) => self.share(channel, program, shares, |_| {}).await?,
-                    None => None,
-                };
-                match by_shares {
-                    Some(sent) => Ok((sent, None)),
-                    None => Ok((self.upload(channel, program, |_| {}).await?, None)),
-                }
-            }
-            From::LaptopFirst => {
-                // Made before the clock runs.
-                let all = program.compressed().await?.len() as u64;
-                let began = Instant::now();
-                let by_shares = match shares {
-                    Some(shares) => self.share(channel, program, shares, |bytes| self.supply.is_sent(bytes)).await?,
-                    None => None,
-                };
-                let moved = |bytes| self.supply.moved(bytes, all, began.elapsed());
-                let sent = match by_shares {
-                    Some(sent) => sent,
-                    None => self.upload(channel, program, moved).await?,
-                };
-                self.supply.measured(sent, began.elapsed());
-                Ok((sent, None))
-            }
+        let first = match self.supply.from(&self.host, &program.sha256, asks).await {
+            From::Laptop => false,
+            From::LaptopFirst => true,
             From::Host(giver, place) => {
                 let identity = giver.identity.in_one_file();
                 let (name, ask) = (server_name(&giver.host), ask_for_program(&program.sha256));
                 let head = format!("{} {} {name}\n{ask}\n", identity.expose().len(), giver.address);
                 channel.send(Bytes::from(head + identity.expose())).await?;
-                Ok((0, Some(place)))
+                return Ok((0, Some(place)));
             }
+        };
+        // Made before the clock runs.
+        let program = program.compressed().await?;
+        let line = Line { supply: first.then_some(&*self.supply), all: program.size(), began: Instant::now() };
+        if let Some((gatherer, shares)) = sharing
+            && share(channel, &program, gatherer, shares, &line).await?
+        {
+            return Ok((line.all, None));
         }
-    }
-
-    /// Sends the program over other channels and says so; `None` where the host did not take it.
-    async fn share(
-        &self,
-        channel: &mut Channel,
-        program: &Program,
-        shares: Shares,
-        moved: impl Fn(u64),
-    ) -> Result<Option<u64>> {
-        let compressed = program.compressed().await?;
-        let Ok(name) = shares.send(&compressed, moved).await else { return Ok(None) };
-        channel.send(Bytes::from(format!("0 {SHARED} {name}\n"))).await?;
-        Ok(Some(compressed.len() as u64))
-    }
-
-    async fn upload(&self, channel: &mut Channel, program: &Program, moved: impl Fn(u64)) -> Result<u64> {
-        let compressed = program.compressed().await?;
-        channel.send(Bytes::from(format!("{}\n", compressed.len()))).await?;
-        let mut rest = compressed.clone();
-        while !rest.is_empty() {
-            let chunk = rest.split_to(rest.len().min(CHUNK_BYTES));
-            channel.send(chunk).await?;
-            moved((compressed.len() - rest.len()) as u64);
-        }
-        Ok(compressed.len() as u64)
+        upload(channel, &program, &line).await?;
+        Ok((line.all, None))
     }
 
     /// What to do about a command that ended before the agent said anything.
@@ -284,6 +266,82 @@ impl Start {
         let failure = failure.on(&self.host);
         if said.is_empty() { failure } else { failure.detailed(said) }
     }
+}
+
+/// What the first transfer of the program tells of the laptop's line; of others nothing is told.
+struct Line<'a> {
+    supply: Option<&'a Supply>,
+    /// Bytes of the whole program, compressed.
+    all: u64,
+    began: Instant,
+}
+
+impl Line<'_> {
+    fn tell(&self, how: impl FnOnce(&Supply, Duration)) {
+        if let Some(supply) = self.supply {
+            how(supply, self.began.elapsed());
+        }
+    }
+}
+
+/// Brings the program over further channels; whether they took it. The command that gathers it goes on, or asks once more.
+async fn share(
+    channel: &mut Channel,
+    program: &Compressed,
+    gatherer: u32,
+    shares: Shares,
+    line: &Line<'_>,
+) -> Result<bool> {
+    let (count, sent) = (shares.count(program), Semaphore::new(0));
+    let arrived = |bytes| line.tell(|supply, elapsed| supply.arrived(bytes, line.all, elapsed));
+    let mut bringing = std::pin::pin!(shares.bring(gatherer, program, &sent, arrived));
+    let early = tokio::select! {
+        biased;
+        brought = &mut bringing => Some(brought),
+        _ = sent.acquire_many(u32::try_from(count).unwrap_or(u32::MAX)) => None,
+    };
+    if let Some(Err(_)) = early {
+        return Ok(false);
+    }
+    // Said before they have arrived: that would be one more round trip.
+    channel.send(Bytes::from(format!("{count} {SHARED}\n"))).await?;
+    let (mut brought, mut said) = (early.map(|brought| brought.is_ok()), Vec::new());
+    while brought.is_none() {
+        tokio::select! {
+            biased;
+            ended = &mut bringing => brought = Some(ended.is_ok()),
+            chunk = channel.recv() => {
+                // The agent's first word, or the question for the program once more; or the end. Standard error is only told.
+                brought = match &chunk {
+                    Ok(Some(Chunk::Stdout(bytes))) => Some(bytes.starts_with(b"{")),
+                    Ok(Some(Chunk::Stderr(_))) => None,
+                    Ok(Some(Chunk::Exit(_)) | None) | Err(_) => Some(false),
+                };
+                said.extend(chunk?);
+            }
+        }
+    }
+    channel.give_back(said);
+    if brought == Some(true) {
+        line.tell(|supply, elapsed| supply.measured(line.all, elapsed));
+    }
+    Ok(true)
+}
+
+/// Sends the program over the command's own channel.
+async fn upload(channel: &mut Channel, program: &Compressed, line: &Line<'_>) -> Result<()> {
+    channel.send(Bytes::from(format!("{}\n", line.all))).await?;
+    let mut moved = 0;
+    for mut rest in program.members.iter().cloned() {
+        while !rest.is_empty() {
+            let chunk = rest.split_to(rest.len().min(CHUNK_BYTES));
+            moved += chunk.len() as u64;
+            channel.send(chunk).await?;
+            line.tell(|supply, elapsed| supply.moved(moved, line.all, elapsed));
+        }
+    }
+    line.tell(|supply, elapsed| supply.measured(line.all, elapsed));
+    Ok(())
 }
 
 enum Attempt {

@@ -20,7 +20,7 @@ use crate::agent::relay::Giver;
 /// second, and by what all others lack at most; `true` for from the first one.
 pub type Worth = fn(rate: u64, lacking: u64) -> bool;
 
-/// Who waits for the first host hears of it at least so often, or turns to the laptop.
+/// Who waits for the first host hears of it at least so often, where nothing else was said, or turns to the laptop.
 const SILENCE: Duration = Duration::from_secs(15);
 
 /// So many hosts ask at a time: each is to have it long before its limit (see `start`).
@@ -57,7 +57,7 @@ enum State {
     #[default]
     Nobody,
     /// A host is getting it, or has it and is not known to hand it on yet.
-    First { host: String, sha256: String, sent: u64 },
+    First { host: String, sha256: String, sent: u64, patience: Duration },
     /// A host hands it on.
     Host { sha256: String, giver: Giver },
     /// Everybody gets it from the laptop.
@@ -108,9 +108,14 @@ impl Supply {
     pub(super) async fn from(&self, host: &str, sha256: &str, asks: bool) -> From<'_> {
         let mut changes = self.state.subscribe();
         let first = self.state.send_if_modified(|state| {
-            let is_first = matches!(state, State::Nobody);
+            let is_first = match state {
+                State::Nobody => true,
+                // It asks once more: the program did not come in the first way.
+                State::First { host: first, sha256: given, .. } => first == host && given == sha256,
+                State::Host { .. } | State::Laptop => false,
+            };
             if is_first {
-                *state = State::First { host: host.to_owned(), sha256: sha256.to_owned(), sent: 0 };
+                *state = State::First { host: host.to_owned(), sha256: sha256.to_owned(), sent: 0, patience: SILENCE };
             }
             is_first
         });
@@ -131,8 +136,8 @@ impl Supply {
                     }
                     return From::Host(Box::new(giver), place);
                 }
-                State::First { host: ref first, .. } if first != host => {
-                    if !matches!(tokio::time::timeout(SILENCE, changes.changed()).await, Ok(Ok(()))) {
+                State::First { host: ref first, patience, .. } if first != host => {
+                    if !matches!(tokio::time::timeout(patience, changes.changed()).await, Ok(Ok(()))) {
                         return From::Laptop;
                     }
                 }
@@ -141,13 +146,16 @@ impl Supply {
         }
     }
 
-    /// The first host is being sent the program, `bytes` until now, and nothing can be said of the line yet.
-    pub(super) fn is_sent(&self, bytes: u64) {
-        self.state.send_if_modified(|state| {
-            let State::First { sent, .. } = state else { return false };
-            *sent = bytes;
-            true
-        });
+    /// A share of the program, so many bytes of `all`, has arrived at the first host and so has its word of it. Where that alone
+    /// shows that the line is fast enough for everybody, the others need not wait for the rest.
+    pub(super) fn arrived(&self, bytes: u64, all: u64, elapsed: Duration) {
+        let rate = rate(bytes, elapsed) / DOUBT;
+        if self.is_worth(rate, all) {
+            // The shares are under way side by side: perhaps none arrives before all have.
+            self.is_sent(bytes, SILENCE.max(Duration::from_secs(all / rate.max(1))));
+        } else {
+            self.leave_to_laptop();
+        }
     }
 
     /// The first host is being sent `bytes` of `all` for so long now. Where that shows that the line is fast enough for
@@ -156,8 +164,17 @@ impl Supply {
         if bytes >= SAMPLE && !self.is_worth(rate(bytes - AT_ONCE, elapsed) / DOUBT, all) {
             self.leave_to_laptop();
         } else {
-            self.is_sent(bytes);
+            self.is_sent(bytes, SILENCE);
         }
+    }
+
+    /// The first host is being sent the program: who waits for it hears of it, and hears more within `silence`.
+    fn is_sent(&self, bytes: u64, silence: Duration) {
+        self.state.send_if_modified(|state| {
+            let State::First { sent, patience, .. } = state else { return false };
+            (*sent, *patience) = (bytes, silence);
+            true
+        });
     }
 
     /// The first host has got all `bytes` in that time: whether others get it from there.
@@ -241,7 +258,7 @@ mod tests {
 
     use rstest::rstest;
 
-    use super::{From, State, Supply};
+    use super::{From, SILENCE, State, Supply};
     use crate::agent::relay::Giver;
     use crate::remote::Relay;
 
@@ -266,8 +283,9 @@ mod tests {
     async fn others_wait_for_the_first_one_only_if_they_can_ask_it() {
         let supply = Arc::new(Supply::new(3, slow));
         assert_eq!(name(&supply.from("a", "f00", true).await), "first");
-        // It asks once more: another architecture.
+        // It asks once more: another architecture; the same.
         assert_eq!(name(&supply.from("a", "bar", true).await), "laptop");
+        assert_eq!(name(&supply.from("a", "f00", false).await), "first");
         assert_eq!(name(&supply.from("b", "f00", false).await), "laptop");
         let waiting = tokio::spawn({
             let supply = supply.clone();
@@ -320,6 +338,26 @@ mod tests {
         assert_eq!(name(&supply.from("a", "f00", true).await), "first");
         supply.moved(bytes, 9 << 20, Duration::from_millis(milliseconds));
         assert_eq!(matches!(&*supply.state.borrow(), State::Laptop), ended);
+    }
+
+    #[rstest]
+    #[case::fast(1 << 20, 100, None)]
+    #[case::perhaps_not_fast_enough(1_900, 1_000, Some(SILENCE))]
+    #[case::slow(100, 1_000, Some(Duration::from_secs(200)))]
+    #[tokio::test]
+    async fn a_share_tells_how_long_the_others_take(
+        #[case] bytes: u64,
+        #[case] milliseconds: u64,
+        #[case] waits: Option<Duration>,
+    ) {
+        let supply = Supply::new(3, slow);
+        assert_eq!(name(&supply.from("a", "f00", true).await), "first");
+        supply.arrived(bytes, 10_000, Duration::from_millis(milliseconds));
+        let patience = match &*supply.state.borrow() {
+            State::First { patience, .. } => Some(*patience),
+            _ => None,
+        };
+        assert_eq!(patience, waits);
     }
 
     #[tokio::test]

@@ -51,12 +51,12 @@ pub struct Receiving {
 
 impl Receiving {
     /// Starts what receives `bytes` in all before anything is known to be sent: on a long way that takes several round trips.
-    /// `sharers` hosts share the laptop's line.
+    /// `sharers` hosts share the laptop's line, where the host `takes` what the laptop has.
     ///
     /// # Errors
     /// As [`Receiving::send`].
-    pub async fn ahead(start: &Start, bytes: u64, sharers: usize) -> Result<Self> {
-        let receiver = Receiver::open(start, bytes, sharers, true).await.map_err(|failure| failure.on(&start.host))?;
+    pub async fn ahead(start: &Start, bytes: u64, sharers: usize, takes: bool) -> Result<Self> {
+        let receiver = Receiver::open(start, bytes, sharers, takes).await.map_err(|failure| failure.on(&start.host))?;
         Ok(Self { receiver: Some(receiver) })
     }
 
@@ -76,14 +76,18 @@ impl Receiving {
             return Ok(());
         }
         let start = delivery.start;
+        // Where hosts hand on, one of them at a time takes what the laptop has; the others may never take anything.
+        let sharers = if delivery.relay.is_some() { 1 } else { delivery.uplink.receivers() };
+        let takes = delivery.relay.is_none_or(|relay| relay.is_first(&start.host));
         let mut receiver = match self.receiver.take() {
-            Some(receiver) => receiver,
-            None => {
-                // Where hosts hand on, one of them at a time takes what the laptop has; the others may never take anything.
-                let sharers = if delivery.relay.is_some() { 1 } else { delivery.uplink.receivers() };
-                let takes = delivery.relay.is_none_or(|relay| relay.is_first(&start.host));
-                Receiver::open(start, lacking, sharers, takes).await.map_err(|failure| failure.on(&start.host))?
+            Some(mut receiver) => {
+                receiver.pipe.share(sharers);
+                if takes {
+                    receiver.pipe.widen();
+                }
+                receiver
             }
+            None => Receiver::open(start, lacking, sharers, takes).await.map_err(|failure| failure.on(&start.host))?,
         };
         Transfer::new(delivery, &mut receiver, blobs, progress)
             .run(blobs)

@@ -142,6 +142,10 @@ struct Life {
     round_trip: Duration,
     /// The shortest time that opening a channel took, in microseconds: a round trip to sshd, also behind a forwarder.
     shortest: AtomicU64,
+    /// Whether that was found to be true.
+    confirmed: AtomicBool,
+    /// A session that was opened ahead; locked while it is being opened.
+    spare: tokio::sync::Mutex<Option<russh::Channel<Msg>>>,
     server_version: String,
 }
 
@@ -159,9 +163,10 @@ impl std::fmt::Debug for Connection {
 impl Connection {
     fn new(target: Arc<Target>, dialled: Dialled) -> Self {
         let Dialled { handle, lost, round_trip, server_version, bastion: _bastion, banner: _ } = dialled;
-        let life =
-            Arc::new(Life { handle, _bastion, lost, round_trip, shortest: AtomicU64::new(u64::MAX), server_version });
-        Self::by(target, Way::Ours { life: Mutex::new(life), again: None })
+        let (shortest, confirmed, spare) =
+            (AtomicU64::new(u64::MAX), AtomicBool::new(false), tokio::sync::Mutex::default());
+        let life = Life { handle, _bastion, lost, round_trip, shortest, confirmed, spare, server_version };
+        Self::by(target, Way::Ours { life: Mutex::new(Arc::new(life)), again: None })
     }
 
     fn by(target: Arc<Target>, way: Way) -> Self {
@@ -213,14 +218,14 @@ impl Connection {
         self.life().map_or(Duration::ZERO, |life| Duration::from_micros(life.shortest.load(Ordering::Relaxed)))
     }
 
-    /// The time of one round trip through the connection now, or the first time that is below `enough`. What makes one look
-    /// longer, a host that is busy, does so by chance: two times that agree are believed, else the least of four. Zero
-    /// where it is not known, because the user's own ssh makes the connection.
+    /// The time of one round trip through the connection, or the first time that is below `enough`. What makes one look
+    /// longer, a host that is busy, does so by chance: two times that agree are believed, from then on, else the least of four.
+    /// Zero where it is not known, because the user's own ssh makes the connection.
     pub async fn ping(&self, enough: Duration) -> Duration {
         let Some(life) = self.life() else { return Duration::ZERO };
         let mut least = self.shortest();
         for _ in 0..3 {
-            if least < enough {
+            if least < enough || life.confirmed.load(Ordering::Relaxed) {
                 break;
             }
             let began = Instant::now();
@@ -230,8 +235,9 @@ impl Connection {
             }
             let (before, now) = (least, began.elapsed());
             least = before.min(now);
+            life.shortest.fetch_min(u64::try_from(now.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
             if agree(before, now) {
-                break;
+                life.confirmed.store(true, Ordering::Relaxed);
             }
         }
         least.min(OPEN)
@@ -274,7 +280,23 @@ impl Connection {
         Ok(channel)
     }
 
+    /// Opens a session for the next command that will be started, which then takes no round trip to start. Where the host
+    /// opens none, that command is told.
+    pub async fn open_ahead(&self) {
+        let Some(life) = self.life() else { return };
+        let mut spare = life.spare.lock().await;
+        if spare.is_some() {
+            return;
+        }
+        if let Ok(Ok(opened)) = self.open(&life, "the next command", life.handle.channel_open_session()).await {
+            *spare = Some(opened);
+        }
+    }
+
     async fn session(&self, life: &Life, what: String) -> Result<Channel> {
+        if let Some(spare) = life.spare.lock().await.take() {
+            return Ok(Channel::new(spare, &self.0.target.name, what, life.lost.clone()));
+        }
         let began = Instant::now();
         let opened = self.open(life, &what, life.handle.channel_open_session()).await?;
         let took = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);

@@ -49,6 +49,24 @@ fn the_public_futures_can_be_spawned() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_was_opened_ahead_is_that_of_the_next_command() {
+    let sshd = Sshd::start("MaxSessions 1");
+    let key = sshd.user_key("user", "ed25519", "");
+    let connection = connect(&sshd.target(Some(&key))).await.expect("logged in");
+    connection.open_ahead().await;
+    // One is enough.
+    connection.open_ahead().await;
+    let (mut writer, mut reader) = connection.exec("cat").await.expect("the one that is open").split();
+    // Another one is refused; where it is opened ahead, nobody is told.
+    connection.open_ahead().await;
+    assert_eq!(connection.exec("true").await.expect_err("no room").kind, Kind::Connection);
+    writer.send(Bytes::from_static(b"said")).await.expect("read");
+    writer.finish().await.expect("ended");
+    assert!(matches!(reader.recv().await, Ok(Some(Chunk::Stdout(said))) if said.as_ref() == b"said"));
+    assert_eq!(reader.exit().await.expect("ended"), Some(Exit::Status(0)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn commands_run_on_a_real_sshd() {
     let sshd = Sshd::start("");
     let key = sshd.user_key("user", "ed25519", "");

@@ -266,7 +266,7 @@ fn over_a_long_way_the_program_comes_in_parts_and_in_one_where_they_do_not_arriv
     let far = far_inventory(&bed, Duration::from_millis(20));
     // The sizes that were read of it, by a `head` that tells and does what it is told first.
     let come = |first: &str| {
-        let lines = ["#!/bin/sh", "echo $2 >> /root/read", first, r#"exec /usr/bin/head.real "$@""#];
+        let lines = ["#!/bin/sh", "[ $1 != -c ] || echo $2 >> /root/read", first, r#"exec /usr/bin/head.real "$@""#];
         let lines: Vec<String> = lines.iter().map(|line| format!("'{line}'")).collect();
         bed.sh(host, "[ -e /usr/bin/head.real ] || cp /usr/bin/head /usr/bin/head.real; rm -f /usr/bin/head");
         bed.sh(host, &format!("printf '%s\\n' {} > /usr/bin/head; chmod 0755 /usr/bin/head", lines.join(" ")));
@@ -276,11 +276,19 @@ fn over_a_long_way_the_program_comes_in_parts_and_in_one_where_they_do_not_arriv
         let read = bed.sh(host, "cat /root/read; rm /root/read");
         read.lines().filter_map(|size| size.parse::<u64>().ok()).collect::<Vec<u64>>()
     };
+    // A host that says something meanwhile.
+    let noisy = "cp /usr/bin/timeout /usr/bin/timeout.real; rm /usr/bin/timeout; printf '%s\\n' '#!/bin/sh' 'echo noise >&2' \
+        'exec /usr/bin/timeout.real \"$@\"' > /usr/bin/timeout; chmod 0755 /usr/bin/timeout";
+    bed.sh(host, noisy);
     let parts = come("");
     assert!(parts.len() > 1 && parts.iter().all(|part| *part < 2 << 20), "{parts:?}");
     let whole: u64 = parts.iter().sum();
-    for (how, first) in [("refused", "[ $2 -gt 4000000 ] || exit 1"), ("cut", "[ $2 -gt 4000000 ] || set -- -c 1000")] {
-        let of_none = come(first);
+    let of_a_part = |what: &str| format!("[ $1 != -c ] || [ $2 -gt 4000000 ] || {what}");
+    for (how, what) in [("refused", "exit 1"), ("cut", "set -- -c 1000")] {
+        let began = Instant::now();
+        let of_none = come(&of_a_part(what));
+        // It is told that it lacks a part; there is a limit of 15 seconds for those of which nothing is told.
+        assert!(began.elapsed() < Duration::from_secs(12), "{how}: {:?}", began.elapsed());
         assert_eq!(of_none.iter().filter(|size| **size == whole).count(), 1, "{how}: {of_none:?}, for {whole}");
     }
 }
