@@ -89,6 +89,9 @@ pub enum Request {
     Balancer(BalancerOrder),
     /// Set up the pod network on this host: `u32`, the number of changes.
     Network(NetworkOrder),
+    /// The same as soon as the join that was asked for before it is done: `Option<u32>`, nothing where there was none or where it
+    /// did not see a pod network of the Node.
+    OwnNetwork(OwnNetwork),
     /// Add to a failure what logs of this host say of it: [`Failure`].
     Explain {
         /// What is to be explained.
@@ -300,6 +303,8 @@ pub struct Joined {
     pub node: String,
     /// How many things were altered; 0 when the host was a member already.
     pub changes: u32,
+    /// The first pod network of the Node, where a host that joined has seen it.
+    pub pod_network: Option<ipnet::IpNet>,
 }
 
 /// The built-in endpoint on one host.
@@ -331,6 +336,25 @@ pub struct NetworkOrder {
     pub address: std::net::IpAddr,
     /// The other nodes: address and pod network.
     pub peers: Vec<Peer>,
+}
+
+/// The pod network of a host that joins: a [`NetworkOrder`] without what only its Node tells.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnNetwork {
+    /// The whole cluster's pod network.
+    pub cluster_network: ipnet::IpNet,
+    /// The address of this host that the others reach it by.
+    pub address: std::net::IpAddr,
+    /// The other nodes, as far as they are known.
+    pub peers: Vec<Peer>,
+}
+
+impl OwnNetwork {
+    /// The order for a node with this pod network.
+    pub fn of(self, pod_network: ipnet::IpNet) -> NetworkOrder {
+        let Self { cluster_network, address, peers } = self;
+        NetworkOrder { pod_network, cluster_network, address, peers }
+    }
 }
 
 /// Another node, as the pod network sees it.

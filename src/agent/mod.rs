@@ -25,7 +25,7 @@ use serde_json::Value;
 use tokio::io::{
     AsyncBufRead, AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader,
 };
-use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard, mpsc};
+use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard, mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
 pub use self::fetch::FetchOrder;
@@ -79,7 +79,21 @@ struct Agent {
     giving: Mutex<Option<Giving>>,
     /// Listening for other hosts that try whether they reach this one.
     listeners: Mutex<Listeners>,
+    /// What comes of the join that was asked for.
+    joining: watch::Sender<Joining>,
     events: Events,
+}
+
+/// A join, for what is to follow it.
+#[derive(Debug, Default)]
+enum Joining {
+    /// None was asked for.
+    #[default]
+    Nothing,
+    /// It was asked for.
+    UnderWay,
+    /// It has ended; the pod network of the Node, where it has seen one.
+    Ended(Option<ipnet::IpNet>),
 }
 
 /// The host's lock and what for.
@@ -131,7 +145,13 @@ pub async fn serve(
             }
             line = lines.recv() => match line {
                 Some(Ok(line)) => match serde_json::from_slice::<Envelope>(&line) {
-                    Ok(envelope) => work.push(agent.numbered(envelope)),
+                    Ok(envelope) => {
+                        // Known before anything that was asked for later is begun.
+                        if matches!(envelope.request, Request::Join(_)) {
+                            agent.joining.send_replace(Joining::UnderWay);
+                        }
+                        work.push(agent.numbered(envelope));
+                    }
                     Err(error) => {
                         let failure = Failure::new(Kind::Internal, "the agent got a message it does not know");
                         break Err(failure.because(&error));
@@ -216,6 +236,7 @@ impl Agent {
             pulse,
             journal: Mutex::new(None),
             giving: Mutex::new(None),
+            joining: watch::Sender::default(),
             listeners: Mutex::default(),
             events,
         }
@@ -352,7 +373,11 @@ impl Agent {
                 document(&node::init(&self.machine, &*self.facts().await?, &order, &self.events).await?)
             }
             Request::Join(order) => {
-                document(&node::join(&self.machine, &*self.facts().await?, &order, &self.events).await?)
+                let joined =
+                    async { node::join(&self.machine, &*self.facts().await?, &order, &self.events).await }.await;
+                let pod_network = joined.as_ref().ok().and_then(|joined| joined.pod_network);
+                self.joining.send_replace(Joining::Ended(pod_network));
+                document(&joined?)
             }
             Request::Refresh(order) => {
                 document(&node::refresh(&self.machine, &*self.facts().await?, &order, &self.events).await?)
@@ -360,6 +385,18 @@ impl Agent {
             Request::Rehearse(order) => document(&self.rehearse(&order).await?),
             Request::Network(order) => {
                 document(&node::network(&self.machine, &*self.facts().await?, &order, &self.events).await?)
+            }
+            Request::OwnNetwork(network) => {
+                let mut joining = self.joining.subscribe();
+                let ended = joining.wait_for(|joining| !matches!(joining, Joining::UnderWay)).await;
+                let pod_network = ended.ok().and_then(|joining| match *joining {
+                    Joining::Ended(pod_network) => pod_network,
+                    Joining::Nothing | Joining::UnderWay => None,
+                });
+                let Some(pod_network) = pod_network else { return document(&None::<u32>) };
+                let order = network.of(pod_network);
+                let changes = node::network(&self.machine, &*self.facts().await?, &order, &self.events).await?;
+                document(&Some(changes))
             }
             Request::Balancer(order) => {
                 let program = std::env::current_exe().map_err(|error| {
@@ -443,11 +480,16 @@ impl Agent {
     }
 }
 
-/// Whether another run's command to start an agent is receiving the program: its part is named after the shell that writes it.
+/// Whether another run's command to start an agent is receiving the program: its part, and the folder of its shares, are named
+/// after the shell that writes them.
 fn is_being_brought(host: &dyn Host) -> bool {
-    let parts = host.list(&Path::new(DIRECTORY).join("bin")).unwrap_or_default();
-    let shells = parts.iter().filter_map(|name| name.rsplit_once(".part.")?.1.parse::<u32>().ok());
-    shells.into_iter().any(|shell| matches!(host.entry(Path::new(&format!("/proc/{shell}"))), Ok(Some(_))))
+    let directory = Path::new(DIRECTORY);
+    let there = |folder: &Path| host.list(folder).unwrap_or_default();
+    let parts =
+        there(&directory.join("bin")).into_iter().filter_map(|name| Some(name.rsplit_once(".part.")?.1.to_owned()));
+    let shares = there(directory).into_iter().filter_map(|name| Some(name.strip_prefix("shares.")?.to_owned()));
+    let mut shells = parts.chain(shares).filter_map(|shell| shell.parse::<u32>().ok());
+    shells.any(|shell| matches!(host.entry(Path::new(&format!("/proc/{shell}"))), Ok(Some(_))))
 }
 
 fn document(answer: &impl Serialize) -> Result<Value> {

@@ -39,7 +39,8 @@ impl NodeStatus {
         self.pod_networks.first().copied()
     }
 
-    fn of(node: &Value) -> Self {
+    /// What a Node object says.
+    pub fn of(node: &Value) -> Self {
         let text = |pointer: &str| node.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
         let labels: BTreeMap<String, String> = entries(node.pointer("/metadata/labels"));
         let roles = labels.keys().filter_map(|key| key.strip_prefix("node-role.kubernetes.io/")).map(str::to_owned);

@@ -122,6 +122,12 @@ impl Board {
         ways
     }
 
+    /// Waits until any host has told a way.
+    pub async fn first_way(&self) {
+        // The sender lives as long as the board.
+        let _ = self.ways.subscribe().wait_for(|known| known.values().any(Option::is_some)).await;
+    }
+
     /// Waits until `count` hosts have told, and returns the pod networks of those that have one.
     pub async fn pod_networks(&self, count: usize) -> BTreeMap<String, IpNet> {
         let mut receiver = self.ways.subscribe();
@@ -133,6 +139,8 @@ impl Board {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt as _;
+
     use super::{Board, Cancel, Peer};
 
     #[tokio::test]
@@ -151,8 +159,11 @@ mod tests {
             address: [10, 0, 0, number].into(),
             pod_network: format!("10.244.{number}.0/24").parse().unwrap(),
         };
-        board.tell_way("a", Some(way(1)));
+        let first = board.first_way();
         board.tell_way("b", None);
+        assert!(first.now_or_never().is_none());
+        board.tell_way("a", Some(way(1)));
+        board.first_way().await;
         board.tell_way("a", Some(way(2)));
         let networks = board.pod_networks(2).await;
         assert_eq!(networks.keys().collect::<Vec<_>>(), ["a"]);

@@ -1,27 +1,26 @@
 //! One host's ordered steps during `up`. Lanes run side by side; what they wait for stands on the [`Board`].
 
 mod member;
+mod network;
 mod ready;
 mod source;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use ipnet::IpNet;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::sync::Mutex;
 
+pub(super) use self::network::peers;
 use super::board::{Board, Promise};
 use super::connect::Session;
 use super::documents::Documents;
-use super::finish::NODE_LIMIT;
 use super::plan::{HostPlan, Way, is_file};
 use super::rollout::Rollout;
 use super::spread::Spreading;
 use super::tolerance::Casualties;
-use crate::api::{self, NodeStatus};
+use crate::api;
 use crate::bundle::{Blob, Bundle};
 use crate::cancel::Cancel;
 use crate::event::Unit;
@@ -67,29 +66,6 @@ fn changes_of(report: &PlayReport) -> u32 {
 /// brings them where the authority's key is elsewhere.
 pub(super) fn is_of_no_cluster(state: &KubernetesState, member: bool) -> bool {
     state.journal_cluster.is_none() && !member && state.manifests.is_empty()
-}
-
-/// The ways from a node to the pods of every other node the cluster knows, also of those whose lane failed in this run;
-/// `told` are pod networks that lanes know already.
-pub(super) fn peers(nodes: &[NodeStatus], own: &str, told: &BTreeMap<String, IpNet>) -> Vec<Peer> {
-    let others = nodes.iter().filter(|node| node.name != own);
-    let mut peers: Vec<Peer> = others
-        .filter_map(|node| {
-            let pod_network = told.get(&node.name).copied().or_else(|| node.pod_network())?;
-            let address = node.addresses.first().copied()?;
-            Some(Peer { address, pod_network })
-        })
-        .collect();
-    peers.sort();
-    peers
-}
-
-/// Whether nodes as they were say of every host what its lane has told: one whose Node was lost has another now.
-fn tell_of(nodes: &[NodeStatus], told: &BTreeMap<String, IpNet>) -> bool {
-    let known = |(name, network): (&String, &IpNet)| {
-        nodes.iter().any(|node| node.name == *name && node.pod_network() == Some(*network))
-    };
-    told.iter().all(known)
 }
 
 /// One host's way through `up`.
@@ -159,12 +135,13 @@ impl Lane<'_> {
     async fn join_when_possible(&self) -> Result<u32> {
         let lacking = self.lacking().await?;
         if !lacking.is_empty() {
-            self.waiting(&self.spreading.others).await?;
+            futures::join!(self.waiting(&self.spreading.others), self.begin_to_receive(&lacking)).0?;
         }
         let (late, early): (Vec<Blob>, Vec<Blob>) =
             lacking.into_iter().partition(|blob| is_file(blob) && COMPLETES.contains(&blob.name.as_str()));
         let (files, images) = split(early);
         let mut changes = self.send_first_files(&files).await?;
+        let mut begun = None;
         if self.plan.member {
             if let Some(place) = place(&files) {
                 self.ask::<u32>(place).await?;
@@ -176,9 +153,11 @@ impl Lane<'_> {
             let (balancer, images) = futures::try_join!(self.balance(), images)?;
             changes += balancer + images + self.send_files(&late).await?;
             self.nothing_more_to_send().await;
-            changes += self.join().await?;
+            let (altered, network) = self.join().await?;
+            changes += altered;
+            begun = network;
         }
-        changes += self.network().await?;
+        changes += self.network(begun).await?;
         Ok(changes)
     }
 
@@ -311,6 +290,19 @@ impl Lane<'_> {
         step.end(result.map(|()| changes))
     }
 
+    /// Starts what receives while there is something to wait for, where the way is long: that takes round trips.
+    async fn begin_to_receive(&self, lacking: &[Blob]) {
+        let start = &self.session.start;
+        if self.spreading.others.is_kept() || !is_far(start.connection.shortest()) {
+            return;
+        }
+        let bytes = lacking.iter().map(|blob| blob.stored_size).sum();
+        // Where it does not start it is started when it is needed, and that is told. Who shares the line is not known yet.
+        if let Ok(receiving) = Receiving::ahead(start, bytes, self.hosts, false).await {
+            *self.receiving.lock().await = receiving;
+        }
+    }
+
     /// What receives blobs on the host is not needed any more.
     async fn nothing_more_to_send(&self) {
         self.receiving.lock().await.end();
@@ -330,7 +322,8 @@ impl Lane<'_> {
         }
     }
 
-    async fn join(&self) -> Result<u32> {
+    /// Joins; how many things were altered, and the pod network that was set up with it.
+    async fn join(&self) -> Result<(u32, Option<NetworkOrder>)> {
         let ticket = self.waiting(&self.board.ticket).await?;
         let ticket = ticket.ok_or_else(|| Failure::new(Kind::Internal, "there is no ticket to join with"))?;
         let forgotten = self.forget_former_node().await?;
@@ -339,8 +332,39 @@ impl Lane<'_> {
             Way::ControlPlane => self.documents.for_control_plane(host, node, &ticket)?,
             Way::Source | Way::Worker => self.documents.for_worker(host, node, &ticket)?,
         };
-        let joined: Joined = self.ask(Request::Join(JoinOrder { configuration })).await?;
-        Ok(forgotten + joined.changes)
+        let (joins, mut joined) = tokio::sync::watch::channel(false);
+        let joining = async {
+            let answered: Joined = self.ask(Request::Join(JoinOrder { configuration })).await?;
+            if let Some(pod_network) = answered.pod_network {
+                self.board.tell_way(&self.plan.name, Some(Peer { address: node.address, pod_network }));
+            }
+            joins.send_replace(true);
+            Ok(answered)
+        };
+        // Ordered while it joins: so it follows without a word of the laptop. With the first way that is known most often no
+        // other order has to.
+        let own_part = async {
+            if !self.is_new() || self.inventory.cluster.network.plugin == NetworkPlugin::None {
+                return Ok(None);
+            }
+            tokio::select! {
+                () = self.board.first_way() => {}
+                _ = joined.wait_for(|joined| *joined) => {}
+            }
+            if self.proceed().is_err() {
+                // The join in hand is finished; nothing that was not ordered with it is begun.
+                return Ok(None);
+            }
+            let network = self.own_network(self.board.ways_besides(&self.plan.name));
+            let changes: Option<u32> = self.session.agent.ask(Request::OwnNetwork(network.clone())).await?;
+            Ok(changes.map(|changes| (changes, network)))
+        };
+        let (joined, own_part) = futures::try_join!(joining, own_part)?;
+        let changes = forgotten + joined.changes;
+        Ok(match own_part.zip(joined.pod_network) {
+            Some(((own_changes, network), pod_network)) => (changes + own_changes, Some(network.of(pod_network))),
+            None => (changes, None),
+        })
     }
 
     /// A Node of this host's name in a cluster that this host is no part of is what the machine was before it was given back
@@ -352,110 +376,12 @@ impl Lane<'_> {
         let api = self.board.api.wait().await.map_err(|failure| failure.on(&self.plan.name))?;
         Ok(u32::from(api::delete_node(&api, &self.plan.name).await?))
     }
-
-    /// The pod network: first the node's own part, so that it gets Ready, with the ways that are known; then those to all others.
-    async fn network(&self) -> Result<u32> {
-        let network = &self.inventory.cluster.network;
-        if network.plugin == NetworkPlugin::None {
-            return Ok(0);
-        }
-        let own = self.pod_network().await?;
-        let order = |peers| NetworkOrder {
-            pod_network: own,
-            cluster_network: network.pods,
-            address: self.plan.node.address,
-            peers,
-        };
-        let known = self.board.ways_besides(&self.plan.name);
-        self.board.tell_way(&self.plan.name, Some(Peer { address: self.plan.node.address, pod_network: own }));
-        // A node that was a member has its ways to the others, also a control plane that does not serve now and is to join
-        // again: taking them away for a moment would hurt.
-        let is_new = !self.plan.member && !self.session.facts.kubernetes.kubelet_conf;
-        let own_part = async {
-            match is_new {
-                true => self.ask::<u32>(Request::Network(order(known.clone()))).await,
-                false => Ok(0),
-            }
-        };
-        let (changes, peers) = futures::try_join!(own_part, self.peers())?;
-        if is_new && peers == known {
-            return Ok(changes);
-        }
-        Ok(changes + self.ask::<u32>(Request::Network(order(peers))).await?)
-    }
-
-    /// The ways to all others, when all who join are there.
-    async fn peers(&self) -> Result<Vec<Peer>> {
-        let all = self.board.pod_networks(self.hosts).await;
-        let before = self.board.nodes_before.kept().and_then(Result::ok);
-        let nodes = match before.filter(|nodes| !self.newcomers && tell_of(nodes, &all)) {
-            Some(nodes) => nodes,
-            None => self.board.nodes_after().await.map_err(|failure| failure.on(&self.plan.name))?,
-        };
-        Ok(peers(&nodes, &self.plan.name, &all))
-    }
-
-    /// The pod network of the host's node; that of a member was known before this run.
-    async fn pod_network(&self) -> Result<IpNet> {
-        let of_host = |failure: Failure| failure.on(&self.plan.name);
-        if self.is_old && self.plan.member {
-            let nodes = self.board.nodes_before.wait().await.map_err(of_host)?;
-            let own = nodes.iter().find(|node| node.name == self.plan.name).and_then(NodeStatus::pod_network);
-            if let Some(own) = own {
-                return Ok(own);
-            }
-        }
-        let api = self.board.api.wait().await.map_err(of_host)?;
-        api.pod_network(&self.plan.name, NODE_LIMIT).await
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
-    use rstest::rstest;
-
-    use super::{is_of_no_cluster, peers, tell_of};
-    use crate::api::NodeStatus;
+    use super::is_of_no_cluster;
     use crate::fact::KubernetesState;
-
-    fn node(name: &str, address: &str, network: Option<&str>) -> NodeStatus {
-        NodeStatus {
-            name: name.into(),
-            ready: true,
-            reason: String::new(),
-            version: String::new(),
-            pod_networks: network.map(|network| network.parse().unwrap()).into_iter().collect(),
-            addresses: vec![address.parse().unwrap()],
-            roles: Vec::new(),
-            taints: Vec::new(),
-            labels: BTreeMap::new(),
-        }
-    }
-
-    fn nodes() -> Vec<NodeStatus> {
-        vec![
-            node("cp1", "10.0.0.11", Some("10.244.0.0/24")),
-            node("w1", "10.0.0.21", Some("10.244.1.0/24")),
-            node("new", "10.0.0.22", None),
-        ]
-    }
-
-    fn told(text: &str) -> BTreeMap<String, ipnet::IpNet> {
-        let pair = |pair: &str| pair.split_once('=').map(|(name, network)| (name.into(), network.parse().unwrap()));
-        text.split_whitespace().filter_map(pair).collect()
-    }
-
-    #[rstest]
-    #[case::all_members("cp1=10.244.0.0/24 w1=10.244.1.0/24", true)]
-    #[case::one_failed("cp1=10.244.0.0/24", true)]
-    #[case::a_node_that_was_lost_and_came_again("cp1=10.244.0.0/24 w2=10.244.2.0/24", false)]
-    #[case::with_another_network("w1=10.244.7.0/24", false)]
-    #[case::that_had_none("new=10.244.2.0/24", false)]
-    fn nodes_of_before_serve_as_long_as_they_are_the_same(#[case] lanes: &str, #[case] serve: bool) {
-        assert_eq!(tell_of(&nodes(), &told(lanes)), serve);
-    }
 
     #[test]
     fn only_a_machine_without_a_cluster_is_listed_as_what_it_was_before() {
@@ -471,15 +397,5 @@ mod tests {
         assert!(!is_of_no_cluster(&state, false));
         let ours = KubernetesState { journal_cluster: Some("demo".into()), ..KubernetesState::default() };
         assert!(!is_of_no_cluster(&ours, false));
-    }
-
-    #[test]
-    fn ways_lead_to_all_other_nodes_also_to_those_that_no_lane_told_of() {
-        let peers = |own: &str, lanes: &str| {
-            let peers = peers(&nodes(), own, &told(lanes)).into_iter();
-            peers.map(|peer| format!("{} by {}", peer.pod_network, peer.address)).collect::<Vec<_>>().join(", ")
-        };
-        assert_eq!(peers("cp1", ""), "10.244.1.0/24 by 10.0.0.21");
-        assert_eq!(peers("w1", "new=10.244.2.0/24"), "10.244.0.0/24 by 10.0.0.11, 10.244.2.0/24 by 10.0.0.22");
     }
 }

@@ -265,7 +265,7 @@ async fn bring_up(host: &dyn Host, plan: &Plan, events: &Events) -> Result<(Init
     let ((controllers, ()), (stored, Stored { token, certificate_key })) = (controllers?, stored?);
     let changes = [credentials, manifests, started, bound, controllers, stored].iter().sum();
     let ticket = token.map(|token| ticket(host, plan, &token, certificate_key.clone())).transpose()?;
-    let joined = Joined { node: plan.node_name().to_owned(), changes };
+    let joined = Joined { node: plan.node_name().to_owned(), changes, pod_network: None };
     Ok((Initialised { joined, kubelet_started, ticket, certificate_key }, client))
 }
 

@@ -26,7 +26,7 @@ use super::phase::{Changes, phase};
 use super::phases::{self, Selection};
 use super::{defaults, diagnosis, files, kubelet, patches};
 use crate::api::wait::{Look, Wait};
-use crate::api::{Access, Client, Identity, Trust};
+use crate::api::{Access, Client, Identity, NodeStatus, Trust};
 use crate::event::Events;
 use crate::fact::Facts;
 use crate::failure::{Failure, Kind, Result};
@@ -105,7 +105,7 @@ async fn run(
         let join =
             Join { host, facts, events, configuration, settings, found, bootstrap, member, patches, phases, images };
         let changes = join.control_plane(control_plane).await?;
-        return Ok(Joined { node: node.name.clone(), changes });
+        return Ok(joined(bootstrap, &node.name, changes).await);
     }
 
     let kubelet_settings = kubelet::Settings {
@@ -123,7 +123,7 @@ async fn run(
         false => 0,
     };
     if !phases.wants("kubelet-wait-bootstrap") {
-        return Ok(Joined { node: node.name.clone(), changes: started });
+        return Ok(joined(&bootstrap, &node.name, started).await);
     }
 
     let waited = async {
@@ -135,7 +135,14 @@ async fn run(
     };
     let (registered, ()) =
         phase(events, "kubelet-wait-bootstrap", "Wait for the kubelet's certificate and its Node", waited).await?;
-    Ok(Joined { node: node.name.clone(), changes: started + registered })
+    Ok(joined(&bootstrap, &node.name, started + registered).await)
+}
+
+/// The node that the host became; with its pod network, so that the laptop, which may be far, need not ask for it.
+async fn joined(bootstrap: &Client, name: &str, changes: u32) -> Joined {
+    let node = bootstrap.get("Node", None, name).await.ok().flatten();
+    let pod_network = node.and_then(|node| NodeStatus::of(&node).pod_network());
+    Joined { node: name.to_owned(), changes, pod_network }
 }
 
 pub(super) fn load(host: &dyn Host, facts: &Facts, order: &JoinOrder, events: &Events) -> Result<JoinConfiguration> {

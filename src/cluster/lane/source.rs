@@ -63,13 +63,13 @@ impl Lane<'_> {
         let lacking = self.lacking().await?;
         let ours = self.session.facts.kubernetes.journal_cluster.is_some();
         if self.plan.member && ours && !self.newcomers && lacking.is_empty() {
-            let (done, network) = futures::try_join!(self.look_through(order, early), self.network())?;
+            let (done, network) = futures::try_join!(self.look_through(order, early), self.network(None))?;
             return Ok(done + network);
         }
         let (begun, late) = self.up_to_init(&order, lacking).await?;
         // A way to the API with credentials of before serves on where nothing was altered.
         let early = Some(early).filter(|_| begun.changes == 0);
-        let (started, network) = futures::try_join!(self.start(order, late, early, begun), self.network())?;
+        let (started, network) = futures::try_join!(self.start(order, late, early, begun), self.network(None))?;
         Ok(begun.changes + started + network)
     }
 
