@@ -27,6 +27,10 @@ fresh() { # NAME COUNT
   "$bed" inventory "$1" >"$scratch/$1.yaml"
   sync
 }
+configure() { # NAME FIELD: one of ClusterConfiguration
+  sed -i "s/^  kubeadm: |\$/&\n    apiVersion: kubeadm.k8s.io\/v1beta4\n    kind: ClusterConfiguration\n    $2\n    ---/" "$scratch/$1.yaml"
+  grep -qF "$2" "$scratch/$1.yaml"
+}
 now() { date +%s.%N; }
 up() { # INVENTORY
   "$binary" up -i "$1" --bundle "$bundle" --parallel "$hosts" --yes --output json >"$scratch/events" ||
@@ -111,7 +115,7 @@ noop() {
   echo "no-op up, $hosts hosts"
   fresh converge 2
   # Nobody reports for nodes that are played.
-  sed -i 's/^  kubeadm: |$/&\n    apiVersion: kubeadm.k8s.io\/v1beta4\n    kind: ClusterConfiguration\n    controllerManager:\n      extraArgs:\n      - {name: node-monitor-grace-period, value: 1h}\n    ---/' "$scratch/converge.yaml"
+  configure converge 'controllerManager: {extraArgs: [{name: node-monitor-grace-period, value: 1h}]}'
   up "$scratch/converge.yaml"
   local control_plane known plain noop
   control_plane=$(jq -r '.hosts[0].name' "$scratch/converge.json") known=$(jq -r .known_hosts "$scratch/converge.json")
@@ -296,8 +300,8 @@ print(f"{(max(ends) - time(events[0])).total_seconds():.2f}")
 PYTHON
 }
 
-# What latency adds to `up` on bare hosts, to a second `up`, and to `true`; hosts that are near and hosts that are far take turns,
-# and no cluster is beside them: what it did would count.
+# What latency adds to `up` on bare hosts, to the same without CoreDNS, whose readiness is that chance, to a second `up`, and to
+# `true`; hosts that are near and hosts that are far take turns, and no cluster is beside them: what it did would count.
 # With a larger delay what varies otherwise is smaller beside it, but the bytes then wait for sshd's windows too.
 far() {
   echo "latency, one control plane and one worker"
@@ -305,8 +309,8 @@ far() {
   local delay=${DELAY:-0.04} side what inventory
   for _ in $(seq "$rounds"); do
     for side in near far; do
-      behind "converge-$side" "$([ "$side" = near ] && echo 0 || echo "$delay")"
       inventory=$scratch/converge-$side.yaml
+      away "$side"
       seconds_of up "$inventory" >>"$scratch/whole-$side"
       steps_of >>"$scratch/steps-$side"
       up "$inventory"
@@ -315,17 +319,33 @@ far() {
         nothing_changed
         seconds_of "$binary" exec -i "$inventory" --no-stdin --quiet -- true >>"$scratch/true-$side"
       done
-      "$bed" hosts destroy "converge-$side" >/dev/null
-      rm -f "$scratch/converge-$side.kubeconfig"
+      away "$side"
+      configure "converge-$side" 'dns: {disabled: true}'
+      seconds_of up "$inventory" >>"$scratch/bare-$side"
+      gone "$side"
     done
   done
-  for what in whole steps second true; do
-    awk -v what="$what" -v near="$(median <"$scratch/$what-near")" -v away="$(median <"$scratch/$what-far")" -v trip="$delay" 'BEGIN {
-      name["whole"] = "a whole up (goal: 12)"; name["steps"] = "its steps, without the wait until all is ready"
+  for what in whole bare steps second true; do
+    awk -v what="$what" -v near="$(median <"$scratch/$what-near")" -v away="$(median <"$scratch/$what-far")" \
+      -v means="$(mean <"$scratch/$what-near") $(mean <"$scratch/$what-far")" -v trip="$delay" 'BEGIN {
+      name["whole"] = "a whole up (goal: 12)"; name["bare"] = "a whole up without CoreDNS (goal: 12)"
+      name["steps"] = "the steps of the first, without the wait until all is ready"
       name["second"] = "a second up"; name["true"] = "exec true"
-      printf "  %s: %s s, with %d ms more on every host %s s: %.1f round trips\n", name[what], near, 2000 * trip, away, (away - near) / (2 * trip)}'
+      split(means, mean, " ")
+      printf "  %s: %s s, with %d ms more on every host %s s: %.1f round trips (by the means %.1f)\n", name[what], near, 2000 * trip, away,
+        (away - near) / (2 * trip), (mean[2] - mean[1]) / (2 * trip)}'
   done
 }
+# Hosts without a cluster, in the place of those before.
+away() { # SIDE
+  gone "$1"
+  behind "converge-$1" "$([ "$1" = near ] && echo 0 || echo "$delay")"
+}
+gone() { # SIDE
+  "$bed" hosts destroy "converge-$1" >/dev/null 2>&1 || true
+  rm -f "$scratch/converge-$1.kubeconfig"
+}
+mean() { awk '{sum += $1} END {printf "%.2f", sum / NR}'; }
 
 [ $# -gt 0 ] || set -- noop play worker far
 for part in "$@"; do "$part"; done
