@@ -4,6 +4,7 @@
 //! It lives exactly as long as its standard input: when the connection goes, the process ends and everything it holds
 //! (the lock, child processes) goes with it.
 
+mod brought;
 mod evict;
 mod fetch;
 mod lock;
@@ -28,6 +29,7 @@ use tokio::io::{
 use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard, mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
+use self::brought::is_being_brought;
 pub use self::fetch::FetchOrder;
 use self::lock::Pulse;
 pub use self::lock::{Lock, PATIENCE, SIGN_OF_LIFE};
@@ -478,18 +480,6 @@ impl Agent {
             .map(Secret::new)
             .map_err(|_| Failure::new(Kind::Host, "/etc/kubernetes/admin.conf is not text"))
     }
-}
-
-/// Whether another run's command to start an agent is receiving the program: its part, and the folder of its shares, are named
-/// after the shell that writes them.
-fn is_being_brought(host: &dyn Host) -> bool {
-    let directory = Path::new(DIRECTORY);
-    let there = |folder: &Path| host.list(folder).unwrap_or_default();
-    let parts =
-        there(&directory.join("bin")).into_iter().filter_map(|name| Some(name.rsplit_once(".part.")?.1.to_owned()));
-    let shares = there(directory).into_iter().filter_map(|name| Some(name.strip_prefix("shares.")?.to_owned()));
-    let mut shells = parts.chain(shares).filter_map(|shell| shell.parse::<u32>().ok());
-    shells.any(|shell| matches!(host.entry(Path::new(&format!("/proc/{shell}"))), Ok(Some(_))))
 }
 
 fn document(answer: &impl Serialize) -> Result<Value> {

@@ -95,8 +95,9 @@ fn a_program_that_another_run_brings_is_seen_by_the_shell_that_writes_it() {
     assert!(!is_being_brought(&host) && !is_being_brought(&FakeHost::new()));
     let host = host.file(bin.join("clusterctl-f00.part.42"), "").directory("/proc/42");
     assert!(is_being_brought(&host));
-    let told = std::path::Path::new(super::DIRECTORY).join("shares.43/told");
-    let host = FakeHost::new().file(told, "");
+    let shares = std::path::Path::new(super::DIRECTORY).join("shares.43");
+    let host = FakeHost::new().file(shares.join("told"), "").directory("/proc/43");
     assert!(!is_being_brought(&host));
-    assert!(is_being_brought(&host.directory("/proc/43")));
+    let host = host.file(shares.join("share-0"), "");
+    assert!(is_being_brought(&host));
 }

@@ -296,10 +296,14 @@ impl Lane<'_> {
         if self.spreading.others.is_kept() || !is_far(start.connection.shortest()) {
             return;
         }
+        let mut receiving = self.receiving.lock().await;
+        if receiving.has_begun() {
+            return;
+        }
         let bytes = lacking.iter().map(|blob| blob.stored_size).sum();
         // Where it does not start it is started when it is needed, and that is told. Who shares the line is not known yet.
-        if let Ok(receiving) = Receiving::ahead(start, bytes, self.hosts, false).await {
-            *self.receiving.lock().await = receiving;
+        if let Ok(begun) = Receiving::ahead(start, bytes, self.hosts, false).await {
+            *receiving = begun;
         }
     }
 

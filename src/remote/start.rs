@@ -84,7 +84,7 @@ fn script(program: &Program, arguments: &str) -> String {
     let empty = format!("rmdir {DIRECTORY}/bin {DIRECTORY} 2>/dev/null");
     // Held open from before the first share comes: what its writer tells is kept. Nothing stays where nobody listens any more.
     let prepare = format!(
-        r#"gathers=0; command -v timeout >/dev/null && mkdir -p {shares} && mkfifo {shares}/{TOLD} && exec 3<> {shares}/{TOLD} && gathers=$$; trap "{clean}; exit 1" PIPE HUP TERM"#
+        r#"gathers=0; command -v timeout >/dev/null && mkdir -p {shares} && mkfifo {shares}/{TOLD} && exec 3<> {shares}/{TOLD} && gathers=$$; trap "{clean}; {empty}; exit 1" PIPE HUP TERM"#
     );
     let gather = format!(
         r#"[ "$(timeout {GATHER_SECONDS} head -n "$size" <&3 | grep -c {HAS})" = "$size" ] && : > {part} && for share in {shares}/share-*; do cat "$share" >> {part} || break; rm -f "$share"; done"#

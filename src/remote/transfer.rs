@@ -97,6 +97,11 @@ impl Receiving {
         Ok(())
     }
 
+    /// Whether a receiver is there.
+    pub fn has_begun(&self) -> bool {
+        self.receiver.is_some()
+    }
+
     /// Nothing more is to be sent: the receiver ends, and nobody waits for that.
     pub fn end(&mut self) {
         if let Some(receiver) = self.receiver.take() {
