@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::api::{Awaited, Behind};
 use crate::change::Change;
 use crate::event::What;
 use crate::fact::Facts;
@@ -92,6 +93,12 @@ pub enum Request {
     /// The same as soon as the join that was asked for before it is done: `Option<u32>`, nothing where there was none or where it
     /// did not see a pod network of the Node.
     OwnNetwork(OwnNetwork),
+    /// On a control plane: have kubelets look at system pods that are not ready, until [`Request::Settle`] does: `()`. Where none
+    /// comes, the marks this leaves on pods go with the agent.
+    Probe,
+    /// On a control plane: wait until a cluster is ready, and label nodes: [`Settled`]. How far it is is told as
+    /// [`Reply::OfRun`].
+    Settle(SettleOrder),
     /// Add to a failure what logs of this host say of it: [`Failure`].
     Explain {
         /// What is to be explained.
@@ -366,6 +373,37 @@ pub struct Peer {
     pub pod_network: ipnet::IpNet,
 }
 
+/// What a cluster is to be at the end of `up`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SettleOrder {
+    /// What is waited for; nothing where it comes from elsewhere, as with a pod network of the user's.
+    pub awaited: Option<Awaited>,
+    /// Labels of nodes, by the node's name. A node that is not there gets none.
+    pub labels: BTreeMap<String, BTreeMap<String, String>>,
+    /// How long it is waited, in seconds.
+    pub limit_seconds: u64,
+}
+
+/// What it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settled {
+    /// Names of all nodes.
+    pub nodes: Vec<String>,
+    /// How many nodes were labelled.
+    pub changes: u32,
+    /// What did not get ready.
+    pub unsettled: Option<Unsettled>,
+}
+
+/// Why a cluster is not ready.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unsettled {
+    /// All that is missing.
+    pub failure: Failure,
+    /// The first node it is missing of.
+    pub behind: Option<Behind>,
+}
+
 /// What `reset` is to do.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResetOrder {
@@ -432,6 +470,8 @@ pub enum Reply {
     Ready,
     /// Something happened.
     Event(What),
+    /// A step of the whole run moved on, not one of this host: [`What::StepProgressed`].
+    OfRun(What),
     /// The answer to a request.
     Answer {
         /// Number of the request.

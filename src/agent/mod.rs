@@ -7,6 +7,7 @@
 mod brought;
 mod evict;
 mod fetch;
+mod lines;
 mod lock;
 mod proof;
 mod receive;
@@ -23,20 +24,20 @@ use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use serde::Serialize;
 use serde_json::Value;
-use tokio::io::{
-    AsyncBufRead, AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader,
-};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard, mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
 use self::brought::is_being_brought;
 pub use self::fetch::FetchOrder;
+use self::lines::{read_ahead, write_replies};
 use self::lock::Pulse;
 pub use self::lock::{Lock, PATIENCE, SIGN_OF_LIFE};
 pub use self::receive::{Incoming, Instead, Purpose, Report, receive};
 use self::relay::Giving;
 pub use self::store::Store;
 pub use self::stripe::{FRAME_HEAD_BYTES, Stripes, frame, join};
+use crate::api::Probes;
 use crate::event::{Events, What};
 use crate::fact::Facts;
 use crate::failure::{Failure, Kind, Result};
@@ -45,9 +46,7 @@ use crate::host::listing;
 use crate::host::machine::Machine;
 use crate::host::reach::Listeners;
 use crate::host::{Command, Host};
-use crate::message::{
-    Envelope, Locked, MAXIMUM_LINE_BYTES, PlayOrder, PlayReport, PlayStep, Ran, Reply, Request, RunOrder,
-};
+use crate::message::{Envelope, Locked, PlayOrder, PlayReport, PlayStep, Ran, Reply, Request, RunOrder};
 use crate::secret::Secret;
 use crate::{balancer, host, node, playbook};
 
@@ -56,9 +55,6 @@ pub const DIRECTORY: &str = "/var/lib/clusterctl";
 
 /// The file of the program that runs, also when its name is gone.
 const PROGRAM: &str = "/proc/self/exe";
-
-/// How a sign of life begins: a request without a number, to which nobody waits for an answer.
-const SIGN_OF_LIFE_LINE: &[u8] = b"{\"id\":0,";
 
 /// How often it is looked whether the laptop is still there.
 const TICK: Duration = Duration::from_secs(1);
@@ -83,7 +79,13 @@ struct Agent {
     listeners: Mutex<Listeners>,
     /// What comes of the join that was asked for.
     joining: watch::Sender<Joining>,
+    /// Pods that kubelets were asked to look at.
+    probes: Mutex<Probes>,
+    /// Whether it is waited until the cluster is ready.
+    settling: watch::Sender<bool>,
     events: Events,
+    /// What concerns the whole run.
+    of_run: Events,
 }
 
 /// A join, for what is to follow it.
@@ -113,6 +115,7 @@ pub async fn serve(
     output: impl AsyncWrite + Unpin + Send + 'static,
 ) -> Result<()> {
     let (events, mut happened) = Events::channel();
+    let (of_run, mut moved_on) = Events::channel();
     let (replies, pending) = mpsc::unbounded_channel::<Reply>();
     let writer = tokio::spawn(write_replies(output, pending));
     let forward = replies.clone();
@@ -126,7 +129,13 @@ pub async fn serve(
             let _ = forward.send(Reply::Event(event.what));
         }
     });
-    let agent = Agent::new(events, pulse.clone());
+    let forward = replies.clone();
+    tokio::spawn(async move {
+        while let Some(event) = moved_on.recv().await {
+            let _ = forward.send(Reply::OfRun(event.what));
+        }
+    });
+    let agent = Agent::new(events, of_run, pulse.clone());
     let _ = replies.send(Reply::Ready);
     let mut lines = read_ahead(input, pulse.clone());
     // Requests are worked on side by side in this one task; commands and API calls are what they wait for.
@@ -171,66 +180,13 @@ pub async fn serve(
     // children of stopped commands are killed with it.
     drop(work);
     writer.abort();
+    node::end_probing(&agent.machine, &agent.probes).await;
     agent.leave_no_trace().await;
     ended
 }
 
-/// Reads lines in a task of its own: a line that is half read must not be lost when an answer is ready.
-/// A sign of life counts here, however long the work before it takes.
-fn read_ahead(input: impl AsyncRead + Unpin + Send + 'static, pulse: Pulse) -> mpsc::Receiver<Result<Vec<u8>>> {
-    let (sender, receiver) = mpsc::channel(4);
-    tokio::spawn(async move {
-        let mut input = BufReader::new(input);
-        while let Some(line) = read_line(&mut input).await.transpose() {
-            let broken = line.is_err();
-            pulse.beat();
-            if line.as_ref().is_ok_and(|line| line.starts_with(SIGN_OF_LIFE_LINE)) {
-                continue;
-            }
-            if sender.send(line).await.is_err() || broken {
-                return;
-            }
-        }
-    });
-    receiver
-}
-
-async fn write_replies(mut output: impl AsyncWrite + Unpin, mut pending: mpsc::UnboundedReceiver<Reply>) {
-    while let Some(reply) = pending.recv().await {
-        let Ok(mut line) = serde_json::to_vec(&reply) else { continue };
-        line.push(b'\n');
-        while let Ok(more) = pending.try_recv() {
-            if serde_json::to_writer(&mut line, &more).is_ok() {
-                line.push(b'\n');
-            }
-        }
-        if output.write_all(&line).await.is_err() || output.flush().await.is_err() {
-            return;
-        }
-    }
-}
-
-/// One line without its end; `None` at the end of the input.
-pub(crate) async fn read_line(input: &mut (impl AsyncBufRead + Unpin)) -> Result<Option<Vec<u8>>> {
-    let mut line = Vec::new();
-    let limit = MAXIMUM_LINE_BYTES as u64;
-    let read = input.take(limit).read_until(b'\n', &mut line).await;
-    match read {
-        Ok(0) => Ok(None),
-        Ok(_) if line.last() == Some(&b'\n') => {
-            line.pop();
-            Ok(Some(line))
-        }
-        Ok(count) if count as u64 == limit => {
-            Err(Failure::new(Kind::Internal, format!("a message is longer than {limit} bytes")))
-        }
-        Ok(_) => Ok(None),
-        Err(error) => Err(Failure::new(Kind::Connection, "the connection broke").because(&error).may_pass()),
-    }
-}
-
 impl Agent {
-    fn new(events: Events, pulse: Pulse) -> Self {
+    fn new(events: Events, of_run: Events, pulse: Pulse) -> Self {
         Self {
             machine: Machine,
             facts: Mutex::new(None),
@@ -240,7 +196,10 @@ impl Agent {
             giving: Mutex::new(None),
             joining: watch::Sender::default(),
             listeners: Mutex::default(),
+            probes: Mutex::default(),
+            settling: watch::Sender::new(false),
             events,
+            of_run,
         }
     }
 
@@ -406,6 +365,11 @@ impl Agent {
                 })?;
                 let journal = self.journal().await?;
                 document(&balancer::install(&self.machine, &journal, &order, &program, &self.events).await?)
+            }
+            Request::Probe => document(&node::probe(&self.machine, &self.probes, self.settling.subscribe()).await?),
+            Request::Settle(order) => {
+                self.settling.send_replace(true);
+                document(&node::settle(&self.machine, &order, &self.probes, &self.of_run).await?)
             }
             Request::Explain { failure, components } => {
                 let components: Vec<&str> = components.iter().map(String::as_str).collect();

@@ -4,6 +4,7 @@
 //! of the API has to follow each Kubernetes version. Every request has a time limit, every answer a size limit.
 
 mod access;
+mod awaited;
 mod client;
 mod drain;
 mod nodes;
@@ -19,6 +20,7 @@ mod write;
 pub(crate) mod fake;
 
 pub use self::access::{Access, Identity, Trust};
+pub use self::awaited::{Awaited, Behind, Missing, READY};
 pub use self::client::Client;
 pub use self::drain::drain;
 pub use self::nodes::{NodeStatus, delete_node, label_node, node, nodes};

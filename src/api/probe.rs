@@ -1,8 +1,9 @@
 //! Asking kubelets to look at a pod now.
 //!
-//! Two waits of a kubelet are longer than they need be when a cluster starts. A kubelet that could not start a pod, because
-//! it has not read the cluster's services yet, tries again after 10 to 15 seconds. And it runs a readiness probe when the container
-//! starts, which is too early for CoreDNS by half a second, and then after the probe's whole period of 10 seconds. But
+//! Three waits of a kubelet are longer than they need be when a cluster starts. A kubelet that could not start a pod, because
+//! it has not read the cluster's services yet, tries again after 10 to 15 seconds. It runs a readiness probe when the container
+//! starts, which is too early for CoreDNS by half a second, and then after the probe's whole period of 10 seconds. And a static
+//! pod that it shows late is shown without its state, which follows after up to 10 seconds. But
 //! it looks at a pod when its annotations change (kubelet, `HandlePodUpdates`), and whenever it looks at one that is not
 //! ready it probes it (kubelet/prober, `UpdatePodStatus`). So an annotation on the Pod, which is taken away afterwards,
 //! makes a pod Ready when it can be, not 10 seconds later. Nothing depends on it: where a kubelet does otherwise, the pod
@@ -46,6 +47,11 @@ impl Probes {
         futures::future::join_all(requests).await;
     }
 
+    /// Whether any pod was asked for whose annotation has not been taken away.
+    pub fn have_asked(&self) -> bool {
+        self.asked.values().any(|asked| asked.count > 0)
+    }
+
     /// Takes the annotations away.
     pub async fn end(&mut self, client: &Client) {
         let asked = std::mem::take(&mut self.asked);
@@ -58,7 +64,9 @@ impl Probes {
     fn due(&mut self, pods: &[PodStatus], now: Instant) -> Vec<(String, String, String)> {
         let mut due = Vec::new();
         let stuck = |pod: &&PodStatus| matches!(pod.phase.as_str(), "Pending" | "Running") && !pod.ready;
-        for pod in pods.iter().filter(stuck).filter(|pod| !pod.node.is_empty() && !pod.mirror) {
+        // Of a static pod that runs nobody waits for its probe.
+        let waited_for = |pod: &&PodStatus| !pod.node.is_empty() && (!pod.mirror || pod.phase == "Pending");
+        for pod in pods.iter().filter(stuck).filter(waited_for) {
             let key = (pod.namespace.clone(), pod.name.clone());
             let asked = self.asked.entry(key).or_insert(Asked { last: now, count: 0 });
             if now.duration_since(asked.last) >= PERIOD && asked.count < LIMIT {
@@ -108,6 +116,7 @@ mod tests {
             pod("coredns", "Running", false, false),
             pod("well", "Running", true, false),
             pod("etcd-cp1", "Running", false, true),
+            pod("etcd-cp2", "Pending", false, true),
             pod("done", "Succeeded", false, false),
             PodStatus { node: String::new(), ..pod("new", "Pending", false, false) },
         ];
@@ -115,10 +124,11 @@ mod tests {
         let start = Instant::now();
         assert!(probes.due(&pods, start).is_empty(), "the probe at the start of the container comes first");
         let due = probes.due(&pods, start + PERIOD);
-        assert_eq!(due, [("kube-system".to_owned(), "coredns".to_owned(), "1".to_owned())]);
+        let first = |name: &str| ("kube-system".to_owned(), name.to_owned(), "1".to_owned());
+        assert_eq!(due, [first("coredns"), first("etcd-cp2")]);
         assert!(probes.due(&pods, start + PERIOD + Duration::from_millis(1)).is_empty());
         let later = (2..100).map(|period| probes.due(&pods, start + PERIOD * period).len()).sum::<usize>();
-        assert_eq!(later as u32, LIMIT - 1);
+        assert_eq!(later as u32, 2 * (LIMIT - 1));
     }
 
     #[tokio::test]

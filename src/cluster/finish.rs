@@ -1,144 +1,139 @@
 //! The end of `up`: all nodes Ready, labels as wanted, system pods running.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::time::Duration;
 
 use super::board::Board;
 use super::connect::Session;
-use super::prune::strangers;
-use crate::api;
+use super::prune::is_strange;
+use crate::api::{Awaited, Missing, NodeStatus, PodStatus, READY};
 use crate::cancel::Cancel;
-use crate::event::{Events, Unit};
-use crate::failure::{Failure, Kind, Result};
+use crate::event::Events;
+use crate::failure::{Failure, Result};
 use crate::inventory::{Host, Inventory, NetworkPlugin};
-use crate::message::Request;
+use crate::message::{Request, SettleOrder, Settled, Unsettled};
 
 /// How long a node may take to appear with its pod network, or to become Ready.
 pub const NODE_LIMIT: Duration = Duration::from_secs(240);
 
-/// How often the API is asked while waiting.
-const POLL: Duration = Duration::from_millis(150);
-
-/// How often it is looked for pods to probe.
-const PROBE_POLL: Duration = Duration::from_millis(300);
-
-/// Sets the labels of the inventory on these nodes, where they lack them; returns how many were altered. Nodes that the
-/// inventory does not name are named in a warning.
-pub async fn label(
-    api: &api::Client,
-    inventory: &Inventory,
-    nodes: &[api::NodeStatus],
-    joined: &BTreeSet<String>,
-    events: &Events,
-) -> Result<u32> {
-    for node in strangers(inventory, nodes) {
-        events.warn(format!("the node {} is not in the inventory; `clusterctl up --prune` takes it out", node.name));
-    }
-    let mut changes = 0;
-    for host in inventory.hosts.iter().filter(|host| joined.contains(&host.name)) {
-        let Some(node) = nodes.iter().find(|node| node.name == host.name) else { continue };
-        if !lacking_labels(host, node).is_empty() {
-            api::label_node(api, &host.name, &host.labels).await.map_err(|failure| failure.on(&host.name))?;
-            changes += 1;
-        }
-    }
-    Ok(changes)
-}
-
 /// Labels of the inventory that a node does not carry, as `key=value`.
-pub fn lacking_labels(host: &Host, node: &api::NodeStatus) -> Vec<String> {
+pub fn lacking_labels(host: &Host, node: &NodeStatus) -> Vec<String> {
     let lacking = host.labels.iter().filter(|(key, value)| node.labels.get(*key) != Some(value));
     lacking.map(|(key, value)| format!("{key}={value}")).collect()
 }
 
-/// Does `work`, and has kubelets probe the pods that run meanwhile, from the moment there is an API.
-pub async fn while_probing<Done>(board: &Board, work: impl Future<Output = Done>) -> Done {
-    let mut probes = api::Probes::default();
-    let done = tokio::select! {
+/// Does `work`, and has kubelets probe the pods that run meanwhile, from the moment there is an API, by the agent that is beside it.
+pub async fn while_probing<Done>(board: &Board, source: Option<&Session>, work: impl Future<Output = Done>) -> Done {
+    let probing = async {
+        if let (Some(session), Ok(_)) = (source, board.api.wait().await) {
+            // Where it does not go on pods get Ready by themselves.
+            let _ = session.agent.ask::<()>(Request::Probe).await;
+        }
+        std::future::pending::<Infallible>().await
+    };
+    tokio::select! {
         done = work => done,
-        never = probe(board, &mut probes) => match never {},
-    };
-    if let Some(Ok(api)) = board.api.kept() {
-        probes.end(&api).await;
-    }
-    done
-}
-
-async fn probe(board: &Board, probes: &mut api::Probes) -> Infallible {
-    let Ok(api) = board.api.wait().await else { return std::future::pending().await };
-    let mut interval = tokio::time::interval(PROBE_POLL);
-    loop {
-        interval.tick().await;
-        if let Ok(pods) = api::pods(&api, "kube-system").await {
-            probes.ask(&api, &pods).await;
-        }
+        never = probing => match never {},
     }
 }
 
-/// Waits until these nodes are Ready and the pods of kube-system run. Without a pod network of ours a node is not
-/// waited for: it gets Ready when the user brings one. All nodes as they were seen last come back as well. Where nothing was
-/// altered, what was seen `before` is as good as a look now: then it is the first one. What does not get ready comes with the
-/// last lines of a host that it is about.
-pub async fn settle(
-    api: &api::Client,
-    inventory: &Inventory,
-    joined: &BTreeSet<String>,
-    before: Option<(Vec<api::NodeStatus>, Vec<api::PodStatus>)>,
-    sessions: &[Session],
-    events: &Events,
-    cancel: &Cancel,
-) -> (Vec<api::NodeStatus>, Result<()>) {
-    if inventory.cluster.network.plugin == NetworkPlugin::None {
-        let nodes = match before {
-            Some((nodes, _)) => Ok(nodes),
-            None => api::nodes(api).await,
-        };
-        return match nodes {
-            Ok(nodes) => (nodes, Ok(())),
-            Err(failure) => (Vec::new(), Err(failure)),
-        };
-    }
-    let step = events.step("ready", "wait until ready");
-    let started = std::time::Instant::now();
-    let mut interval = tokio::time::interval(POLL);
-    let (mut seen, mut before, mut behind) = (Vec::new(), before, None);
-    let mut last;
-    let result = loop {
-        interval.tick().await;
-        if let Err(failure) = cancel.check() {
-            break Err(failure);
+/// What is wanted in the end.
+pub struct End<'a> {
+    /// The inventory.
+    pub inventory: &'a Inventory,
+    /// The hosts that are nodes.
+    pub joined: &'a BTreeSet<String>,
+    /// Whether control planes run an etcd of their own.
+    pub own_etcd: bool,
+}
+
+impl End<'_> {
+    /// Nodes and pods that are waited for. Without a pod network of ours none is: a node gets Ready when the user brings one.
+    fn awaited(&self) -> Option<Awaited> {
+        if self.inventory.cluster.network.plugin == NetworkPlugin::None {
+            return None;
         }
-        let looked = match before.take() {
-            Some(before) => Ok(before),
-            None => futures::try_join!(api::nodes(api), api::pods(api, "kube-system")),
+        let etcd = self.own_etcd.then_some("etcd");
+        let components = || etcd.into_iter().chain(["kube-apiserver", "kube-controller-manager", "kube-scheduler"]);
+        let control_planes = self.inventory.control_planes().filter(|host| self.joined.contains(&host.name));
+        let static_pods =
+            control_planes.flat_map(|host| components().map(move |component| format!("{component}-{}", host.name)));
+        Some(Awaited { nodes: self.joined.clone(), static_pods: static_pods.collect() })
+    }
+
+    /// The labels of nodes, where they may lack them.
+    fn labels(&self, nodes: Option<&[NodeStatus]>) -> BTreeMap<String, BTreeMap<String, String>> {
+        let lacks = |host: &Host| match nodes {
+            None => !host.labels.is_empty(),
+            Some(nodes) => nodes
+                .iter()
+                .find(|node| node.name == host.name)
+                .is_some_and(|node| !lacking_labels(host, node).is_empty()),
         };
-        match looked {
-            Ok((nodes, mut pods)) => {
-                pods.retain(|pod| pod.node.is_empty() || joined.contains(&pod.node));
-                let total = (joined.len() + pods.len()) as u64;
-                let waiting = unready(&nodes, &pods, joined);
-                behind = lagging(&nodes, &pods, joined);
-                seen = nodes;
-                step.progress(total - waiting.len() as u64, total, Unit::Items, waiting.first().map(String::as_str));
-                if waiting.is_empty() {
-                    break Ok(());
-                }
-                last = Failure::new(Kind::Cluster, format!("still not ready: {}", waiting.join(", ")))
-                    .advise("look with `clusterctl status` and `clusterctl kubectl -- get pods -A`, then run the same command again")
-                    .may_pass();
+        let hosts = self.inventory.hosts.iter().filter(|host| self.joined.contains(&host.name) && lacks(host));
+        hosts.map(|host| (host.name.clone(), host.labels.clone())).collect()
+    }
+
+    /// How far it is, where nothing is left to do or to wait for.
+    fn is_there(&self, nodes: &[NodeStatus], pods: &[PodStatus]) -> Option<Missing> {
+        let missing = self.awaited().map(|awaited| awaited.missing(nodes, pods)).unwrap_or_default();
+        (missing.what.is_empty() && self.labels(Some(nodes)).is_empty()).then_some(missing)
+    }
+
+    /// Waits until all nodes are Ready and the pods of kube-system run, and labels nodes; how many were labelled, and what did not
+    /// get ready, with the last lines of a host that it is about. The agent of the control plane that everything is asked of does
+    /// that, beside its API server. Where nothing was altered, what was seen `before` is as good as a look now: where that is well
+    /// nobody is asked. Nodes that the inventory does not name are named in a warning.
+    pub async fn settle(
+        &self,
+        source: &Session,
+        before: Option<(Vec<NodeStatus>, Vec<PodStatus>)>,
+        sessions: &[Session],
+        events: &Events,
+        cancel: &Cancel,
+    ) -> (u32, Result<()>) {
+        let awaited = self.awaited();
+        let step = awaited.is_some().then(|| events.step(READY, "wait until ready"));
+        let end = |result| match step {
+            Some(step) => step.end(result),
+            None => result,
+        };
+        let seen = before.as_ref().map(|(nodes, _)| nodes.as_slice());
+        if let Some((nodes, pods)) = &before
+            && let Some(missing) = self.is_there(nodes, pods)
+        {
+            if awaited.is_some() {
+                events.send(missing.progress());
             }
-            Err(failure) => last = failure,
+            self.warn_of_strangers(nodes.iter().map(|node| node.name.as_str()), events);
+            return (0, end(Ok(())));
         }
-        if started.elapsed() > NODE_LIMIT {
-            let session = |name: &str| sessions.iter().find(|session| session.host.name == name);
-            break Err(match behind.and_then(|(host, components)| Some((session(&host)?, components))) {
-                Some((session, components)) => explained(session, last, components).await.on(&session.host.name),
-                None => last,
-            });
+        let order = SettleOrder { awaited, labels: self.labels(seen), limit_seconds: NODE_LIMIT.as_secs() };
+        let settled = tokio::select! {
+            biased;
+            () = cancel.cancelled() => Err(Cancel::failure()),
+            settled = source.agent.ask::<Settled>(Request::Settle(order)) => settled,
+        };
+        let Settled { nodes, changes, unsettled } = match settled {
+            Ok(settled) => settled,
+            Err(failure) => return (0, end(Err(failure))),
+        };
+        self.warn_of_strangers(nodes.iter().map(String::as_str), events);
+        let Some(Unsettled { failure, behind }) = unsettled else { return (changes, end(Ok(()))) };
+        let session = |name: &str| sessions.iter().find(|session| session.host.name == name);
+        let failure = match behind.and_then(|behind| Some((session(&behind.node)?, behind.containers))) {
+            Some((session, containers)) => explained(session, failure, containers).await.on(&session.host.name),
+            None => failure,
+        };
+        (changes, end(Err(failure)))
+    }
+
+    fn warn_of_strangers<'a>(&self, nodes: impl Iterator<Item = &'a str>, events: &Events) {
+        for name in nodes.filter(|name| is_strange(self.inventory, name)) {
+            events.warn(format!("the node {name} is not in the inventory; `clusterctl up --prune` takes it out"));
         }
-    };
-    (seen, step.end(result))
+    }
 }
 
 /// A failure with what the logs of a host say of it, the containers' of kube-system and the kubelet's. As it is where the host does
@@ -148,39 +143,19 @@ pub async fn explained(session: &Session, failure: Failure, components: Vec<Stri
     session.agent.ask(request).await.unwrap_or(failure)
 }
 
-/// The first host that something is missing of, and the containers of kube-system there that are not ready.
-fn lagging(
-    nodes: &[api::NodeStatus],
-    pods: &[api::PodStatus],
-    joined: &BTreeSet<String>,
-) -> Option<(String, Vec<String>)> {
-    let unsettled = || pods.iter().filter(|pod| !pod.settled() && !pod.node.is_empty());
-    let ready = |name: &&String| nodes.iter().any(|node| node.name == **name && node.ready);
-    let host = joined.iter().find(|name| !ready(name)).or_else(|| unsettled().map(|pod| &pod.node).next())?;
-    let containers = unsettled().filter(|pod| pod.node == *host).flat_map(|pod| pod.unready.iter().cloned());
-    Some((host.clone(), containers.collect::<BTreeSet<String>>().into_iter().collect()))
-}
-
-/// What is not ready yet, in words.
-fn unready(nodes: &[api::NodeStatus], pods: &[api::PodStatus], joined: &BTreeSet<String>) -> Vec<String> {
-    let ready = |name: &String| nodes.iter().any(|node| node.name == *name && node.ready);
-    let mut waiting: Vec<String> =
-        joined.iter().filter(|name| !ready(name)).map(|name| format!("node {name}")).collect();
-    let unsettled = pods.iter().filter(|pod| !pod.settled());
-    waiting.extend(unsettled.map(|pod| format!("pod {} ({})", pod.name, pod.reason)));
-    waiting
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{lagging, settle, unready};
-    use crate::api::fake::FakeApi;
-    use crate::api::{NodeStatus, PodStatus};
-    use crate::cancel::Cancel;
-    use crate::cluster::plan::tests::inventory;
-    use crate::event::Events;
+    use std::collections::BTreeSet;
 
-    fn node(name: &str, ready: bool) -> NodeStatus {
+    use super::{End, NodeStatus, PodStatus};
+    use crate::cluster::plan::tests::inventory;
+    use crate::inventory::NetworkPlugin;
+
+    fn names(names: &[&str]) -> BTreeSet<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    fn node(name: &str, ready: bool, labels: &[(&str, &str)]) -> NodeStatus {
         NodeStatus {
             name: name.into(),
             ready,
@@ -190,50 +165,60 @@ mod tests {
             addresses: Vec::new(),
             roles: Vec::new(),
             taints: Vec::new(),
-            labels: Default::default(),
+            labels: labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
         }
     }
 
-    #[tokio::test]
-    async fn nodes_that_were_ready_before_are_not_asked_for_again_where_nothing_was_altered() {
-        let api = FakeApi::start().await;
-        let (inventory, joined, events) = (inventory(), ["cp1".to_owned()].into(), Events::channel().0);
-        let (client, cancel) = (api.client().await, Cancel::new());
-        let settled = async |ready: bool| {
-            let before = Some((vec![node("cp1", ready)], Vec::new()));
-            settle(&client, &inventory, &joined, before, &[], &events, &cancel).await
+    fn static_pod(component: &str) -> PodStatus {
+        PodStatus {
+            namespace: "kube-system".into(),
+            name: format!("{component}-cp1"),
+            node: "cp1".into(),
+            phase: "Running".into(),
+            ready: true,
+            reason: String::new(),
+            mirror: true,
+            waiting: false,
+            restarts: 0,
+            unready: Vec::new(),
+        }
+    }
+
+    const COMPONENTS: [&str; 4] = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"];
+
+    #[test]
+    fn the_static_pods_of_control_planes_that_joined_are_waited_for() {
+        let mut inventory = inventory();
+        let end = |joined: BTreeSet<String>, own_etcd| {
+            End { inventory: &inventory, joined: &joined, own_etcd }.awaited().unwrap()
         };
-        // The API knows of no node now: it was not asked.
-        assert_eq!(settled(true).await, (vec![node("cp1", true)], Ok(())));
-        api.put(serde_json::json!({"kind": "Node", "metadata": {"name": "cp1"}, "status": {
-            "conditions": [{"type": "Ready", "status": "True"}],
-        }}));
-        assert_eq!(settled(false).await, (vec![node("cp1", true)], Ok(())));
+        let both = end(names(&["cp1", "w1"]), true);
+        assert_eq!(both.nodes, names(&["cp1", "w1"]));
+        assert_eq!(both.static_pods, COMPONENTS.map(|component| format!("{component}-cp1")).into());
+        assert!(!end(names(&["cp1"]), false).static_pods.contains("etcd-cp1"));
+        assert!(end(names(&["w1"]), true).static_pods.is_empty());
+        // The user's pod network comes when it comes.
+        inventory.cluster.network.plugin = NetworkPlugin::None;
+        let joined = names(&["cp1"]);
+        assert_eq!(End { inventory: &inventory, joined: &joined, own_etcd: true }.awaited(), None);
     }
 
     #[test]
-    fn nodes_and_pods_that_are_not_ready_are_named() {
-        let pod = |name: &str, ready: bool| PodStatus {
-            namespace: "kube-system".into(),
-            name: name.into(),
-            node: "cp1".into(),
-            phase: if ready { "Running" } else { "Pending" }.into(),
-            ready,
-            reason: "ContainerCreating".into(),
-            mirror: false,
-            waiting: false,
-            restarts: 0,
-            unready: if ready { Vec::new() } else { vec!["coredns".into()] },
-        };
-        let joined = ["cp1", "w1", "w2"].map(str::to_owned).into();
-        let nodes = [node("cp1", true), node("w1", false), node("other", false)];
-        let pods = [pod("coredns-1", true), pod("coredns-2", false)];
-        assert_eq!(unready(&nodes, &pods, &joined), ["node w1", "node w2", "pod coredns-2 (ContainerCreating)"]);
-        assert!(unready(&nodes, &pods[..1], &["cp1".to_owned()].into()).is_empty());
-        // Whose logs are read: of a node that is not ready before those of pods, which run nowhere without one.
-        assert_eq!(lagging(&nodes, &pods, &joined), Some(("w1".into(), Vec::new())));
-        let of_first = ["cp1".to_owned()].into();
-        assert_eq!(lagging(&nodes, &pods, &of_first), Some(("cp1".into(), vec!["coredns".into()])));
-        assert_eq!(lagging(&nodes, &pods[..1], &of_first), None);
+    fn nobody_is_asked_where_what_was_seen_before_is_well() {
+        let mut inventory = inventory();
+        inventory.hosts[1].labels = [("disk".to_owned(), "ssd".to_owned())].into();
+        let joined = names(&["cp1", "w1"]);
+        let end = End { inventory: &inventory, joined: &joined, own_etcd: true };
+        let pods = COMPONENTS.map(static_pod);
+        let nodes = |ready, labels| [node("cp1", true, &[]), node("w1", ready, labels)];
+        let well = nodes(true, &[("disk", "ssd")]);
+        assert_eq!(end.is_there(&well, &pods).map(|missing| missing.total), Some(6));
+        assert_eq!(end.is_there(&nodes(false, &[("disk", "ssd")]), &pods), None);
+        assert_eq!(end.is_there(&well, &pods[1..]), None, "a static pod is not shown");
+        assert_eq!(end.is_there(&nodes(true, &[("disk", "hdd")]), &pods), None);
+        let lacking = end.labels(Some(&nodes(true, &[])));
+        assert_eq!(lacking, [("w1".to_owned(), inventory.hosts[1].labels.clone())].into());
+        assert!(end.labels(Some(&well)).is_empty());
+        assert_eq!(end.labels(None).len(), 1, "nobody has looked");
     }
 }

@@ -67,7 +67,12 @@ pub async fn prune(
 
 /// Nodes of the cluster that the inventory does not name.
 pub(super) fn strangers<'a>(inventory: &'a Inventory, nodes: &'a [NodeStatus]) -> impl Iterator<Item = &'a NodeStatus> {
-    nodes.iter().filter(|node| inventory.hosts.iter().all(|host| host.name != node.name))
+    nodes.iter().filter(|node| is_strange(inventory, &node.name))
+}
+
+/// Whether the inventory does not name a node.
+pub(super) fn is_strange(inventory: &Inventory, node: &str) -> bool {
+    inventory.hosts.iter().all(|host| host.name != node)
 }
 
 /// The line that a node would have in the inventory.

@@ -14,7 +14,7 @@ use super::board::Board;
 use super::check::{self, Tried};
 use super::connect::{Access, Session, Settings, connect};
 use super::documents::Documents;
-use super::finish;
+use super::finish::{self, End};
 use super::kubeconfig;
 use super::lane::Lane;
 use super::muster::{Absent, Muster};
@@ -178,11 +178,12 @@ pub async fn up(
         let quiet = check::be_quiet(&sessions, &listening);
         let ((), mut hosts) = futures::join!(quiet, futures::future::join_all(lanes));
         let leaving = futures::future::join_all(sessions.iter().map(|session| spreading.leave(session)));
-        let concluding = conclude(inventory, &plan, documents.bind_port(), &sessions, &board, &mut hosts, settings);
+        let concluding = conclude(inventory, &plan, &documents, &sessions, &board, &mut hosts, settings);
         let (_, concluded) = futures::join!(leaving, concluding);
         (hosts, concluded)
     };
-    let (hosts, concluded) = finish::while_probing(&board, work).await;
+    let source = sessions.iter().find(|session| Some(session.host.name.as_str()) == plan.source());
+    let (hosts, concluded) = finish::while_probing(&board, source, work).await;
     let hosts = with_missing(inventory, hosts, missing);
     let mut failures: Vec<Failure> = hosts
         .iter()
@@ -321,7 +322,7 @@ fn outcome(session: &Session, result: Result<u32>, began: Instant) -> HostOutcom
 async fn conclude(
     inventory: &Inventory,
     plan: &Plan,
-    port: u16,
+    documents: &Documents,
     sessions: &[Session],
     board: &Board,
     hosts: &mut [HostOutcome],
@@ -334,17 +335,16 @@ async fn conclude(
         return Ok(None);
     };
     let api = board.api.wait().await?;
-    let server = kubeconfig::server_for_laptop(inventory, plan, &joined, port);
+    let server = kubeconfig::server_for_laptop(inventory, plan, &joined, documents.bind_port());
     let kubeconfig_changed = kubeconfig::write(inventory, api.kubeconfig(), server.as_deref())?;
     let unaltered = hosts.iter().all(|host| host.state == State::Joined && host.changes == 0);
     let before = board.seen_before().filter(|_| unaltered);
-    let (nodes, settled) =
-        finish::settle(&api, inventory, &joined, before, sessions, &settings.events, &settings.cancel).await;
-    let labelled = finish::label(&api, inventory, &nodes, &joined, &settings.events).await;
+    let end = End { inventory, joined: &joined, own_etcd: documents.etcd_data().is_some() };
+    let (labelled, settled) = end.settle(session, before, sessions, &settings.events, &settings.cancel).await;
     if let Some(host) = hosts.iter_mut().find(|host| host.name == session.host.name) {
-        host.changes += labelled.as_ref().unwrap_or(&0) + u32::from(kubeconfig_changed);
+        host.changes += labelled + u32::from(kubeconfig_changed);
     }
-    settled.and(labelled)?;
+    settled?;
     for host in hosts.iter_mut().filter(|host| host.state == State::Joined) {
         host.state = State::Ready;
         settings.events.of_host(&host.name).send(What::HostFinished { state: "ready".to_owned() });

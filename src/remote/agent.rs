@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use super::start::{Start, Started};
 use crate::agent::SIGN_OF_LIFE;
-use crate::event::Events;
+use crate::event::{Events, What};
 use crate::failure::{Failure, Kind, Result};
 use crate::message::{Envelope, LockOrder, MAXIMUM_LINE_BYTES, Reply, Request};
 use crate::ssh::{Chunk, Reader, Writer};
@@ -30,6 +30,8 @@ struct State {
 /// asked is asked again: steps may be repeated.
 pub struct Agent {
     start: Start,
+    /// What concerns the whole run.
+    of_run: Events,
     events: Events,
     live: Mutex<Arc<Live>>,
     /// Held while the agent is started again.
@@ -89,13 +91,14 @@ impl Opening {
 }
 
 impl Agent {
-    /// Starts the agent on a host; what happens there is sent to `events`, stamped with the host's name.
-    pub async fn start(start: &Start, opening: Opening, events: &Events) -> Result<Self> {
-        let events = events.of_host(&start.host);
+    /// Starts the agent on a host; what happens there is sent to `of_run`, stamped with the host's name.
+    pub async fn start(start: &Start, opening: Opening, of_run: &Events) -> Result<Self> {
+        let events = of_run.of_host(&start.host);
         let next = AtomicU64::new(opening.asked.len() as u64 + 1);
-        let (live, sent) = Live::start(start, opening, &events).await?;
+        let (live, sent) = Live::start(start, opening, of_run, &events).await?;
         Ok(Self {
             start: start.clone(),
+            of_run: of_run.clone(),
             events,
             live: Mutex::new(Arc::new(live)),
             revival: tokio::sync::Mutex::default(),
@@ -180,7 +183,7 @@ impl Agent {
             return Ok(());
         }
         self.events.warn(format!("{}; connecting again", failure.sentence));
-        let (live, _) = Live::start(&self.start, Opening::default(), &self.events).await?;
+        let (live, _) = Live::start(&self.start, Opening::default(), &self.of_run, &self.events).await?;
         let order = self.lock.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(order) = order {
             self.ask_once(&live, &Request::Lock(order)).await.map_err(|unanswered| match unanswered {
@@ -195,11 +198,11 @@ impl Agent {
 
 impl Live {
     /// Starts the process; also the bytes of the program that had to be sent.
-    async fn start(start: &Start, opening: Opening, events: &Events) -> Result<(Self, u64)> {
+    async fn start(start: &Start, opening: Opening, of_run: &Events, events: &Events) -> Result<(Self, u64)> {
         let Started { channel, first, sent } = start.agent(&opening.arguments()?).await?;
         let (writer, reader) = channel.split();
         let state = opening.state;
-        tokio::spawn(read(start.host.clone(), reader, first, state.clone(), events.clone()));
+        tokio::spawn(read(start.host.clone(), reader, first, state.clone(), of_run.clone(), events.clone()));
         Ok((Self { writer: Arc::new(tokio::sync::Mutex::new(writer)), state }, sent))
     }
 
@@ -260,7 +263,7 @@ enum Unanswered {
 }
 
 /// Reads what the agent says until its channel ends.
-async fn read(host: String, mut reader: Reader, first: Vec<u8>, state: Waiting, events: Events) {
+async fn read(host: String, mut reader: Reader, first: Vec<u8>, state: Waiting, of_run: Events, events: Events) {
     let mut pending = first;
     let mut scanned = 0;
     let mut link_lost = false;
@@ -271,6 +274,9 @@ async fn read(host: String, mut reader: Reader, first: Vec<u8>, state: Waiting, 
             match serde_json::from_slice::<Reply>(&line) {
                 Ok(Reply::Ready) => {}
                 Ok(Reply::Event(what)) => events.send(what),
+                // Nothing else of a run is for a host to tell.
+                Ok(Reply::OfRun(what @ What::StepProgressed { .. })) => of_run.send(what),
+                Ok(Reply::OfRun(_)) => {}
                 Ok(Reply::Answer { id, result }) => {
                     let waiting = state.lock().unwrap_or_else(PoisonError::into_inner).waiting.remove(&id);
                     if let Some(waiting) = waiting {
