@@ -17,6 +17,8 @@ mod upload_certs;
 mod upload_config;
 pub(super) mod wait_control_plane;
 
+use std::convert::Infallible;
+
 pub use self::by_hand::{ByHand, addon_manifests, init_by_hand, rehearse_init};
 use self::control_plane::Part;
 pub(super) use self::mark_control_plane::SOCKET_ANNOTATION;
@@ -32,7 +34,7 @@ use crate::fact::Facts;
 use crate::failure::{Failure, Kind, Result};
 use crate::host::Host;
 use crate::kubernetes::certificates::public_key_hash;
-use crate::kubernetes::kubeconfig::ADMIN;
+use crate::kubernetes::kubeconfig::{ADMIN, SUPER_ADMIN};
 use crate::kubernetes::kubelet as kubelet_files;
 use crate::kubernetes::token::Token;
 use crate::message::{Begun, InitOrder, Initialised, Joined, Ticket};
@@ -157,6 +159,11 @@ async fn administrator(host: &dyn Host, plan: &Plan) -> Result<Client> {
     plan.door.client(&kubeconfigs::local(host, plan, &ADMIN)?).await
 }
 
+/// A client with super-admin.conf, whose power needs no roles, to this host's own API server.
+async fn super_administrator(host: &dyn Host, plan: &Plan) -> Result<Client> {
+    Client::from_kubeconfig(&kubeconfigs::local(host, plan, &SUPER_ADMIN)?).await
+}
+
 /// Makes this host the first control plane, until others can join it; [`complete`] does the rest.
 ///
 /// # Errors
@@ -221,8 +228,20 @@ async fn bring_up(host: &dyn Host, plan: &Plan, events: &Events) -> Result<(Init
             static_pods::replaced(host, &client, plan.node_name(), &replaced, &before, limit).await?;
         }
         let healthy = kubelet::wait(host, plan.init.timeouts.kubelet_health_check.0);
-        tokio::try_join!(wait_control_plane::api_server(host, plan), healthy)
-            .map(|((changes, client), ())| (changes, Some(client)))
+        let up = async { tokio::try_join!(wait_control_plane::api_server(host, plan), healthy) };
+        let ahead = async {
+            // Nothing is lost where it does not succeed.
+            if !runs && let Ok(client) = super_administrator(host, plan).await {
+                let limit = plan.init.timeouts.control_plane_component_health_check.0;
+                let _ = head_start::priorities_at_once(&client, limit).await;
+            }
+            std::future::pending::<Infallible>().await
+        };
+        let up = tokio::select! {
+            up = up => up,
+            never = ahead => match never {},
+        };
+        up.map(|((changes, client), ())| (changes, Some(client)))
     };
     let step = ("wait-control-plane", "wait-control-plane");
     let (bound, client) = plan.phase(events, step, "Wait for the API server", api_server).await?;

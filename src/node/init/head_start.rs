@@ -56,7 +56,27 @@ pub(super) async fn rights(client: &Client) -> Result<()> {
 /// Makes the priority classes that the API server makes a second later. Without them it refuses the kubelet's pods of the
 /// control plane, and the kubelet tries again when its next look is due: 10 to 90 seconds later.
 pub(super) async fn priorities(client: &Client) -> Result<()> {
-    let classes = PRIORITIES.map(|(name, value, description)| {
+    create_or_update_all(client, &classes(), LIMIT).await.map(drop)
+}
+
+/// The same of an API server that is about to come up, from the first moment on in which it takes an object: the kubelet shows its
+/// pods a tenth of a second after it has registered its node, which may be the first that the API server takes.
+pub(super) async fn priorities_at_once(client: &Client, limit: Duration) -> Result<()> {
+    let client = client.clone().hurried(Duration::from_secs(5));
+    for class in classes() {
+        let wait = Wait::new("the API server", "take the priority classes", limit).every(Duration::from_millis(25));
+        wait.until(async || match client.create(&class).await {
+            Ok(_) => Ok(Look::There(())),
+            Err(problem) if problem.is_already_there() => Ok(Look::There(())),
+            Err(problem) => Ok(Look::NotYet(problem.to_string())),
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+fn classes() -> [Value; 2] {
+    PRIORITIES.map(|(name, value, description)| {
         json!({
             "apiVersion": "scheduling.k8s.io/v1",
             "kind": "PriorityClass",
@@ -64,8 +84,7 @@ pub(super) async fn priorities(client: &Client) -> Result<()> {
             "value": value,
             "description": description,
         })
-    });
-    create_or_update_all(client, &classes, LIMIT).await.map(drop)
+    })
 }
 
 /// Waits until the API server has made the roles of controller manager and scheduler; it makes dozens, one by one.
@@ -207,7 +226,7 @@ mod tests {
     use rstest::rstest;
     use serde_json::json;
 
-    use super::{accounts, first_pod_networks, own_roles, pod_network, priorities, rights};
+    use super::{LIMIT, accounts, first_pod_networks, own_roles, pod_network, priorities, priorities_at_once, rights};
     use crate::api::fake::FakeApi;
     use crate::kubernetes::configuration::Arg;
     use crate::node::init::plan::tests::plan;
@@ -256,7 +275,14 @@ mod tests {
     #[tokio::test]
     async fn the_priority_classes_are_the_api_servers_own() {
         let api = FakeApi::start().await;
-        priorities(&api.client().await).await.unwrap();
+        let client = api.client().await;
+        // It does not take anything yet.
+        api.refuse_next(3, 503, "ServiceUnavailable");
+        priorities_at_once(&client, LIMIT).await.unwrap();
+        let first = api.paths().len();
+        priorities_at_once(&client, LIMIT).await.unwrap();
+        priorities(&client).await.unwrap();
+        assert_eq!((first, api.paths().len()), (2, 2));
         let made = |name: &str| api.object(&format!("/apis/scheduling.k8s.io/v1/priorityclasses/{name}")).unwrap();
         assert_eq!(made("system-node-critical")["value"], 2_000_001_000);
         assert_eq!(made("system-cluster-critical")["value"], 2_000_000_000);
