@@ -27,7 +27,11 @@ pub(super) async fn make(host: &dyn Host, client: &Client, plan: &Plan) -> Resul
     let (mut changes, (tokens_changed, tokens)) = (written?, tokens?);
     changes.extend(tokens_changed);
     let text = cluster_info_text(host, client, plan).await?;
-    changes.extend(create_or_update_all(client, &[signed_cluster_info(&text, &tokens)], limit).await?);
+    // On a new cluster the controller manager signs it when its controllers are at work. Nobody who joins is faster before that: a
+    // kubelet that waits for its certificate asks for it, and for all else, at longer and longer intervals.
+    let is_new = text.is_new && !is_told_its_controllers(plan);
+    let object = signed_cluster_info(&text.kubeconfig, if is_new { &[] } else { &tokens });
+    changes.extend(create_or_update_all(client, &[object], limit).await?);
     Ok((changes, tokens.into_iter().next()))
 }
 
@@ -103,9 +107,21 @@ fn lives(secret: &Value, alive: &str) -> bool {
         && field(secret, "expiration").is_none_or(|end| end.ends_with('Z') && end.as_str() > alive)
 }
 
+/// Whether the controller manager of a cluster may not sign: kubeadm's own argument for that can be overruled.
+fn is_told_its_controllers(plan: &Plan) -> bool {
+    plan.cluster.controller_manager.extra_args.iter().any(|argument| argument.name == "controllers")
+}
+
+/// What cluster-info is to hold.
+struct ClusterInfo {
+    kubeconfig: String,
+    /// Whether there is none yet.
+    is_new: bool,
+}
+
 /// The kubeconfig inside cluster-info. One that is there and says the same stays to the byte, because signatures are
 /// made over its bytes.
-async fn cluster_info_text(host: &dyn Host, client: &Client, plan: &Plan) -> Result<String> {
+async fn cluster_info_text(host: &dyn Host, client: &Client, plan: &Plan) -> Result<ClusterInfo> {
     let path = plan.administrator.clone().unwrap_or_else(|| kubeconfigs::path(&ADMIN));
     let admin = files::text(host, &path)?.unwrap_or_default();
     let unusable = |failure: Failure| {
@@ -115,17 +131,17 @@ async fn cluster_info_text(host: &dyn Host, client: &Client, plan: &Plan) -> Res
     let cluster = admin.current_cluster().cloned().unwrap_or_default();
     let wanted =
         Kubeconfig::cluster_info(&cluster.server, &cluster.ca_pem().map_err(unusable)?).written_by(plan.release);
-    if let Ok(Some(there)) = client.get("ConfigMap", Some("kube-public"), "cluster-info").await
+    let there = client.get("ConfigMap", Some("kube-public"), "cluster-info").await;
+    if let Ok(Some(there)) = &there
         && let Some(text) = there["data"]["kubeconfig"].as_str()
         && Kubeconfig::parse(text).is_ok_and(|kubeconfig| kubeconfig == wanted)
     {
-        return Ok(text.to_owned());
+        return Ok(ClusterInfo { kubeconfig: text.to_owned(), is_new: false });
     }
-    Ok(wanted.to_text().expose().to_owned())
+    Ok(ClusterInfo { kubeconfig: wanted.to_text().expose().to_owned(), is_new: matches!(there, Ok(None)) })
 }
 
-/// cluster-info with the signatures that the controller manager would add a few seconds later: the same bytes, and nodes
-/// need not wait for them.
+/// cluster-info with the signatures that the controller manager would add in its time: the same bytes.
 fn signed_cluster_info(text: &str, tokens: &[Token]) -> Value {
     let mut object = objects::cluster_info(text);
     for token in tokens {
@@ -143,7 +159,9 @@ mod tests {
     use crate::api::fake::FakeApi;
     use crate::event::Events;
     use crate::host::fake::FakeHost;
+    use crate::kubernetes::configuration::Arg;
     use crate::kubernetes::jws;
+    use crate::kubernetes::token::Token;
     use crate::node::init::plan::Plan;
     use crate::node::init::plan::tests::plan;
     use crate::node::init::{certificates, kubeconfigs};
@@ -155,6 +173,16 @@ mod tests {
         host
     }
 
+    const INFO: &str = "/api/v1/namespaces/kube-public/configmaps/cluster-info";
+
+    /// What the controller manager does when it is at work.
+    fn sign(api: &FakeApi, token: &Token) {
+        let mut info = api.object(INFO).unwrap();
+        let signature = jws::sign(info["data"]["kubeconfig"].as_str().unwrap(), token);
+        info["data"][format!("jws-kubeconfig-{}", token.id)] = signature.into();
+        api.put(info);
+    }
+
     #[tokio::test]
     async fn a_second_time_reuses_the_token_and_writes_nothing() {
         let api = FakeApi::start().await;
@@ -164,12 +192,39 @@ mod tests {
         let (changes, token) = make(&host, &client, &first).await.unwrap();
         let token = token.unwrap();
         assert!(changes.contains(&format!("bootstrap token {} created", token.id)), "{changes:?}");
-        let info = api.object("/api/v1/namespaces/kube-public/configmaps/cluster-info").unwrap();
-        let signature = info["data"][format!("jws-kubeconfig-{}", token.id)].as_str().unwrap();
-        assert!(jws::verify(info["data"]["kubeconfig"].as_str().unwrap(), &token, signature));
+        let info = api.object(INFO).unwrap();
+        assert_eq!(info["data"].as_object().unwrap().len(), 1, "the controller manager has not signed it");
+        sign(&api, &token);
+        let signed = api.object(INFO);
 
         let (changes, again) = make(&host, &client, &plan("")).await.unwrap();
         assert_eq!((changes, again), (vec![], Some(token)));
+        assert_eq!(api.object(INFO), signed);
+    }
+
+    #[tokio::test]
+    async fn a_cluster_info_that_was_there_is_signed_at_once_and_one_that_nobody_else_may_sign() {
+        let api = FakeApi::start().await;
+        let client = api.client().await;
+        let is_signed = |token: &Token| {
+            let info = api.object(INFO).unwrap();
+            let signature =
+                info["data"][format!("jws-kubeconfig-{}", token.id)].as_str().unwrap_or_default().to_owned();
+            jws::verify(info["data"]["kubeconfig"].as_str().unwrap(), token, &signature)
+        };
+        let quiet = Plan { issue_ticket: false, ..plan("") };
+        let host = host(&quiet).await;
+        make(&host, &client, &quiet).await.unwrap();
+        let (_, token) = make(&host, &client, &plan("")).await.unwrap();
+        assert!(is_signed(&token.unwrap()));
+
+        let api = FakeApi::start().await;
+        let mut told = plan("");
+        let argument = Arg { name: "controllers".to_owned(), value: "*".to_owned() };
+        told.cluster.controller_manager.extra_args = vec![argument];
+        let (_, token) = make(&host, &api.client().await, &told).await.unwrap();
+        let info = api.object(INFO).unwrap();
+        assert!(info["data"].get(format!("jws-kubeconfig-{}", token.unwrap().id)).is_some());
     }
 
     #[tokio::test]
@@ -180,7 +235,7 @@ mod tests {
         let (changes, token) = make(&host, &api.client().await, &plan).await.unwrap();
         assert_eq!(token, None);
         assert!(changes.iter().all(|change| !change.contains("token ")), "{changes:?}");
-        assert!(api.object("/api/v1/namespaces/kube-public/configmaps/cluster-info").is_some());
+        assert!(api.object(INFO).is_some());
     }
 
     /// Other programs compare the ends of tokens as texts, so they are all in UTC.
@@ -206,7 +261,9 @@ mod tests {
         let plan = plan(given);
         let host = host(&plan).await;
         let (_, token) = make(&host, &client, &plan).await.unwrap();
-        assert_eq!(token.unwrap().id, "abcdef");
+        let token = token.unwrap();
+        assert_eq!(token.id, "abcdef");
+        sign(&api, &token);
         let (changes, _) = make(&host, &client, &plan).await.unwrap();
         assert!(changes.is_empty(), "{changes:?}");
         // One that is about to end is renewed.

@@ -27,11 +27,14 @@ use crate::secret::Secret;
 const CLUSTER_INFO_BYTES: u64 = 256 << 10;
 
 /// Time between two looks at cluster-info.
-const EVERY: Duration = Duration::from_millis(150);
+const EVERY: Duration = Duration::from_millis(100);
 
 /// How long a token that the cluster does not know yet is waited for: the controller manager signs within seconds, and
-/// after that a token is wrong, not late.
+/// after that a token is wrong, not late. Where there is no signature at all, it is not at work yet.
 const SIGNATURE_LIMIT: Duration = Duration::from_secs(30);
+
+/// Beginning of the names of signatures in cluster-info; the id of the token follows.
+const SIGNATURE: &str = "jws-kubeconfig-";
 
 /// A cluster that proved itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -158,7 +161,8 @@ struct ClusterInfo {
 async fn fetch(server: &str, trust: Trust, token: &Token, limit: Duration) -> Result<ClusterInfo> {
     let access = Access { server: server.to_owned(), trust, identity: Identity::Anonymous };
     let client = Client::new(&access).await?.limited(CLUSTER_INFO_BYTES);
-    let unsigned_since = OnceLock::new();
+    // Since when it is signed with other tokens, and whether it was there at all without our signature.
+    let (unknown_since, unsigned) = (OnceLock::new(), OnceLock::new());
     let wait = Wait::new(server, "give its cluster-info", limit).every(EVERY);
     let fetched = wait
         .until(async || {
@@ -177,18 +181,23 @@ async fn fetch(server: &str, trust: Trust, token: &Token, limit: Duration) -> Re
             let Some(kubeconfig) = text("kubeconfig") else {
                 return Ok(Look::NotYet("the ConfigMap kube-public/cluster-info holds no kubeconfig".to_owned()));
             };
-            match text(&format!("jws-kubeconfig-{}", token.id)) {
-                Some(signature) => Ok(Look::There(ClusterInfo { kubeconfig, signature })),
-                None => {
-                    let since = unsigned_since.get_or_init(std::time::Instant::now);
-                    let sentence = format!("the cluster at {server} does not know the bootstrap token {}", token.id);
-                    if since.elapsed() < SIGNATURE_LIMIT {
-                        return Ok(Look::NotYet(sentence));
-                    }
-                    Err(Failure::new(Kind::Cluster, sentence)
-                        .caused_by("the token is invalid, has expired, or belongs to another cluster"))
-                }
+            if let Some(signature) = text(&format!("{SIGNATURE}{}", token.id)) {
+                return Ok(Look::There(ClusterInfo { kubeconfig, signature }));
             }
+            let is_signed =
+                object["data"].as_object().is_some_and(|data| data.keys().any(|key| key.starts_with(SIGNATURE)));
+            let _ = unsigned.set(());
+            if !is_signed {
+                return Ok(Look::NotYet(format!(
+                    "the controller manager of the cluster at {server} has not signed it"
+                )));
+            }
+            let sentence = format!("the cluster at {server} does not know the bootstrap token {}", token.id);
+            if unknown_since.get_or_init(std::time::Instant::now).elapsed() < SIGNATURE_LIMIT {
+                return Ok(Look::NotYet(sentence));
+            }
+            Err(Failure::new(Kind::Cluster, sentence)
+                .caused_by("the token is invalid, has expired, or belongs to another cluster"))
         })
         .await;
     let failure = match fetched {
@@ -196,8 +205,13 @@ async fn fetch(server: &str, trust: Trust, token: &Token, limit: Duration) -> Re
         Err(failure) if failure.advice.is_some() => return Err(failure),
         Err(failure) => failure,
     };
-    if unsigned_since.get().is_some() {
+    if unknown_since.get().is_some() {
         let advice = "run `clusterctl up` again for a fresh token, or make one with `kubeadm token create`";
+        return Err(failure.advise(advice));
+    }
+    if unsigned.get().is_some() {
+        let advice = "see that the controller manager runs on a control plane, and that there is a bootstrap token: run `clusterctl \
+                      up` again for a fresh one, or make one with `kubeadm token create`";
         return Err(failure.advise(advice));
     }
     // Without etcd's quorum it answers no question, but says at once that it is not well.

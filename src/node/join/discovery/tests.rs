@@ -73,6 +73,28 @@ async fn a_token_the_cluster_does_not_know_is_named_without_its_secret() {
 }
 
 #[tokio::test]
+async fn a_cluster_info_that_nobody_has_signed_yet_is_waited_for() {
+    let api = FakeApi::start().await;
+    let info = cluster_info("https://10.0.0.11:6443", "x");
+    let mut unsigned = info.clone();
+    unsigned["data"].as_object_mut().unwrap().remove("jws-kubeconfig-abcdef");
+    api.put(unsigned);
+    let (token, server) = (token(TOKEN), api.server());
+    let fetching = |limit| fetch(&server, Trust::Unverified, &token, limit);
+    let failure = fetching(Duration::from_millis(250)).await.unwrap_err();
+    assert!(failure.to_string().ends_with("has not signed it"), "{failure}");
+    assert!(failure.advice.unwrap().contains("controller manager"));
+    let looks = api.requests().len();
+    let (found, ()) = futures::join!(fetching(Duration::from_secs(60)), async {
+        while api.requests().len() < looks + 2 {
+            tokio::task::yield_now().await;
+        }
+        api.put(info.clone());
+    });
+    assert_eq!(found.unwrap().kubeconfig, info["data"]["kubeconfig"].as_str().unwrap());
+}
+
+#[tokio::test]
 async fn a_server_without_its_etcd_is_told_from_one_that_is_not_there() {
     let api = FakeApi::start().await;
     api.refuse_next(1000, 500, "InternalError");
