@@ -391,7 +391,9 @@ pub struct Settled {
     pub nodes: Vec<String>,
     /// How many nodes were labelled.
     pub changes: u32,
-    /// What did not get ready.
+    /// Static pods that were still not shown when all else was ready for a while.
+    pub hidden: Vec<String>,
+    /// What did not get ready, or was not labelled.
     pub unsettled: Option<Unsettled>,
 }
 
@@ -470,7 +472,7 @@ pub enum Reply {
     Ready,
     /// Something happened.
     Event(What),
-    /// A step of the whole run moved on, not one of this host: [`What::StepProgressed`].
+    /// The step [`READY`](crate::api::READY) of the whole run moved on, not one of this host: [`What::StepProgressed`].
     OfRun(What),
     /// The answer to a request.
     Answer {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::DIRECTORY;
+use super::{DIRECTORY, SHARES};
 use crate::host::Host;
 
 /// Whether another run's command to start an agent is receiving the program: its part, and the folder of its shares, are named
@@ -13,7 +13,7 @@ pub(super) fn is_being_brought(host: &dyn Host) -> bool {
     let parts = there(&directory.join("bin"));
     let parts = parts.iter().filter_map(|name| Some(name.rsplit_once(".part.")?.1.to_owned()));
     let shares = there(directory).into_iter().filter_map(|name| {
-        let shell = name.strip_prefix("shares.")?.to_owned();
+        let shell = name.strip_prefix(SHARES)?.strip_prefix('.')?.to_owned();
         there(&directory.join(&name)).iter().any(|name| name.starts_with("share-")).then_some(shell)
     });
     let mut shells = parts.chain(shares).filter_map(|shell| shell.parse::<u32>().ok());

@@ -53,6 +53,10 @@ use crate::{balancer, host, node, playbook};
 /// Everything the agent keeps on a host lies below this directory.
 pub const DIRECTORY: &str = "/var/lib/clusterctl";
 
+/// Where the shares of the program lie that a command gathers to start an agent: below [`DIRECTORY`], with a dot and the number of that
+/// command's process behind it.
+pub const SHARES: &str = "shares";
+
 /// The file of the program that runs, also when its name is gone.
 const PROGRAM: &str = "/proc/self/exe";
 
@@ -84,8 +88,8 @@ struct Agent {
     /// Whether it is waited until the cluster is ready.
     settling: watch::Sender<bool>,
     events: Events,
-    /// What concerns the whole run.
-    of_run: Events,
+    /// What the laptop is told.
+    replies: mpsc::UnboundedSender<Reply>,
 }
 
 /// A join, for what is to follow it.
@@ -115,7 +119,6 @@ pub async fn serve(
     output: impl AsyncWrite + Unpin + Send + 'static,
 ) -> Result<()> {
     let (events, mut happened) = Events::channel();
-    let (of_run, mut moved_on) = Events::channel();
     let (replies, pending) = mpsc::unbounded_channel::<Reply>();
     let writer = tokio::spawn(write_replies(output, pending));
     let forward = replies.clone();
@@ -129,13 +132,7 @@ pub async fn serve(
             let _ = forward.send(Reply::Event(event.what));
         }
     });
-    let forward = replies.clone();
-    tokio::spawn(async move {
-        while let Some(event) = moved_on.recv().await {
-            let _ = forward.send(Reply::OfRun(event.what));
-        }
-    });
-    let agent = Agent::new(events, of_run, pulse.clone());
+    let agent = Agent::new(events, replies.clone(), pulse.clone());
     let _ = replies.send(Reply::Ready);
     let mut lines = read_ahead(input, pulse.clone());
     // Requests are worked on side by side in this one task; commands and API calls are what they wait for.
@@ -186,7 +183,7 @@ pub async fn serve(
 }
 
 impl Agent {
-    fn new(events: Events, of_run: Events, pulse: Pulse) -> Self {
+    fn new(events: Events, replies: mpsc::UnboundedSender<Reply>, pulse: Pulse) -> Self {
         Self {
             machine: Machine,
             facts: Mutex::new(None),
@@ -199,7 +196,7 @@ impl Agent {
             probes: Mutex::default(),
             settling: watch::Sender::new(false),
             events,
-            of_run,
+            replies,
         }
     }
 
@@ -369,7 +366,9 @@ impl Agent {
             Request::Probe => document(&node::probe(&self.machine, &self.probes, self.settling.subscribe()).await?),
             Request::Settle(order) => {
                 self.settling.send_replace(true);
-                document(&node::settle(&self.machine, &order, &self.probes, &self.of_run).await?)
+                // Told in order with the answer.
+                let tell = |what| drop(self.replies.send(Reply::OfRun(what)));
+                document(&node::settle(&self.machine, &order, &self.probes, &tell).await?)
             }
             Request::Explain { failure, components } => {
                 let components: Vec<&str> = components.iter().map(String::as_str).collect();

@@ -15,7 +15,7 @@ use crate::secret::Secret;
 #[tokio::test]
 async fn a_sequence_is_answered_in_order_and_ends_with_the_first_request_that_fails() {
     let (events, mut happened) = Events::channel();
-    let agent = Agent::new(events, Events::nowhere(), Pulse::default());
+    let agent = Agent::new(events, tokio::sync::mpsc::unbounded_channel().0, Pulse::default());
     let dial = || Request::Dial { targets: Vec::new() };
     let both = Request::Sequence { requests: vec![Request::Alive, dial()] };
     assert_eq!(agent.answer(both).await.unwrap(), json!([null, []]));
@@ -47,7 +47,7 @@ fn own_network() -> Request {
 #[tokio::test]
 async fn a_node_s_network_is_not_set_up_without_its_join() {
     let (events, _happened) = Events::channel();
-    let agent = Agent::new(events, Events::nowhere(), Pulse::default());
+    let agent = Agent::new(events, tokio::sync::mpsc::unbounded_channel().0, Pulse::default());
     // A former agent's join: whoever asks knows the rest.
     assert_eq!(agent.answer(own_network()).await.unwrap(), json!(null));
     agent.joining.send_replace(Joining::UnderWay);

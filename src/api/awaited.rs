@@ -1,6 +1,6 @@
 //! What a cluster that comes up is waited for: pure, of nodes and pods as they were seen.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -16,8 +16,8 @@ pub const READY: &str = "ready";
 pub struct Awaited {
     /// Names of nodes.
     pub nodes: BTreeSet<String>,
-    /// Names of static pods. A kubelet shows them when it comes to it: one that is not shown yet is waited for as well.
-    pub static_pods: BTreeSet<String>,
+    /// Static pods, and the node of each. A kubelet shows them when it comes to it: one that is not shown yet is missing, too.
+    pub static_pods: BTreeMap<String, String>,
 }
 
 /// How far it is.
@@ -27,11 +27,19 @@ pub struct Missing {
     pub what: Vec<String>,
     /// How many things are waited for in all.
     pub total: u64,
+    /// Those static pods of it that are not shown.
+    pub hidden: Vec<String>,
     /// The first node that something is missing of.
     pub behind: Option<Behind>,
 }
 
 impl Missing {
+    /// Whether at most static pods are missing that are not shown. That is not what they do: they may run unseen, where a policy of
+    /// the cluster does not let a kubelet show them.
+    pub fn at_most_hidden(&self) -> bool {
+        self.what.len() == self.hidden.len()
+    }
+
     /// It, as it is told of the step [`READY`].
     pub fn progress(&self) -> What {
         let done = self.total.saturating_sub(self.what.len() as u64);
@@ -55,23 +63,24 @@ impl Awaited {
         let is_ready = |name: &&String| nodes.iter().any(|node| node.name == **name && node.ready);
         let concerned = || pods.iter().filter(|pod| pod.node.is_empty() || self.nodes.contains(&pod.node));
         let unsettled = || concerned().filter(|pod| !pod.settled());
-        let is_shown = |name: &&String| concerned().any(|pod| pod.name == **name);
+        let is_shown = |name: &String| concerned().any(|pod| pod.name == *name);
         let unready = || self.nodes.iter().filter(|name| !is_ready(name));
-        let hidden = || self.static_pods.iter().filter(|name| !is_shown(name));
+        let hidden = || self.static_pods.iter().filter(|(name, _)| !is_shown(name));
 
         let what = unready().map(|name| format!("node {name}"));
-        let what = what.chain(hidden().map(|name| format!("pod {name} (its kubelet has not shown it yet)")));
+        let what = what.chain(hidden().map(|(name, _)| format!("pod {name} (its kubelet has not shown it yet)")));
         let what = what.chain(unsettled().map(|pod| format!("pod {} ({})", pod.name, pod.reason)));
         // A node that is not ready comes before pods, which run nowhere without one.
         let of_pods = unsettled().map(|pod| &pod.node).filter(|node| !node.is_empty());
-        let of_hidden = hidden().filter_map(|pod| self.nodes.iter().find(|node| pod.ends_with(&format!("-{node}"))));
+        let of_hidden = hidden().map(|(_, node)| node);
         let behind = unready().chain(of_pods).chain(of_hidden).next().map(|node| {
             let containers = unsettled().filter(|pod| pod.node == *node).flat_map(|pod| pod.unready.iter().cloned());
             let containers: BTreeSet<String> = containers.collect();
             Behind { node: node.clone(), containers: containers.into_iter().collect() }
         });
         let total = self.nodes.len() + hidden().count() + concerned().count();
-        Missing { what: what.collect(), total: total as u64, behind }
+        let hidden = hidden().map(|(name, _)| name.clone()).collect();
+        Missing { what: what.collect(), total: total as u64, hidden, behind }
     }
 }
 
@@ -105,12 +114,14 @@ mod tests {
             waiting: false,
             restarts: 0,
             unready: if ready { Vec::new() } else { vec![name.split('-').next().unwrap_or(name).into()] },
+            marked: false,
         }
     }
 
-    fn awaited(nodes: &[&str], static_pods: &[&str]) -> Awaited {
-        let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        Awaited { nodes: set(nodes), static_pods: set(static_pods) }
+    fn awaited(nodes: &[&str], static_pods: &[(&str, &str)]) -> Awaited {
+        let nodes = nodes.iter().map(|name| (*name).to_owned()).collect();
+        let static_pods = static_pods.iter().map(|(pod, node)| ((*pod).to_owned(), (*node).to_owned())).collect();
+        Awaited { nodes, static_pods }
     }
 
     fn behind(node: &str, containers: &[&str]) -> Option<Behind> {
@@ -137,13 +148,20 @@ mod tests {
     }
 
     #[test]
-    fn a_static_pod_that_its_kubelet_has_not_shown_is_waited_for() {
-        let nodes = [node("cp1", true), node("cp2", true)];
-        let (first, second) = (pod("etcd-cp1", "cp1", true), pod("etcd-cp2", "cp2", true));
-        let both = awaited(&["cp1", "cp2"], &["etcd-cp1", "etcd-cp2"]);
+    fn a_static_pod_that_its_kubelet_has_not_shown_is_missing() {
+        let nodes = [node("1", true), node("cp-1", true)];
+        let (first, second) = (pod("etcd-1", "1", true), pod("etcd-cp-1", "cp-1", true));
+        let both = awaited(&["1", "cp-1"], &[("etcd-1", "1"), ("etcd-cp-1", "cp-1")]);
         let missing = both.missing(&nodes, std::slice::from_ref(&first));
-        assert_eq!(missing.what, ["pod etcd-cp2 (its kubelet has not shown it yet)"]);
-        assert_eq!((missing.total, missing.behind), (4, behind("cp2", &[])));
-        assert_eq!(both.missing(&nodes, &[first, second]).what.len(), 0);
+        assert_eq!(missing.what, ["pod etcd-cp-1 (its kubelet has not shown it yet)"]);
+        assert_eq!((missing.total, missing.at_most_hidden()), (4, true));
+        assert_eq!(
+            (missing.hidden.as_slice(), missing.behind),
+            (["etcd-cp-1".to_owned()].as_slice(), behind("cp-1", &[]))
+        );
+        let missing = both.missing(&nodes, &[first.clone(), pod("coredns-1", "", false)]);
+        assert!(!missing.at_most_hidden());
+        let missing = both.missing(&nodes, &[first, second]);
+        assert_eq!((missing.what.len(), missing.at_most_hidden()), (0, true));
     }
 }

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::client::Client;
+use super::probe::ANNOTATION;
 use crate::failure::Result;
 
 /// One Pod in the parts that matter to us. Texts come from the cluster and are untrusted.
@@ -28,6 +29,8 @@ pub struct PodStatus {
     pub restarts: u64,
     /// Names of its containers that are not ready.
     pub unready: Vec<String>,
+    /// Whether it carries the mark by which its kubelet is asked to look at it (see [`super::Probes`]).
+    pub marked: bool,
 }
 
 impl PodStatus {
@@ -54,6 +57,7 @@ impl PodStatus {
             ready,
             reason: if ready { String::new() } else { reason(pod) },
             mirror: pod.pointer("/metadata/annotations/kubernetes.io~1config.mirror").is_some(),
+            marked: pod["metadata"]["annotations"].get(ANNOTATION).is_some(),
             waiting: containers(pod).any(|container| container.pointer("/state/waiting").is_some()),
             restarts: containers(pod).filter_map(|container| container["restartCount"].as_u64()).sum(),
             unready: containers(pod)

@@ -18,7 +18,7 @@ use super::client::Client;
 use super::pods::PodStatus;
 
 /// The annotation; its value counts up.
-const ANNOTATION: &str = "clusterctl/look";
+pub(super) const ANNOTATION: &str = "clusterctl/look";
 
 /// Between two requests for one pod, and between a pod's start and the first: the probe made at the start comes first.
 const PERIOD: Duration = Duration::from_millis(600);
@@ -45,6 +45,14 @@ impl Probes {
         let due = self.due(pods, Instant::now());
         let requests = due.iter().map(|(namespace, name, count)| annotate(client, namespace, name, json!(count)));
         futures::future::join_all(requests).await;
+    }
+
+    /// Notes those of these pods whose annotation a former run, or an agent that was killed, has left.
+    pub fn note(&mut self, pods: &[PodStatus]) {
+        for pod in pods.iter().filter(|pod| pod.marked) {
+            let key = (pod.namespace.clone(), pod.name.clone());
+            self.asked.entry(key).or_insert(Asked { last: Instant::now(), count: 1 });
+        }
     }
 
     /// Whether any pod was asked for whose annotation has not been taken away.
@@ -107,6 +115,7 @@ mod tests {
             waiting: false,
             restarts: 0,
             unready: Vec::new(),
+            marked: false,
         }
     }
 
@@ -129,6 +138,25 @@ mod tests {
         assert!(probes.due(&pods, start + PERIOD + Duration::from_millis(1)).is_empty());
         let later = (2..100).map(|period| probes.due(&pods, start + PERIOD * period).len()).sum::<usize>();
         assert_eq!(later as u32, 2 * (LIMIT - 1));
+    }
+
+    #[tokio::test]
+    async fn an_annotation_that_another_left_is_taken_away_as_well() {
+        let api = FakeApi::start().await;
+        let pod = |annotations| {
+            json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "coredns",
+            "namespace": "kube-system", "annotations": annotations}})
+        };
+        api.put(pod(json!({ANNOTATION: "3", "other": "x"})));
+        let client = api.client().await;
+        let mut probes = Probes::default();
+        probes.note(&crate::api::pods(&client, "kube-system").await.unwrap());
+        assert!(probes.have_asked());
+        probes.end(&client).await;
+        let there = api.object("/api/v1/namespaces/kube-system/pods/coredns").unwrap();
+        assert_eq!(there["metadata"]["annotations"], json!({"other": "x"}));
+        probes.note(&crate::api::pods(&client, "kube-system").await.unwrap());
+        assert!(!probes.have_asked());
     }
 
     #[tokio::test]

@@ -14,6 +14,14 @@ use crate::yaml;
 
 const KUBEADM: &str = "kubeadm.k8s.io/v1beta4";
 
+/// Static pods of a control plane, and the phases of `init` without which there is none.
+const STATIC_PODS: &[(&str, &[&str])] = &[
+    ("etcd", &["etcd", "etcd/local"]),
+    ("kube-apiserver", &["control-plane", "control-plane/apiserver"]),
+    ("kube-controller-manager", &["control-plane", "control-plane/controller-manager"]),
+    ("kube-scheduler", &["control-plane", "control-plane/scheduler"]),
+];
+
 /// The documents a person passed through, by kind.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Documents {
@@ -133,6 +141,14 @@ impl Documents {
             Some(_) => None,
             None => Some(etcd(&["etcd", "local", "dataDir"]).and_then(Value::as_str).unwrap_or("/var/lib/etcd")),
         }
+    }
+
+    /// The static pods of a control plane, apart from what a person leaves out of `init`.
+    pub fn static_pods(&self) -> Vec<&'static str> {
+        let skipped = self.field("InitConfiguration", &["skipPhases"]).and_then(Value::as_array);
+        let skipped: Vec<&str> = skipped.into_iter().flatten().filter_map(Value::as_str).collect();
+        let pods = STATIC_PODS.iter().filter(|(_, phases)| !phases.iter().any(|phase| skipped.contains(phase)));
+        pods.map(|(pod, _)| *pod).filter(|pod| *pod != "etcd" || self.etcd_data().is_some()).collect()
     }
 
     /// Where images come from.

@@ -44,8 +44,8 @@ pub struct End<'a> {
     pub inventory: &'a Inventory,
     /// The hosts that are nodes.
     pub joined: &'a BTreeSet<String>,
-    /// Whether control planes run an etcd of their own.
-    pub own_etcd: bool,
+    /// The static pods of a control plane.
+    pub components: &'a [&'static str],
 }
 
 impl End<'_> {
@@ -54,31 +54,30 @@ impl End<'_> {
         if self.inventory.cluster.network.plugin == NetworkPlugin::None {
             return None;
         }
-        let etcd = self.own_etcd.then_some("etcd");
-        let components = || etcd.into_iter().chain(["kube-apiserver", "kube-controller-manager", "kube-scheduler"]);
         let control_planes = self.inventory.control_planes().filter(|host| self.joined.contains(&host.name));
-        let static_pods =
-            control_planes.flat_map(|host| components().map(move |component| format!("{component}-{}", host.name)));
+        let static_pods = control_planes.flat_map(|host| {
+            self.components.iter().map(move |component| (format!("{component}-{}", host.name), host.name.clone()))
+        });
         Some(Awaited { nodes: self.joined.clone(), static_pods: static_pods.collect() })
     }
 
     /// The labels of nodes, where they may lack them.
     fn labels(&self, nodes: Option<&[NodeStatus]>) -> BTreeMap<String, BTreeMap<String, String>> {
-        let lacks = |host: &Host| match nodes {
-            None => !host.labels.is_empty(),
-            Some(nodes) => nodes
-                .iter()
-                .find(|node| node.name == host.name)
-                .is_some_and(|node| !lacking_labels(host, node).is_empty()),
+        let node = |host: &Host| nodes.into_iter().flatten().find(|node| node.name == host.name);
+        // Of what nobody has seen nothing is known.
+        let lacks = |host: &Host| {
+            !host.labels.is_empty() && node(host).is_none_or(|node| !lacking_labels(host, node).is_empty())
         };
         let hosts = self.inventory.hosts.iter().filter(|host| self.joined.contains(&host.name) && lacks(host));
         hosts.map(|host| (host.name.clone(), host.labels.clone())).collect()
     }
 
-    /// How far it is, where nothing is left to do or to wait for.
+    /// How far it is, where nothing is left to do or to wait for. A static pod that is not shown where nothing was altered will not
+    /// be.
     fn is_there(&self, nodes: &[NodeStatus], pods: &[PodStatus]) -> Option<Missing> {
         let missing = self.awaited().map(|awaited| awaited.missing(nodes, pods)).unwrap_or_default();
-        (missing.what.is_empty() && self.labels(Some(nodes)).is_empty()).then_some(missing)
+        let is_marked = pods.iter().any(|pod| pod.marked);
+        (missing.at_most_hidden() && !is_marked && self.labels(Some(nodes)).is_empty()).then_some(missing)
     }
 
     /// Waits until all nodes are Ready and the pods of kube-system run, and labels nodes; how many were labelled, and what did not
@@ -115,11 +114,17 @@ impl End<'_> {
             () = cancel.cancelled() => Err(Cancel::failure()),
             settled = source.agent.ask::<Settled>(Request::Settle(order)) => settled,
         };
-        let Settled { nodes, changes, unsettled } = match settled {
+        let Settled { nodes, changes, hidden, unsettled } = match settled {
             Ok(settled) => settled,
             Err(failure) => return (0, end(Err(failure))),
         };
         self.warn_of_strangers(nodes.iter().map(String::as_str), events);
+        if !hidden.is_empty() {
+            let hidden = hidden.join(", ");
+            events.warn(format!(
+                "the API does not show {hidden}: a policy of the cluster may refuse the pods of control planes"
+            ));
+        }
         let Some(Unsettled { failure, behind }) = unsettled else { return (changes, end(Ok(()))) };
         let session = |name: &str| sessions.iter().find(|session| session.host.name == name);
         let failure = match behind.and_then(|behind| Some((session(&behind.node)?, behind.containers))) {
@@ -181,6 +186,7 @@ mod tests {
             waiting: false,
             restarts: 0,
             unready: Vec::new(),
+            marked: false,
         }
     }
 
@@ -189,18 +195,19 @@ mod tests {
     #[test]
     fn the_static_pods_of_control_planes_that_joined_are_waited_for() {
         let mut inventory = inventory();
-        let end = |joined: BTreeSet<String>, own_etcd| {
-            End { inventory: &inventory, joined: &joined, own_etcd }.awaited().unwrap()
+        let end = |joined: BTreeSet<String>, components| {
+            End { inventory: &inventory, joined: &joined, components }.awaited().unwrap()
         };
-        let both = end(names(&["cp1", "w1"]), true);
+        let both = end(names(&["cp1", "w1"]), &COMPONENTS);
         assert_eq!(both.nodes, names(&["cp1", "w1"]));
-        assert_eq!(both.static_pods, COMPONENTS.map(|component| format!("{component}-cp1")).into());
-        assert!(!end(names(&["cp1"]), false).static_pods.contains("etcd-cp1"));
-        assert!(end(names(&["w1"]), true).static_pods.is_empty());
+        let pods = COMPONENTS.map(|component| (format!("{component}-cp1"), "cp1".to_owned()));
+        assert_eq!(both.static_pods, pods.into());
+        assert!(!end(names(&["cp1"]), &COMPONENTS[1..]).static_pods.contains_key("etcd-cp1"));
+        assert!(end(names(&["w1"]), &COMPONENTS).static_pods.is_empty());
         // The user's pod network comes when it comes.
         inventory.cluster.network.plugin = NetworkPlugin::None;
         let joined = names(&["cp1"]);
-        assert_eq!(End { inventory: &inventory, joined: &joined, own_etcd: true }.awaited(), None);
+        assert_eq!(End { inventory: &inventory, joined: &joined, components: &COMPONENTS }.awaited(), None);
     }
 
     #[test]
@@ -208,17 +215,21 @@ mod tests {
         let mut inventory = inventory();
         inventory.hosts[1].labels = [("disk".to_owned(), "ssd".to_owned())].into();
         let joined = names(&["cp1", "w1"]);
-        let end = End { inventory: &inventory, joined: &joined, own_etcd: true };
+        let end = End { inventory: &inventory, joined: &joined, components: &COMPONENTS };
         let pods = COMPONENTS.map(static_pod);
         let nodes = |ready, labels| [node("cp1", true, &[]), node("w1", ready, labels)];
         let well = nodes(true, &[("disk", "ssd")]);
         assert_eq!(end.is_there(&well, &pods).map(|missing| missing.total), Some(6));
         assert_eq!(end.is_there(&nodes(false, &[("disk", "ssd")]), &pods), None);
-        assert_eq!(end.is_there(&well, &pods[1..]), None, "a static pod is not shown");
+        assert!(end.is_there(&well, &pods[1..]).is_some(), "a static pod that is never shown");
+        let mut marked = pods.clone();
+        marked[0].marked = true;
+        assert_eq!(end.is_there(&well, &marked), None, "a mark that a killed agent left");
         assert_eq!(end.is_there(&nodes(true, &[("disk", "hdd")]), &pods), None);
         let lacking = end.labels(Some(&nodes(true, &[])));
         assert_eq!(lacking, [("w1".to_owned(), inventory.hosts[1].labels.clone())].into());
         assert!(end.labels(Some(&well)).is_empty());
+        assert_eq!(end.labels(Some(&well[..1])).len(), 1, "it was not there then");
         assert_eq!(end.labels(None).len(), 1, "nobody has looked");
     }
 }

@@ -339,7 +339,8 @@ async fn conclude(
     let kubeconfig_changed = kubeconfig::write(inventory, api.kubeconfig(), server.as_deref())?;
     let unaltered = hosts.iter().all(|host| host.state == State::Joined && host.changes == 0);
     let before = board.seen_before().filter(|_| unaltered);
-    let end = End { inventory, joined: &joined, own_etcd: documents.etcd_data().is_some() };
+    let components = documents.static_pods();
+    let end = End { inventory, joined: &joined, components: &components };
     let (labelled, settled) = end.settle(session, before, sessions, &settings.events, &settings.cancel).await;
     if let Some(host) = hosts.iter_mut().find(|host| host.name == session.host.name) {
         host.changes += labelled + u32::from(kubeconfig_changed);

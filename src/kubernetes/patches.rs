@@ -96,6 +96,11 @@ impl Patches {
         Ok((Self { patches }, passed_over))
     }
 
+    /// Whether any is of this target.
+    pub fn touch(&self, target: Target) -> bool {
+        self.patches.iter().any(|patch| patch.target == target)
+    }
+
     /// Lays the patches of a target over its document, in order.
     ///
     /// # Errors

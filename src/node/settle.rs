@@ -7,7 +7,7 @@ use tokio::sync::{Mutex, watch};
 
 use super::own_server;
 use crate::api::{self, Awaited, Client, NodeStatus, Probes};
-use crate::event::Events;
+use crate::event::What;
 use crate::failure::{Failure, Kind, Result};
 use crate::host::Host;
 use crate::message::{SettleOrder, Settled, Unsettled};
@@ -20,6 +20,9 @@ const POLL: Duration = Duration::from_millis(150);
 
 /// How often it is looked for pods to probe while other things are done.
 const PROBE_POLL: Duration = Duration::from_millis(300);
+
+/// How long a static pod that is not shown is waited for when all else is ready. A kubelet that was refused it shows it within seconds.
+const HIDDEN_LIMIT: Duration = Duration::from_secs(30);
 
 /// How long taking annotations away may take when nobody waits for it.
 const END_LIMIT: Duration = Duration::from_secs(2);
@@ -55,7 +58,7 @@ async fn probe_with(client: &Client, probes: &Mutex<Probes>, mut settling: watch
 
 /// Until the next look after one that `began` then: a server for which a look is much is not asked all the time.
 fn pause(least: Duration, began: Instant) -> Duration {
-    least.max(began.elapsed())
+    least.max(3 * began.elapsed())
 }
 
 /// Takes the annotations of [`probe`] away where nothing was waited for in the end.
@@ -72,37 +75,64 @@ pub async fn end_probing(host: &dyn Host, probes: &Mutex<Probes>) {
 ///
 /// # Errors
 /// Kind `Cluster` where this host has no API server, or it does not answer. What does not get ready is part of the answer.
-pub async fn settle(host: &dyn Host, order: &SettleOrder, probes: &Mutex<Probes>, of_run: &Events) -> Result<Settled> {
-    settle_with(&own_server::client(host).await?, order, probes, of_run).await
+pub async fn settle(
+    host: &dyn Host,
+    order: &SettleOrder,
+    probes: &Mutex<Probes>,
+    tell: &(dyn Fn(What) + Sync),
+) -> Result<Settled> {
+    settle_with(&own_server::client(host).await?, order, probes, tell).await
 }
 
-async fn settle_with(client: &Client, order: &SettleOrder, probes: &Mutex<Probes>, of_run: &Events) -> Result<Settled> {
+async fn settle_with(
+    client: &Client,
+    order: &SettleOrder,
+    probes: &Mutex<Probes>,
+    tell: &(dyn Fn(What) + Sync),
+) -> Result<Settled> {
     let mut probes = probes.lock().await;
-    let (nodes, unsettled) = match &order.awaited {
-        None => (api::nodes(client).await?, None),
-        Some(awaited) => wait(client, awaited, Duration::from_secs(order.limit_seconds), &mut probes, of_run).await,
+    let Ended { nodes, hidden, mut unsettled } = match &order.awaited {
+        None => Ended { nodes: api::nodes(client).await?, ..Ended::default() },
+        Some(awaited) => wait(client, awaited, Duration::from_secs(order.limit_seconds), &mut probes, tell).await,
     };
     probes.end(client).await;
     let mut changes = 0;
     for (name, labels) in &order.labels {
         if nodes.iter().any(|node| node.name == *name) {
-            let labelled = api::label_node(client, name, labels).await.map_err(|failure| failure.on(name))?;
-            changes += u32::from(labelled);
+            match api::label_node(client, name, labels).await {
+                Ok(labelled) => changes += u32::from(labelled),
+                // It is about that host, not about the one that says it.
+                Err(failure) => {
+                    unsettled.get_or_insert(Unsettled { failure: failure.on(name), behind: None });
+                }
+            }
         }
     }
-    Ok(Settled { nodes: nodes.into_iter().map(|node| node.name).collect(), changes, unsettled })
+    Ok(Settled { nodes: nodes.into_iter().map(|node| node.name).collect(), changes, hidden, unsettled })
 }
 
-/// Waits until nothing is missing; all nodes as they were seen last, and what was still missing at the end.
+/// How a wait ended.
+#[derive(Default)]
+struct Ended {
+    /// All nodes as they were seen last.
+    nodes: Vec<NodeStatus>,
+    /// Static pods that nobody waited for any more.
+    hidden: Vec<String>,
+    /// What was still missing.
+    unsettled: Option<Unsettled>,
+}
+
+/// Waits until nothing is missing.
 async fn wait(
     client: &Client,
     awaited: &Awaited,
     limit: Duration,
     probes: &mut Probes,
-    of_run: &Events,
-) -> (Vec<NodeStatus>, Option<Unsettled>) {
+    tell: &(dyn Fn(What) + Sync),
+) -> Ended {
     let started = Instant::now();
-    let (mut seen, mut behind, mut told) = (Vec::new(), None, None);
+    let mut ended = Ended::default();
+    let (mut behind, mut told, mut hidden_since) = (None, None, None);
     let mut looks = tokio::time::interval(POLL);
     loop {
         looks.tick().await;
@@ -110,14 +140,20 @@ async fn wait(
         let failure = match futures::try_join!(api::nodes(client), api::pods(client, NAMESPACE)) {
             Ok((nodes, pods)) => {
                 let missing = awaited.missing(&nodes, &pods);
-                seen = nodes;
+                ended.nodes = nodes;
                 let now = missing.progress();
                 if told.as_ref() != Some(&now) {
-                    of_run.send(now.clone());
+                    tell(now.clone());
                     told = Some(now);
                 }
+                probes.note(&pods);
                 if missing.what.is_empty() {
-                    return (seen, None);
+                    return ended;
+                }
+                match missing.at_most_hidden() {
+                    false => hidden_since = None,
+                    true if hidden_since.get_or_insert(began).elapsed() < HIDDEN_LIMIT.min(limit) => {}
+                    true => return Ended { hidden: missing.hidden, ..ended },
                 }
                 probes.ask(client, &pods).await;
                 behind = missing.behind;
@@ -128,7 +164,7 @@ async fn wait(
             Err(failure) => failure,
         };
         if started.elapsed() > limit {
-            return (seen, Some(Unsettled { failure, behind }));
+            return Ended { unsettled: Some(Unsettled { failure, behind }), ..ended };
         }
         looks.reset_after(pause(POLL, began));
     }
@@ -144,7 +180,7 @@ mod tests {
     use super::{pause, probe_with, settle_with};
     use crate::api::fake::FakeApi;
     use crate::api::{Awaited, Probes};
-    use crate::event::{Events, What};
+    use crate::event::What;
     use crate::message::SettleOrder;
 
     fn node(ready: bool) -> Value {
@@ -173,13 +209,14 @@ mod tests {
         let client = api.client().await;
         api.put(node(false));
         api.put(pod(false));
-        let (of_run, mut happened) = Events::channel();
+        let (sender, mut happened) = tokio::sync::mpsc::unbounded_channel();
+        let tell = |what| drop(sender.send(what));
         let probes = Mutex::default();
         let order = order(60);
         let becoming = async {
             let mut told = Vec::new();
             while let Some(event) = happened.recv().await {
-                let What::StepProgressed { done, total, item, .. } = event.what else { continue };
+                let What::StepProgressed { done, total, item, .. } = event else { continue };
                 match (told.len(), &item) {
                     (0, _) => api.put(node(true)),
                     (1, _) => api.put(pod(true)),
@@ -192,7 +229,7 @@ mod tests {
             }
             told
         };
-        let (settled, told) = tokio::join!(settle_with(&client, &order, &probes, &of_run), becoming);
+        let (settled, told) = tokio::join!(settle_with(&client, &order, &probes, &tell), becoming);
         let item = |text: &str| Some(text.to_owned());
         let pod = item("pod coredns (not reported yet)");
         assert_eq!(told, [(0, 2, item("node cp1")), (1, 2, pod), (2, 2, None)]);
@@ -207,7 +244,7 @@ mod tests {
         let client = api.client().await;
         api.put(node(true));
         api.put(pod(false));
-        let settled = settle_with(&client, &order(0), &Mutex::default(), &Events::nowhere()).await.unwrap();
+        let settled = settle_with(&client, &order(0), &Mutex::default(), &|_| {}).await.unwrap();
         let unsettled = settled.unsettled.unwrap();
         let sentence = "still not ready: pod coredns (not reported yet)";
         assert_eq!(unsettled.failure.sentence, sentence);
@@ -217,12 +254,44 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_static_pod_that_is_never_shown_is_told_and_holds_up_nobody_for_ever() {
+        let api = FakeApi::start().await;
+        api.put(node(true));
+        let mut order = order(0);
+        let awaited = order.awaited.as_mut().unwrap();
+        awaited.static_pods = [("etcd-cp1".to_owned(), "cp1".to_owned())].into();
+        let settled = settle_with(&api.client().await, &order, &Mutex::default(), &|_| {}).await.unwrap();
+        assert_eq!((settled.hidden, settled.unsettled), (vec!["etcd-cp1".to_owned()], None));
+    }
+
+    #[tokio::test]
+    async fn a_node_that_cannot_be_labelled_is_the_one_that_is_named() {
+        let api = FakeApi::start().await;
+        api.put(node(true));
+        let order = SettleOrder { awaited: None, ..order(0) };
+        let client = api.client().await;
+        let refusing = api.clone();
+        // The list is answered, what follows is not.
+        let probes = Mutex::default();
+        let settling = settle_with(&client, &order, &probes, &|_| {});
+        let refuse = async {
+            while refusing.requests().is_empty() {
+                tokio::task::yield_now().await;
+            }
+            refusing.refuse_next(1, 403, "Forbidden");
+        };
+        let (settled, ()) = tokio::join!(settling, refuse);
+        let unsettled = settled.unwrap().unsettled.unwrap();
+        assert_eq!(unsettled.failure.host.as_deref(), Some("cp1"));
+    }
+
+    #[tokio::test]
     async fn where_nobody_waits_nodes_are_labelled_as_they_are() {
         let api = FakeApi::start().await;
         api.put(node(false));
         let order = SettleOrder { awaited: None, ..order(0) };
-        let (client, of_run) = (api.client().await, Events::nowhere());
-        let settled = settle_with(&client, &order, &Mutex::default(), &of_run).await.unwrap();
+        let client = api.client().await;
+        let settled = settle_with(&client, &order, &Mutex::default(), &|_| {}).await.unwrap();
         assert_eq!((settled.changes, settled.unsettled), (1, None));
     }
 
@@ -247,8 +316,8 @@ mod tests {
         };
         tokio::join!(probing, marked);
         assert!(probes.lock().await.have_asked());
-        let (client, of_run) = (api.client().await, Events::nowhere());
-        settle_with(&client, &order(0), &probes, &of_run).await.unwrap();
+        let client = api.client().await;
+        settle_with(&client, &order(0), &probes, &|_| {}).await.unwrap();
         assert_eq!(mark(), None);
         assert!(!probes.lock().await.have_asked());
     }

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 
 use super::start::{Start, Started};
 use crate::agent::SIGN_OF_LIFE;
+use crate::api::READY;
 use crate::event::{Events, What};
 use crate::failure::{Failure, Kind, Result};
 use crate::message::{Envelope, LockOrder, MAXIMUM_LINE_BYTES, Reply, Request};
@@ -262,6 +263,11 @@ enum Unanswered {
     LinkLost(Failure),
 }
 
+/// What a host may tell of the whole run: how far that is which it waits for.
+fn is_for_a_host_to_tell(what: &What) -> bool {
+    matches!(what, What::StepProgressed { step, .. } if step.0 == READY)
+}
+
 /// Reads what the agent says until its channel ends.
 async fn read(host: String, mut reader: Reader, first: Vec<u8>, state: Waiting, of_run: Events, events: Events) {
     let mut pending = first;
@@ -274,9 +280,11 @@ async fn read(host: String, mut reader: Reader, first: Vec<u8>, state: Waiting, 
             match serde_json::from_slice::<Reply>(&line) {
                 Ok(Reply::Ready) => {}
                 Ok(Reply::Event(what)) => events.send(what),
-                // Nothing else of a run is for a host to tell.
-                Ok(Reply::OfRun(what @ What::StepProgressed { .. })) => of_run.send(what),
-                Ok(Reply::OfRun(_)) => {}
+                Ok(Reply::OfRun(what)) => {
+                    if is_for_a_host_to_tell(&what) {
+                        of_run.send(what);
+                    }
+                }
                 Ok(Reply::Answer { id, result }) => {
                     let waiting = state.lock().unwrap_or_else(PoisonError::into_inner).waiting.remove(&id);
                     if let Some(waiting) = waiting {
@@ -321,8 +329,19 @@ mod tests {
     use base64::Engine as _;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-    use super::Opening;
+    use super::{Opening, is_for_a_host_to_tell};
+    use crate::event::{Unit, What};
     use crate::message::{Envelope, Holder, LockOrder, Request};
+
+    #[test]
+    fn of_the_whole_run_a_host_tells_only_how_far_its_wait_is() {
+        let progress =
+            |step: &str| What::StepProgressed { step: step.into(), done: 1, total: 2, unit: Unit::Items, item: None };
+        assert!(is_for_a_host_to_tell(&progress("ready")));
+        assert!(!is_for_a_host_to_tell(&progress("connect")));
+        let ended = What::RunFinished { milliseconds: 1, changes: 0, failed: Vec::new() };
+        assert!(!is_for_a_host_to_tell(&ended));
+    }
 
     #[test]
     fn an_agent_is_asked_with_its_start_in_words_that_every_shell_leaves_alone() {

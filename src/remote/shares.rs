@@ -11,18 +11,14 @@ use tokio::sync::Semaphore;
 use super::pipe::is_far;
 use super::program::{Compressed, MEMBERS};
 use super::start::{CHUNK_BYTES, Start};
-use crate::agent::DIRECTORY;
+use crate::agent::{DIRECTORY, SHARES};
 use crate::failure::{Failure, Kind, Result};
 use crate::ssh::{Channel, Chunk};
 
 /// What the program is brought with: so many that all of it is under way at once. sshd's MaxSessions is 10 by default.
 const CHANNELS: usize = MEMBERS;
 
-/// Where the shares lie, and the pipe by which their writers tell the command that gathers them: below the agent's directory,
-/// with the number of that command's process.
-pub(super) const FOLDER: &str = "shares";
-
-/// The name of that pipe.
+/// The name of the pipe, beside the shares, by which their writers tell the command that gathers them.
 pub(super) const TOLD: &str = "told";
 
 /// What is told of a share that is there.
@@ -38,7 +34,7 @@ const MAXIMUM_GREETING_BYTES: usize = 64 << 10;
 /// gathers and the number of the share. The pipe is opened to be read as well: so nobody waits where that process is gone. It is
 /// told first: nobody may listen to the channel any more.
 fn script() -> String {
-    let folder = format!(r#"{DIRECTORY}/{FOLDER}."$process""#);
+    let folder = format!(r#"{DIRECTORY}/{SHARES}."$process""#);
     format!(
         r#"read -r size process number || exit 0; umask 077; said=clusterctl-lacks; head -c "$size" | gzip -dc > {folder}/share-"$number" && said={HAS}; [ -p {folder}/{TOLD} ] && echo $said 1<> {folder}/{TOLD}; echo $said"#
     )

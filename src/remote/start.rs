@@ -15,10 +15,10 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use super::pipe::{is_far, look_at_way};
 use super::privilege::Privilege;
 use super::program::{Compressed, Program, Programs};
-use super::shares::{FOLDER, HAS, Shares, TOLD};
+use super::shares::{HAS, Shares, TOLD};
 use super::supply::{From, Supply};
-use crate::agent::DIRECTORY;
 use crate::agent::relay::{ask_for_program, server_name};
+use crate::agent::{DIRECTORY, SHARES};
 use crate::failure::{Failure, Kind, Result};
 use crate::ssh::{Channel, Chunk, Connection, Exit};
 
@@ -73,12 +73,12 @@ fn script(program: &Program, arguments: &str) -> String {
     let sha256 = &program.sha256;
     let file = format!("{DIRECTORY}/bin/clusterctl-{sha256}");
     let asking = format!("{DIRECTORY}/asking");
-    let shares = format!("{DIRECTORY}/{FOLDER}.$$");
+    let shares = format!("{DIRECTORY}/{SHARES}.$$");
     // Another run may bring the program at the same moment: each has a part of its own, and what is thrown away beside it is of
     // shells that are no more.
     let part = format!("{file}.part.$$");
     let clear = format!(
-        r#"for old in {DIRECTORY}/bin/clusterctl-* {DIRECTORY}/{FOLDER}.*; do case "$old" in {file}) ;; *.part.*|*/{FOLDER}.*) kill -0 "${{old##*.}}" 2>/dev/null || rm -rf "$old" ;; *) rm -f "$old" ;; esac; done"#
+        r#"for old in {DIRECTORY}/bin/clusterctl-* {DIRECTORY}/{SHARES}.*; do case "$old" in {file}) ;; *.part.*|*/{SHARES}.*) kill -0 "${{old##*.}}" 2>/dev/null || rm -rf "$old" ;; *) rm -f "$old" ;; esac; done"#
     );
     let clean = format!("rm -rf {part} {asking} {shares}");
     let empty = format!("rmdir {DIRECTORY}/bin {DIRECTORY} 2>/dev/null");

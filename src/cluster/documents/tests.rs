@@ -136,3 +136,15 @@ fn all_api_servers_listen_on_one_port() {
         "{failure}"
     );
 }
+
+#[test]
+fn what_init_leaves_out_is_no_static_pod_of_a_control_plane() {
+    let pods = |kubeadm: &str| Documents::read(&inventory(kubeadm)).unwrap().static_pods();
+    assert_eq!(pods(""), ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"]);
+    let of = |kind: &str, field: &str| pods(&format!("apiVersion: kubeadm.k8s.io/v1beta4\nkind: {kind}\n{field}\n"));
+    let external = "etcd: {external: {endpoints: ['https://10.0.0.9:2379'], caFile: /a, certFile: /b, keyFile: /c}}";
+    assert_eq!(of("ClusterConfiguration", external)[0], "kube-apiserver");
+    let own = of("InitConfiguration", "skipPhases: [control-plane/scheduler, addon/kube-proxy]");
+    assert_eq!(own, ["etcd", "kube-apiserver", "kube-controller-manager"]);
+    assert_eq!(of("InitConfiguration", "skipPhases: [control-plane]"), ["etcd"]);
+}

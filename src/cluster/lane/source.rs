@@ -49,7 +49,7 @@ impl Lane<'_> {
             return None;
         }
         let api = Api::open(self.session).await.ok()?;
-        // Two questions at once: so there are two open connections for the two at the end.
+        // Two questions, one round trip.
         let (nodes, pods) = futures::try_join!(api::nodes(&api), api::pods(&api, "kube-system")).ok()?;
         let _ = self.board.pods_before.set(pods);
         self.board.nodes_before.keep(Ok(Arc::new(nodes)));

@@ -9,6 +9,7 @@ use crate::failure::{Failure, Kind, Result};
 use crate::host::Host;
 use crate::kubernetes::kubeconfig::{ADMIN, Kubeconfig};
 use crate::kubernetes::moment::rfc3339;
+use crate::kubernetes::patches::Target;
 use crate::kubernetes::token::Token;
 use crate::kubernetes::{jws, objects, rbac};
 use crate::node::phase::Changes;
@@ -29,8 +30,8 @@ pub(super) async fn make(host: &dyn Host, client: &Client, plan: &Plan) -> Resul
     let text = cluster_info_text(host, client, plan).await?;
     // On a new cluster the controller manager signs it when its controllers are at work. Nobody who joins is faster before that: a
     // kubelet that waits for its certificate asks for it, and for all else, at longer and longer intervals.
-    let is_new = text.is_new && !is_told_its_controllers(plan);
-    let object = signed_cluster_info(&text.kubeconfig, if is_new { &[] } else { &tokens });
+    let others_sign = text.is_new && controllers_sign(plan);
+    let object = signed_cluster_info(&text.kubeconfig, if others_sign { &[] } else { &tokens });
     changes.extend(create_or_update_all(client, &[object], limit).await?);
     Ok((changes, tokens.into_iter().next()))
 }
@@ -107,9 +108,13 @@ fn lives(secret: &Value, alive: &str) -> bool {
         && field(secret, "expiration").is_none_or(|end| end.ends_with('Z') && end.as_str() > alive)
 }
 
-/// Whether the controller manager of a cluster may not sign: kubeadm's own argument for that can be overruled.
-fn is_told_its_controllers(plan: &Plan) -> bool {
-    plan.cluster.controller_manager.extra_args.iter().any(|argument| argument.name == "controllers")
+/// Whether the controller manager signs with the tokens: unless a person said otherwise of which controllers it runs, or of what a
+/// token is for.
+fn controllers_sign(plan: &Plan) -> bool {
+    let arguments = &plan.cluster.controller_manager.extra_args;
+    let is_told = arguments.iter().any(|argument| argument.name == "controllers");
+    let signing = plan.init.bootstrap_tokens.iter().all(|token| token.usages.iter().any(|usage| usage == "signing"));
+    signing && !is_told && !plan.patches.touch(Target::ControllerManager)
 }
 
 /// What cluster-info is to hold.
@@ -161,6 +166,7 @@ mod tests {
     use crate::host::fake::FakeHost;
     use crate::kubernetes::configuration::Arg;
     use crate::kubernetes::jws;
+    use crate::kubernetes::patches::Patches;
     use crate::kubernetes::token::Token;
     use crate::node::init::plan::Plan;
     use crate::node::init::plan::tests::plan;
@@ -218,13 +224,20 @@ mod tests {
         let (_, token) = make(&host, &client, &plan("")).await.unwrap();
         assert!(is_signed(&token.unwrap()));
 
-        let api = FakeApi::start().await;
         let mut told = plan("");
         let argument = Arg { name: "controllers".to_owned(), value: "*".to_owned() };
         told.cluster.controller_manager.extra_args = vec![argument];
-        let (_, token) = make(&host, &api.client().await, &told).await.unwrap();
-        let info = api.object(INFO).unwrap();
-        assert!(info["data"].get(format!("jws-kubeconfig-{}", token.unwrap().id)).is_some());
+        let mut other_use = plan("");
+        other_use.init.bootstrap_tokens[0].usages = vec!["authentication".to_owned()];
+        let mut patched = plan("");
+        let file = ("kube-controller-manager.yaml".to_owned(), "metadata: {labels: {a: b}}\n".to_owned());
+        patched.patches = Patches::read(&[file], patched.release).unwrap().0;
+        for plan in [told, other_use, patched] {
+            let api = FakeApi::start().await;
+            let (_, token) = make(&host, &api.client().await, &plan).await.unwrap();
+            let info = api.object(INFO).unwrap();
+            assert!(info["data"].get(format!("jws-kubeconfig-{}", token.unwrap().id)).is_some());
+        }
     }
 
     #[tokio::test]

@@ -283,6 +283,8 @@ mod tests {
         priorities_at_once(&client, LIMIT).await.unwrap();
         priorities(&client).await.unwrap();
         assert_eq!((first, api.paths().len()), (2, 2));
+        let altered = |request: &String| request.starts_with("PUT") || request.starts_with("PATCH");
+        assert!(!api.requests().iter().any(altered), "those that are there are left alone");
         let made = |name: &str| api.object(&format!("/apis/scheduling.k8s.io/v1/priorityclasses/{name}")).unwrap();
         assert_eq!(made("system-node-critical")["value"], 2_000_001_000);
         assert_eq!(made("system-cluster-critical")["value"], 2_000_000_000);

@@ -6,6 +6,7 @@ mod file;
 mod tls_server;
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 pub(super) use self::administrator::administrator;
@@ -18,6 +19,7 @@ use crate::kubernetes::certificates::{Certificate, OutOfTime, public_key_hash};
 use crate::kubernetes::configuration::{BootstrapTokenDiscovery, Discovery, documents};
 use crate::kubernetes::jws;
 use crate::kubernetes::kubeconfig::{Cluster, Kubeconfig};
+use crate::kubernetes::moment::from_rfc3339;
 use crate::kubernetes::text;
 use crate::kubernetes::token::Token;
 use crate::node::defaults;
@@ -30,8 +32,11 @@ const CLUSTER_INFO_BYTES: u64 = 256 << 10;
 const EVERY: Duration = Duration::from_millis(100);
 
 /// How long a token that the cluster does not know yet is waited for: the controller manager signs within seconds, and
-/// after that a token is wrong, not late. Where there is no signature at all, it is not at work yet.
+/// after that a token is wrong, not late.
 const SIGNATURE_LIMIT: Duration = Duration::from_secs(30);
+
+/// In a cluster that is younger, in seconds, the controller manager may not be at work yet, and has signed nothing at all.
+const YOUNG_SECONDS: u64 = 600;
 
 /// Beginning of the names of signatures in cluster-info; the id of the token follows.
 const SIGNATURE: &str = "jws-kubeconfig-";
@@ -161,11 +166,12 @@ struct ClusterInfo {
 async fn fetch(server: &str, trust: Trust, token: &Token, limit: Duration) -> Result<ClusterInfo> {
     let access = Access { server: server.to_owned(), trust, identity: Identity::Anonymous };
     let client = Client::new(&access).await?.limited(CLUSTER_INFO_BYTES);
-    // Since when it is signed with other tokens, and whether it was there at all without our signature.
-    let (unknown_since, unsigned) = (OnceLock::new(), OnceLock::new());
+    // Since when our token is not known; and whether nobody had signed at all at the last look.
+    let (unknown_since, unsigned) = (OnceLock::new(), AtomicBool::new(false));
     let wait = Wait::new(server, "give its cluster-info", limit).every(EVERY);
     let fetched = wait
         .until(async || {
+            unsigned.store(false, Ordering::Relaxed);
             let object = match client.get("ConfigMap", Some("kube-public"), "cluster-info").await {
                 Ok(Some(object)) => object,
                 Ok(None) => return Ok(Look::NotYet("there is no ConfigMap kube-public/cluster-info".to_owned())),
@@ -186,10 +192,10 @@ async fn fetch(server: &str, trust: Trust, token: &Token, limit: Duration) -> Re
             }
             let is_signed =
                 object["data"].as_object().is_some_and(|data| data.keys().any(|key| key.starts_with(SIGNATURE)));
-            let _ = unsigned.set(());
-            if !is_signed {
+            if !is_signed && is_young(&object) {
+                unsigned.store(true, Ordering::Relaxed);
                 return Ok(Look::NotYet(format!(
-                    "the controller manager of the cluster at {server} has not signed it"
+                    "the controller manager of the cluster at {server} has not signed it yet"
                 )));
             }
             let sentence = format!("the cluster at {server} does not know the bootstrap token {}", token.id);
@@ -209,9 +215,8 @@ async fn fetch(server: &str, trust: Trust, token: &Token, limit: Duration) -> Re
         let advice = "run `clusterctl up` again for a fresh token, or make one with `kubeadm token create`";
         return Err(failure.advise(advice));
     }
-    if unsigned.get().is_some() {
-        let advice = "see that the controller manager runs on a control plane, and that there is a bootstrap token: run `clusterctl \
-                      up` again for a fresh one, or make one with `kubeadm token create`";
+    if unsigned.load(Ordering::Relaxed) {
+        let advice = "see that the controller manager runs on a control plane, then run the same command again";
         return Err(failure.advise(advice));
     }
     // Without etcd's quorum it answers no question, but says at once that it is not well.
@@ -222,6 +227,13 @@ async fn fetch(server: &str, trust: Trust, token: &Token, limit: Duration) -> Re
         _ => failure
             .advise("see that an API server listens there and that this host reaches it: address, routes, firewalls"),
     })
+}
+
+/// Whether an object was made a short time ago, by this host's clock, or nobody says when.
+fn is_young(object: &serde_json::Value) -> bool {
+    let made = object.pointer("/metadata/creationTimestamp").and_then(|moment| from_rfc3339(moment.as_str()?));
+    let now = defaults::now_seconds().unwrap_or_default();
+    made.is_none_or(|made| now.saturating_sub(made) < YOUNG_SECONDS)
 }
 
 /// Reads pins: `sha256:` and 64 hex digits, in lower case afterwards.

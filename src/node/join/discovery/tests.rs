@@ -4,7 +4,7 @@ use rstest::rstest;
 use serde_json::json;
 
 use super::tls_server::{self, Fault, authority};
-use super::{ClusterInfo, Found, discover, fetch, pins, pointed_to, verified};
+use super::{ClusterInfo, Found, YOUNG_SECONDS, discover, fetch, pins, pointed_to, verified};
 use crate::api::Trust;
 use crate::api::fake::FakeApi;
 use crate::event::Events;
@@ -14,6 +14,7 @@ use crate::kubernetes::certificates::{Authority, KeyAlgorithm, PrivateKey};
 use crate::kubernetes::configuration::{BootstrapTokenDiscovery, Discovery, FileDiscovery};
 use crate::kubernetes::jws;
 use crate::kubernetes::kubeconfig::Kubeconfig;
+use crate::kubernetes::moment::rfc3339;
 use crate::kubernetes::token::Token;
 use crate::node::defaults;
 use crate::secret::Secret;
@@ -82,7 +83,7 @@ async fn a_cluster_info_that_nobody_has_signed_yet_is_waited_for() {
     let (token, server) = (token(TOKEN), api.server());
     let fetching = |limit| fetch(&server, Trust::Unverified, &token, limit);
     let failure = fetching(Duration::from_millis(250)).await.unwrap_err();
-    assert!(failure.to_string().ends_with("has not signed it"), "{failure}");
+    assert!(failure.to_string().ends_with("has not signed it yet"), "{failure}");
     assert!(failure.advice.unwrap().contains("controller manager"));
     let looks = api.requests().len();
     let (found, ()) = futures::join!(fetching(Duration::from_secs(60)), async {
@@ -92,6 +93,17 @@ async fn a_cluster_info_that_nobody_has_signed_yet_is_waited_for() {
         api.put(info.clone());
     });
     assert_eq!(found.unwrap().kubeconfig, info["data"]["kubeconfig"].as_str().unwrap());
+}
+
+#[tokio::test]
+async fn in_a_cluster_that_is_not_young_a_token_that_nothing_is_signed_with_is_wrong() {
+    let api = FakeApi::start().await;
+    api.put(json!({"kind": "ConfigMap", "data": {"kubeconfig": "x"}, "metadata": {"name": "cluster-info",
+        "namespace": "kube-public", "creationTimestamp": rfc3339(now() - YOUNG_SECONDS)}}));
+    let fetched = fetch(&api.server(), Trust::Unverified, &token(TOKEN), Duration::from_millis(250)).await;
+    let failure = fetched.unwrap_err();
+    assert!(failure.to_string().ends_with("does not know the bootstrap token abcdef"), "{failure}");
+    assert!(failure.advice.unwrap().contains("fresh token"));
 }
 
 #[tokio::test]
