@@ -39,6 +39,11 @@ impl NodeStatus {
         self.pod_networks.first().copied()
     }
 
+    /// Whether it carries all of these labels.
+    pub fn carries(&self, labels: &BTreeMap<String, String>) -> bool {
+        labels.iter().all(|(key, value)| self.labels.get(key) == Some(value))
+    }
+
     /// What a Node object says.
     pub fn of(node: &Value) -> Self {
         let text = |pointer: &str| node.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();

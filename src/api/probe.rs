@@ -51,7 +51,8 @@ impl Probes {
     pub fn note(&mut self, pods: &[PodStatus]) {
         for pod in pods.iter().filter(|pod| pod.marked) {
             let key = (pod.namespace.clone(), pod.name.clone());
-            self.asked.entry(key).or_insert(Asked { last: Instant::now(), count: 1 });
+            let asked = self.asked.entry(key).or_insert(Asked { last: Instant::now(), count: 1 });
+            asked.count = asked.count.max(1);
         }
     }
 

@@ -8,18 +8,18 @@ use crate::failure::{Failure, Kind, Result};
 use crate::inventory::{Host, Inventory, Role, Taint};
 use crate::kubernetes::configuration::{Arg, ClusterConfiguration};
 use crate::message::{RefreshOrder, Ticket};
-use crate::node::ListenAddresses;
+use crate::node::{ListenAddresses, phases};
 use crate::secret::Secret;
 use crate::yaml;
 
 const KUBEADM: &str = "kubeadm.k8s.io/v1beta4";
 
-/// Static pods of a control plane, and the phases of `init` without which there is none.
-const STATIC_PODS: &[(&str, &[&str])] = &[
-    ("etcd", &["etcd", "etcd/local"]),
-    ("kube-apiserver", &["control-plane", "control-plane/apiserver"]),
-    ("kube-controller-manager", &["control-plane", "control-plane/controller-manager"]),
-    ("kube-scheduler", &["control-plane", "control-plane/scheduler"]),
+/// Static pods of a control plane, and the phase of `init` by which there is one.
+const STATIC_PODS: &[(&str, &str)] = &[
+    ("etcd", "etcd"),
+    ("kube-apiserver", "control-plane/apiserver"),
+    ("kube-controller-manager", "control-plane/controller-manager"),
+    ("kube-scheduler", "control-plane/scheduler"),
 ];
 
 /// The documents a person passed through, by kind.
@@ -146,9 +146,12 @@ impl Documents {
     /// The static pods of a control plane, apart from what a person leaves out of `init`.
     pub fn static_pods(&self) -> Vec<&'static str> {
         let skipped = self.field("InitConfiguration", &["skipPhases"]).and_then(Value::as_array);
-        let skipped: Vec<&str> = skipped.into_iter().flatten().filter_map(Value::as_str).collect();
-        let pods = STATIC_PODS.iter().filter(|(_, phases)| !phases.iter().any(|phase| skipped.contains(phase)));
-        pods.map(|(pod, _)| *pod).filter(|pod| *pod != "etcd" || self.etcd_data().is_some()).collect()
+        let skipped = skipped.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned);
+        // A name that is none is said where the document is judged.
+        let phases = phases::INIT.select(None, &skipped.collect::<Vec<String>>()).ok();
+        let is_made = |phase: &str| phases.as_ref().is_none_or(|phases| phases.wants(phase));
+        let pods = STATIC_PODS.iter().filter(|(_, phase)| is_made(phase)).map(|(pod, _)| *pod);
+        pods.filter(|pod| *pod != "etcd" || self.etcd_data().is_some()).collect()
     }
 
     /// Where images come from.

@@ -72,8 +72,8 @@ impl End<'_> {
         hosts.map(|host| (host.name.clone(), host.labels.clone())).collect()
     }
 
-    /// How far it is, where nothing is left to do or to wait for. A static pod that is not shown where nothing was altered will not
-    /// be.
+    /// How far it is, where nothing is left to do or to wait for. A static pod that is not shown where nothing was altered is not
+    /// waited for: most likely it never will be.
     fn is_there(&self, nodes: &[NodeStatus], pods: &[PodStatus]) -> Option<Missing> {
         let missing = self.awaited().map(|awaited| awaited.missing(nodes, pods)).unwrap_or_default();
         let is_marked = pods.iter().any(|pod| pod.marked);
@@ -105,6 +105,7 @@ impl End<'_> {
             if awaited.is_some() {
                 events.send(missing.progress());
             }
+            warn_of_hidden(&missing.hidden, events);
             self.warn_of_strangers(nodes.iter().map(|node| node.name.as_str()), events);
             return (0, end(Ok(())));
         }
@@ -119,12 +120,7 @@ impl End<'_> {
             Err(failure) => return (0, end(Err(failure))),
         };
         self.warn_of_strangers(nodes.iter().map(String::as_str), events);
-        if !hidden.is_empty() {
-            let hidden = hidden.join(", ");
-            events.warn(format!(
-                "the API does not show {hidden}: a policy of the cluster may refuse the pods of control planes"
-            ));
-        }
+        warn_of_hidden(&hidden, events);
         let Some(Unsettled { failure, behind }) = unsettled else { return (changes, end(Ok(()))) };
         let session = |name: &str| sessions.iter().find(|session| session.host.name == name);
         let failure = match behind.and_then(|behind| Some((session(&behind.node)?, behind.containers))) {
@@ -138,6 +134,16 @@ impl End<'_> {
         for name in nodes.filter(|name| is_strange(self.inventory, name)) {
             events.warn(format!("the node {name} is not in the inventory; `clusterctl up --prune` takes it out"));
         }
+    }
+}
+
+/// Static pods that run unseen: whether they work was asked of themselves.
+fn warn_of_hidden(pods: &[String], events: &Events) {
+    if !pods.is_empty() {
+        let pods = pods.join(", ");
+        events.warn(format!(
+            "the API does not show {pods} yet; where it stays so, a policy of the cluster refuses such pods"
+        ));
     }
 }
 

@@ -21,6 +21,9 @@ const POLL: Duration = Duration::from_millis(150);
 /// How often it is looked for pods to probe while other things are done.
 const PROBE_POLL: Duration = Duration::from_millis(300);
 
+/// The longest pause between two looks: one that failed by its own limit says nothing of how much it is.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
 /// How long a static pod that is not shown is waited for when all else is ready. A kubelet that was refused it shows it within seconds.
 const HIDDEN_LIMIT: Duration = Duration::from_secs(30);
 
@@ -58,7 +61,7 @@ async fn probe_with(client: &Client, probes: &Mutex<Probes>, mut settling: watch
 
 /// Until the next look after one that `began` then: a server for which a look is much is not asked all the time.
 fn pause(least: Duration, began: Instant) -> Duration {
-    least.max(3 * began.elapsed())
+    least.max((3 * began.elapsed()).min(LONGEST_PAUSE))
 }
 
 /// Takes the annotations of [`probe`] away where nothing was waited for in the end.
@@ -92,19 +95,25 @@ async fn settle_with(
 ) -> Result<Settled> {
     let mut probes = probes.lock().await;
     let Ended { nodes, hidden, mut unsettled } = match &order.awaited {
-        None => Ended { nodes: api::nodes(client).await?, ..Ended::default() },
+        None => {
+            let (nodes, pods) = futures::try_join!(api::nodes(client), api::pods(client, NAMESPACE))?;
+            probes.note(&pods);
+            Ended { nodes, ..Ended::default() }
+        }
         Some(awaited) => wait(client, awaited, Duration::from_secs(order.limit_seconds), &mut probes, tell).await,
     };
     probes.end(client).await;
     let mut changes = 0;
     for (name, labels) in &order.labels {
-        if nodes.iter().any(|node| node.name == *name) {
-            match api::label_node(client, name, labels).await {
-                Ok(labelled) => changes += u32::from(labelled),
-                // It is about that host, not about the one that says it.
-                Err(failure) => {
-                    unsettled.get_or_insert(Unsettled { failure: failure.on(name), behind: None });
-                }
+        if !nodes.iter().any(|node| node.name == *name && !node.carries(labels)) {
+            continue;
+        }
+        match api::label_node(client, name, labels).await {
+            Ok(labelled) => changes += u32::from(labelled),
+            Err(failure) => {
+                // It is about that host, not about the one that says it. What comes after it would most likely fail as well.
+                unsettled.get_or_insert(Unsettled { failure: failure.on(name), behind: None });
+                break;
             }
         }
     }
@@ -150,10 +159,11 @@ async fn wait(
                 if missing.what.is_empty() {
                     return ended;
                 }
-                match missing.at_most_hidden() {
-                    false => hidden_since = None,
-                    true if hidden_since.get_or_insert(began).elapsed() < HIDDEN_LIMIT.min(limit) => {}
-                    true => return Ended { hidden: missing.hidden, ..ended },
+                let since = *hidden_since.get_or_insert(began);
+                if !missing.at_most_hidden() {
+                    hidden_since = None;
+                } else if since.elapsed() >= HIDDEN_LIMIT || started.elapsed() >= limit {
+                    return Ended { hidden: missing.hidden, ..ended };
                 }
                 probes.ask(client, &pods).await;
                 behind = missing.behind;
@@ -271,11 +281,11 @@ mod tests {
         let order = SettleOrder { awaited: None, ..order(0) };
         let client = api.client().await;
         let refusing = api.clone();
-        // The list is answered, what follows is not.
+        // The lists are answered, what follows is not.
         let probes = Mutex::default();
         let settling = settle_with(&client, &order, &probes, &|_| {});
         let refuse = async {
-            while refusing.requests().is_empty() {
+            while refusing.requests().len() < 2 {
                 tokio::task::yield_now().await;
             }
             refusing.refuse_next(1, 403, "Forbidden");
@@ -324,9 +334,10 @@ mod tests {
 
     #[test]
     fn a_server_for_which_a_look_is_much_is_asked_less_often() {
-        let long = Duration::from_secs(2);
-        let began = std::time::Instant::now().checked_sub(long).unwrap();
-        assert!(pause(Duration::from_millis(150), began) >= long);
-        assert_eq!(pause(long, std::time::Instant::now()), long);
+        let ago = |seconds| std::time::Instant::now().checked_sub(Duration::from_secs(seconds)).unwrap();
+        let least = Duration::from_millis(150);
+        assert_eq!(pause(least, std::time::Instant::now()), least);
+        assert!(pause(least, ago(1)) >= Duration::from_secs(3));
+        assert_eq!(pause(least, ago(10)), Duration::from_secs(5));
     }
 }

@@ -147,4 +147,5 @@ fn what_init_leaves_out_is_no_static_pod_of_a_control_plane() {
     let own = of("InitConfiguration", "skipPhases: [control-plane/scheduler, addon/kube-proxy]");
     assert_eq!(own, ["etcd", "kube-apiserver", "kube-controller-manager"]);
     assert_eq!(of("InitConfiguration", "skipPhases: [control-plane]"), ["etcd"]);
+    assert_eq!(of("InitConfiguration", "skipPhases: [control-plane/all, etcd/local]"), [""; 0]);
 }

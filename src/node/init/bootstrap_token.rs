@@ -114,7 +114,8 @@ fn controllers_sign(plan: &Plan) -> bool {
     let arguments = &plan.cluster.controller_manager.extra_args;
     let is_told = arguments.iter().any(|argument| argument.name == "controllers");
     let signing = plan.init.bootstrap_tokens.iter().all(|token| token.usages.iter().any(|usage| usage == "signing"));
-    signing && !is_told && !plan.patches.touch(Target::ControllerManager)
+    let is_ours = plan.phases.wants("control-plane/controller-manager");
+    signing && is_ours && !is_told && !plan.patches.touch(Target::ControllerManager)
 }
 
 /// What cluster-info is to hold.
@@ -232,7 +233,9 @@ mod tests {
         let mut patched = plan("");
         let file = ("kube-controller-manager.yaml".to_owned(), "metadata: {labels: {a: b}}\n".to_owned());
         patched.patches = Patches::read(&[file], patched.release).unwrap().0;
-        for plan in [told, other_use, patched] {
+        let mut left_out = plan("");
+        left_out.phases = left_out.phases.without(&["control-plane/controller-manager"]);
+        for plan in [told, other_use, patched, left_out] {
             let api = FakeApi::start().await;
             let (_, token) = make(&host, &api.client().await, &plan).await.unwrap();
             let info = api.object(INFO).unwrap();
