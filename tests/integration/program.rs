@@ -187,18 +187,19 @@ impl Running {
     /// Waits for its end.
     pub fn finish(&mut self) -> Finished {
         use std::os::unix::process::ExitStatusExt as _;
+        let text = |thread: &mut Option<std::thread::JoinHandle<String>>| {
+            thread.take().map(|thread| thread.join().unwrap_or_default()).unwrap_or_default()
+        };
         let status = loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 break status;
             }
             if self.started.elapsed() > LIMIT {
                 let _ = self.child.kill();
-                panic!("it ran longer than {LIMIT:?}");
+                let (stdout, stderr) = (text(&mut self.stdout), text(&mut self.stderr));
+                panic!("it ran longer than {LIMIT:?}\n{stdout}\n{stderr}");
             }
             std::thread::sleep(Duration::from_millis(5));
-        };
-        let text = |thread: &mut Option<std::thread::JoinHandle<String>>| {
-            thread.take().map(|thread| thread.join().unwrap_or_default()).unwrap_or_default()
         };
         Finished {
             code: status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)),
