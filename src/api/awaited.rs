@@ -88,20 +88,6 @@ impl Awaited {
 mod tests {
     use super::{Awaited, Behind, NodeStatus, PodStatus};
 
-    fn node(name: &str, ready: bool) -> NodeStatus {
-        NodeStatus {
-            name: name.into(),
-            ready,
-            reason: String::new(),
-            version: String::new(),
-            pod_networks: Vec::new(),
-            addresses: Vec::new(),
-            roles: Vec::new(),
-            taints: Vec::new(),
-            labels: Default::default(),
-        }
-    }
-
     fn pod(name: &str, node: &str, ready: bool) -> PodStatus {
         PodStatus {
             namespace: "kube-system".into(),
@@ -130,7 +116,7 @@ mod tests {
 
     #[test]
     fn nodes_and_pods_that_are_not_ready_are_named_and_others_do_not_count() {
-        let nodes = [node("cp1", true), node("w1", false), node("other", false)];
+        let nodes = [NodeStatus::plain("cp1", true), NodeStatus::plain("w1", false), NodeStatus::plain("other", false)];
         let pods = [pod("coredns-1", "cp1", true), pod("coredns-2", "cp1", false), pod("proxy", "other", false)];
         let missing = awaited(&["cp1", "w1", "w2"], &[]).missing(&nodes, &pods);
         assert_eq!(missing.what, ["node w1", "node w2", "pod coredns-2 (ContainerCreating)"]);
@@ -143,13 +129,13 @@ mod tests {
 
     #[test]
     fn a_pod_that_has_no_node_yet_is_waited_for() {
-        let missing = awaited(&["cp1"], &[]).missing(&[node("cp1", true)], &[pod("coredns-1", "", false)]);
+        let missing = awaited(&["cp1"], &[]).missing(&[NodeStatus::plain("cp1", true)], &[pod("coredns-1", "", false)]);
         assert_eq!((missing.what.len(), missing.total, missing.behind), (1, 2, None));
     }
 
     #[test]
     fn a_static_pod_that_its_kubelet_has_not_shown_is_missing() {
-        let nodes = [node("1", true), node("cp-1", true)];
+        let nodes = [NodeStatus::plain("1", true), NodeStatus::plain("cp-1", true)];
         let (first, second) = (pod("etcd-1", "1", true), pod("etcd-cp-1", "cp-1", true));
         let both = awaited(&["1", "cp-1"], &[("etcd-1", "1"), ("etcd-cp-1", "cp-1")]);
         let missing = both.missing(&nodes, std::slice::from_ref(&first));

@@ -39,9 +39,17 @@ impl NodeStatus {
         self.pod_networks.first().copied()
     }
 
+    /// Those of these labels that it does not carry.
+    pub fn lacking<'a>(
+        &self,
+        labels: &'a BTreeMap<String, String>,
+    ) -> impl Iterator<Item = (&'a String, &'a String)> + use<'a, '_> {
+        labels.iter().filter(|(key, value)| self.labels.get(*key) != Some(value))
+    }
+
     /// Whether it carries all of these labels.
     pub fn carries(&self, labels: &BTreeMap<String, String>) -> bool {
-        labels.iter().all(|(key, value)| self.labels.get(key) == Some(value))
+        self.lacking(labels).next().is_none()
     }
 
     /// What a Node object says.
@@ -68,6 +76,24 @@ impl NodeStatus {
             roles: roles.collect(),
             taints: items(node.pointer("/spec/taints")).map(taint).collect(),
             labels,
+        }
+    }
+}
+
+#[cfg(test)]
+impl NodeStatus {
+    /// A node of which nothing else is known.
+    pub(crate) fn plain(name: &str, ready: bool) -> Self {
+        Self {
+            name: name.to_owned(),
+            ready,
+            reason: String::new(),
+            version: String::new(),
+            pod_networks: Vec::new(),
+            addresses: Vec::new(),
+            roles: Vec::new(),
+            taints: Vec::new(),
+            labels: BTreeMap::new(),
         }
     }
 }
@@ -132,8 +158,7 @@ pub async fn label_node(client: &Client, name: &str, labels: &BTreeMap<String, S
     let node = node.ok_or_else(|| {
         failed(Problem::Refused { code: 404, reason: "NotFound".into(), message: "there is no such Node".into() })
     })?;
-    let there = entries(node.pointer("/metadata/labels"));
-    if labels.iter().all(|(key, value)| there.get(key) == Some(value)) {
+    if NodeStatus::of(&node).carries(labels) {
         return Ok(false);
     }
     client.merge("Node", None, name, &json!({ "metadata": { "labels": labels } })).await.map_err(failed)?;

@@ -19,8 +19,7 @@ pub const NODE_LIMIT: Duration = Duration::from_secs(240);
 
 /// Labels of the inventory that a node does not carry, as `key=value`.
 pub fn lacking_labels(host: &Host, node: &NodeStatus) -> Vec<String> {
-    let lacking = host.labels.iter().filter(|(key, value)| node.labels.get(*key) != Some(value));
-    lacking.map(|(key, value)| format!("{key}={value}")).collect()
+    node.lacking(&host.labels).map(|(key, value)| format!("{key}={value}")).collect()
 }
 
 /// Does `work`, and has kubelets probe the pods that run meanwhile, from the moment there is an API, by the agent that is beside it.
@@ -65,9 +64,7 @@ impl End<'_> {
     fn labels(&self, nodes: Option<&[NodeStatus]>) -> BTreeMap<String, BTreeMap<String, String>> {
         let node = |host: &Host| nodes.into_iter().flatten().find(|node| node.name == host.name);
         // Of what nobody has seen nothing is known.
-        let lacks = |host: &Host| {
-            !host.labels.is_empty() && node(host).is_none_or(|node| !lacking_labels(host, node).is_empty())
-        };
+        let lacks = |host: &Host| !host.labels.is_empty() && node(host).is_none_or(|node| !node.carries(&host.labels));
         let hosts = self.inventory.hosts.iter().filter(|host| self.joined.contains(&host.name) && lacks(host));
         hosts.map(|host| (host.name.clone(), host.labels.clone())).collect()
     }
@@ -167,17 +164,8 @@ mod tests {
     }
 
     fn node(name: &str, ready: bool, labels: &[(&str, &str)]) -> NodeStatus {
-        NodeStatus {
-            name: name.into(),
-            ready,
-            reason: String::new(),
-            version: String::new(),
-            pod_networks: Vec::new(),
-            addresses: Vec::new(),
-            roles: Vec::new(),
-            taints: Vec::new(),
-            labels: labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
-        }
+        let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        NodeStatus { labels, ..NodeStatus::plain(name, ready) }
     }
 
     fn static_pod(component: &str) -> PodStatus {

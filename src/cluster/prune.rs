@@ -129,15 +129,9 @@ mod tests {
 
     fn node(name: &str, roles: &[&str]) -> NodeStatus {
         NodeStatus {
-            name: name.into(),
-            ready: true,
-            reason: String::new(),
-            version: String::new(),
-            pod_networks: Vec::new(),
             addresses: vec!["10.0.0.99".parse().unwrap()],
             roles: roles.iter().map(|role| (*role).to_owned()).collect(),
-            taints: Vec::new(),
-            labels: Default::default(),
+            ..NodeStatus::plain(name, true)
         }
     }
 

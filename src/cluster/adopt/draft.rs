@@ -171,17 +171,14 @@ mod tests {
 
     fn node(name: &str, address: &str, roles: &[&str], taints: &[&str]) -> NodeStatus {
         NodeStatus {
-            name: name.into(),
-            ready: true,
-            reason: String::new(),
             version: "v1.36.3".into(),
-            pod_networks: Vec::new(),
             addresses: vec![address.parse().unwrap()],
             roles: roles.iter().map(|role| (*role).to_owned()).collect(),
             taints: taints.iter().map(|taint| (*taint).to_owned()).collect(),
             labels: [("disk", "ssd"), ("kubernetes.io/os", "linux")]
                 .map(|(key, value)| (key.to_owned(), value.to_owned()))
                 .into(),
+            ..NodeStatus::plain(name, true)
         }
     }
 

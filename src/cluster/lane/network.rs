@@ -113,15 +113,9 @@ mod tests {
 
     fn node(name: &str, address: &str, network: Option<&str>) -> NodeStatus {
         NodeStatus {
-            name: name.into(),
-            ready: true,
-            reason: String::new(),
-            version: String::new(),
             pod_networks: network.map(|network| network.parse().unwrap()).into_iter().collect(),
             addresses: vec![address.parse().unwrap()],
-            roles: Vec::new(),
-            taints: Vec::new(),
-            labels: BTreeMap::new(),
+            ..NodeStatus::plain(name, true)
         }
     }
 

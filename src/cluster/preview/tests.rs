@@ -35,15 +35,10 @@ fn plan(joined: bool) -> Plan {
 
 fn node(name: &str, address: &str, pods: &str) -> NodeStatus {
     NodeStatus {
-        name: name.into(),
-        ready: true,
-        reason: String::new(),
         version: "v1.36.3".into(),
         pod_networks: vec![pods.parse().unwrap()],
         addresses: vec![address.parse().unwrap()],
-        roles: Vec::new(),
-        taints: Vec::new(),
-        labels: Default::default(),
+        ..NodeStatus::plain(name, true)
     }
 }
 
