@@ -5,7 +5,7 @@ mod network;
 mod ready;
 mod source;
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use serde::de::DeserializeOwned;
@@ -189,14 +189,22 @@ impl Lane<'_> {
         };
         let lacking: Vec<Blob> =
             self.plan.blobs.iter().filter(|blob| lacking.contains(&blob.sha256)).cloned().collect();
-        self.spreading.lacks(&self.plan.name, &lacking);
+        self.spreading.lacks(self.session, &lacking);
         Ok(lacking)
     }
 
     /// Sends the first files of all; they are still to be put in place. What the host is before the first change, for the
     /// comparison after `down`, is looked at while they arrive; those of the source show how fast the uplink is.
     async fn send_first_files(&self, files: &[Blob]) -> Result<u32> {
-        let began = Instant::now();
+        let sending = async {
+            let began = Instant::now();
+            let changes = self.transfer("files", "send files", files).await?;
+            if self.plan.way == Way::Source {
+                let bytes: u64 = files.iter().map(|blob| blob.stored_size).sum();
+                self.measured(bytes, true, began);
+            }
+            Ok(changes)
+        };
         let remembering = async {
             // Where there is a journal there was a first change, and what kubeadm made is no machine as it was: not asked.
             if is_of_no_cluster(&self.session.facts.kubernetes, self.plan.member) {
@@ -204,11 +212,7 @@ impl Lane<'_> {
             }
             Ok(())
         };
-        let (changes, ()) = futures::try_join!(self.transfer("files", "send files", files), remembering)?;
-        if self.plan.way == Way::Source {
-            let bytes: u64 = files.iter().map(|blob| blob.stored_size).sum();
-            self.measured(bytes, true, began);
-        }
+        let (changes, ()) = futures::try_join!(sending, remembering)?;
         Ok(changes)
     }
 
@@ -259,11 +263,12 @@ impl Lane<'_> {
         }
         let mut step = self.session.events.step(id, title);
         let total: u64 = blobs.iter().map(|blob| blob.stored_size).sum();
-        let (first, began) = (self.plan.way == Way::Source, Instant::now());
+        // What an outage took tells nothing of the line.
+        let (first, began) = (self.plan.way == Way::Source, std::sync::Mutex::new(Instant::now()));
         let report = |sent: u64, name: &str| {
             step.progress(sent, total, Unit::Bytes, Some(name));
             if first {
-                self.measured(sent, false, began);
+                self.measured(sent, false, *began.lock().unwrap_or_else(PoisonError::into_inner));
             }
         };
         let sending = async {
@@ -278,6 +283,7 @@ impl Lane<'_> {
                     break;
                 }
                 let lacking = self.still_lacking(blobs).await?;
+                *began.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
                 result = receiving.send(delivery(), &lacking, all, &report).await;
             }
             result

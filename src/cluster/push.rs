@@ -88,7 +88,7 @@ async fn lane(
     let lacking: Vec<String> =
         session.agent.ask(Request::Lacking { blobs: blobs.iter().map(wanted).collect() }).await?;
     let lacking: Vec<Blob> = blobs.into_iter().filter(|blob| lacking.contains(&blob.sha256)).collect();
-    spreading.lacks(&session.host.name, &lacking);
+    spreading.lacks(session, &lacking);
     if !first {
         spreading.others.wait().await?;
     }

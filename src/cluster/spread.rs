@@ -112,10 +112,14 @@ impl Spreading {
         Ok(Self { uplink, others, relay, first_matters, wish, lacking: Mutex::default() })
     }
 
-    /// A host lacks so many bytes.
-    pub fn lacks(&self, host: &str, blobs: &[Blob]) {
+    /// A host lacks these blobs: it takes part.
+    pub fn lacks(&self, session: &Session, blobs: &[Blob]) {
+        if let Some(relay) = &self.relay {
+            relay.follow(&session.agent);
+        }
+        let host = &session.host.name;
         let bytes = blobs.iter().map(|blob| blob.stored_size).sum();
-        self.lacking.lock().unwrap_or_else(PoisonError::into_inner).insert(host.to_owned(), bytes);
+        self.lacking.lock().unwrap_or_else(PoisonError::into_inner).insert(host.clone(), bytes);
     }
 
     /// How many bytes a host was said to lack.

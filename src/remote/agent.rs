@@ -40,8 +40,25 @@ pub struct Agent {
     /// How it got the host's lock, to be taken again.
     lock: Mutex<Option<LockOrder>>,
     next: AtomicU64,
+    lives: Lives,
     /// Bytes of the program that had to be sent to start it.
     pub sent: u64,
+}
+
+/// How often the agent of a host was started anew during a run: what the one before held for other hosts is gone with it.
+#[derive(Debug, Clone, Default)]
+pub struct Lives(Arc<AtomicU64>);
+
+impl Lives {
+    /// The number of this life.
+    pub fn now(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// Another one begins.
+    pub(super) fn begin_another(&self) {
+        self.0.fetch_add(1, Ordering::AcqRel);
+    }
 }
 
 /// One agent process.
@@ -105,6 +122,7 @@ impl Agent {
             revival: tokio::sync::Mutex::default(),
             lock: Mutex::default(),
             next,
+            lives: Lives::default(),
             sent,
         })
     }
@@ -112,6 +130,11 @@ impl Agent {
     /// The host's name in the inventory.
     pub fn host(&self) -> &str {
         &self.start.host
+    }
+
+    /// Counts how often it is started anew.
+    pub fn lives(&self) -> Lives {
+        self.lives.clone()
     }
 
     /// Asks, and waits for the answer. `T` is the type that the request's variant names.
@@ -183,6 +206,7 @@ impl Agent {
         if !Arc::ptr_eq(&self.live(), lost) {
             return Ok(());
         }
+        self.lives.begin_another();
         self.events.warn(format!("{}; connecting again", failure.sentence));
         let (live, _) = Live::start(&self.start, Opening::default(), &self.of_run, &self.events).await?;
         let order = self.lock.lock().unwrap_or_else(PoisonError::into_inner).clone();

@@ -18,7 +18,7 @@ mod transfer;
 mod tunnel;
 mod uplink;
 
-pub use self::agent::{Agent, Asked, Opening};
+pub use self::agent::{Agent, Asked, Lives, Opening};
 pub use self::command::{Begun, Command, Started, interrupt};
 pub use self::file::{Download, Kept, Upload};
 pub use self::pipe::is_far;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::agent::Agent;
+use super::agent::{Agent, Lives};
 use crate::agent::relay::{Giver, Identity, RelayOrder, server_name};
 use crate::failure::Result;
 use crate::kubernetes::certificates::{Authority, KeyAlgorithm, PrivateKey, Subject, Usage};
@@ -44,6 +44,16 @@ struct Holder {
     host: String,
     /// The host it has the blob from; the laptop if absent.
     parent: Option<String>,
+    /// The life of its agent in which it got it.
+    life: u64,
+}
+
+/// Where a host listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Port {
+    address: SocketAddr,
+    /// The life of its agent that listens.
+    life: u64,
 }
 
 /// What is known of all hosts and blobs.
@@ -52,13 +62,15 @@ struct State {
     /// The host that all others wait for: while its share is under way, nobody else takes anything from the laptop.
     first: Option<String>,
     /// Where hosts listen.
-    open: BTreeMap<String, SocketAddr>,
+    open: BTreeMap<String, Port>,
     /// Hosts that are about to listen: what they have is waited for rather than taken from the laptop once more.
     opening: BTreeSet<String>,
     /// Who holds what, by the sha256 of the stream.
     holders: BTreeMap<String, Vec<Holder>>,
     /// Whom a host found unreachable.
     trouble: BTreeMap<String, BTreeSet<String>>,
+    /// Agents that may be started anew.
+    lives: BTreeMap<String, Lives>,
 }
 
 /// Where a host takes a blob from.
@@ -72,14 +84,25 @@ enum Decision {
 }
 
 impl State {
+    fn life(&self, host: &str) -> u64 {
+        self.lives.get(host).map_or(0, Lives::now)
+    }
+
+    /// Where a host listens now.
+    fn port(&self, host: &str) -> Option<SocketAddr> {
+        self.open.get(host).filter(|port| port.life == self.life(host)).map(|port| port.address)
+    }
+
     /// The decision for one host and one blob.
     fn decide(&self, host: &str, sha256: &str) -> Decision {
         let nobody = BTreeSet::new();
         let trouble = self.trouble.get(host).unwrap_or(&nobody);
         let holders = self.holders.get(sha256).map(Vec::as_slice).unwrap_or_default();
         let reachable = |holder: &&Holder| trouble.len() < MAXIMUM_TROUBLE && !trouble.contains(&holder.host);
-        let givers = || holders.iter().filter(reachable).filter(|holder| !is_below(holders, &holder.host, host));
-        let candidates = givers().filter_map(|holder| self.open.get(&holder.host).map(|address| (holder, *address)));
+        let has_it = |holder: &&Holder| holder.life == self.life(&holder.host);
+        let givers =
+            || holders.iter().filter(has_it).filter(reachable).filter(|holder| !is_below(holders, &holder.host, host));
+        let candidates = givers().filter_map(|holder| Some((holder, self.port(&holder.host)?)));
         let best = candidates.min_by_key(|(holder, _)| {
             let children = holders.iter().filter(|other| other.parent.as_ref() == Some(&holder.host)).count();
             (children >= FAN_OUT, depth(holders, holder), children)
@@ -95,9 +118,10 @@ impl State {
     }
 
     fn record(&mut self, host: &str, sha256: &str, parent: Option<String>) {
+        let life = self.life(host);
         let holders = self.holders.entry(sha256.to_owned()).or_default();
         holders.retain(|holder| holder.host != host);
-        holders.push(Holder { host: host.to_owned(), parent });
+        holders.push(Holder { host: host.to_owned(), parent, life });
     }
 }
 
@@ -183,6 +207,7 @@ impl Relay {
     /// When it cannot; then it only receives.
     pub async fn open(&self, agent: &Agent, address: IpAddr, streams: BTreeMap<String, u64>) -> Result<()> {
         self.expect(agent.host());
+        let life = agent.lives().now();
         let listens = async {
             let order = RelayOrder { identity: self.identity(agent.host())?, address, streams, program: None };
             agent.ask::<SocketAddr>(Request::Relay(order)).await
@@ -192,7 +217,8 @@ impl Relay {
             state.opening.remove(agent.host());
             if let Ok(listens) = &listens {
                 // The port is what the host says; where it is, is what the plan says.
-                state.open.insert(agent.host().to_owned(), SocketAddr::new(address, listens.port()));
+                let address = SocketAddr::new(address, listens.port());
+                state.open.insert(agent.host().to_owned(), Port { address, life });
             }
         });
         listens.map(|_| ())
@@ -215,9 +241,17 @@ impl Relay {
         let _ = tokio::time::timeout(CLOSE, agent.ask::<()>(Request::EndRelay)).await;
     }
 
+    /// An agent takes part. What it holds and where it listens counts until it is started anew: then it may have nothing any more
+    /// of what its host was sent before.
+    pub fn follow(&self, agent: &Agent) {
+        self.state.send_modify(|state| {
+            state.lives.insert(agent.host().to_owned(), agent.lives());
+        });
+    }
+
     /// A host is about to listen: whoever wants what it has waits a little for that.
     pub fn expect(&self, host: &str) {
-        self.state.send_if_modified(|state| !state.open.contains_key(host) && state.opening.insert(host.to_owned()));
+        self.state.send_if_modified(|state| state.port(host).is_none() && state.opening.insert(host.to_owned()));
     }
 
     /// A host that was to listen is not waited for any more.
@@ -301,7 +335,7 @@ impl Relay {
 
     /// Whether a host hands blobs on.
     pub fn is_open(&self, host: &str) -> bool {
-        self.state.borrow().open.contains_key(host)
+        self.state.borrow().port(host).is_some()
     }
 
     /// A host takes no part any more; its port is closed.
@@ -320,14 +354,18 @@ mod tests {
 
     use rstest::rstest;
 
-    use super::{Decision, Relay, State};
+    use super::{Decision, Lives, Port, Relay, State};
 
     const BLOB: &str = "b";
+
+    fn port(life: u64) -> Port {
+        Port { address: "10.0.0.1:1".parse().unwrap(), life }
+    }
 
     fn state(open: &[&str], holders: &[(&str, &str)]) -> State {
         let mut state = State::default();
         for name in open {
-            state.open.insert((*name).to_owned(), "10.0.0.1:1".parse().unwrap());
+            state.open.insert((*name).to_owned(), port(0));
         }
         for (host, parent) in holders {
             state.record(host, BLOB, Some((*parent).to_owned()).filter(|parent| !parent.is_empty()));
@@ -414,7 +452,7 @@ mod tests {
         assert!(tokio::time::timeout(Duration::from_millis(20), &mut waiting).await.is_err());
         relay.state.send_modify(|state| {
             state.opening.clear();
-            state.open.insert("first".to_owned(), "10.0.0.1:1".parse().unwrap());
+            state.open.insert("first".to_owned(), port(0));
         });
         assert_eq!(waiting.await.unwrap().map(|giver| giver.host).as_deref(), Some("first"));
         // One that leaves is not waited for.
@@ -433,6 +471,31 @@ mod tests {
         state.trouble.entry("x".to_owned()).or_default().insert("b".to_owned());
         assert_eq!(decided(&state, "x"), "laptop");
         assert_eq!(decided(&state, "y"), "a");
+    }
+
+    #[test]
+    fn an_agent_that_is_started_anew_has_nothing_of_before() {
+        let mut state = state(&["a"], &[("a", "")]);
+        let lives = Lives::default();
+        state.lives.insert("a".to_owned(), lives.clone());
+        assert_eq!(decided(&state, "x"), "a");
+        lives.begin_another();
+        assert_eq!(decided(&state, "x"), "laptop");
+        // A port alone gives nothing, nor is it waited for; what it is sent from now on it has.
+        state.open.insert("a".to_owned(), port(1));
+        assert_eq!(decided(&state, "x"), "laptop");
+        state.open.remove("a");
+        state.opening.insert("a".to_owned());
+        assert_eq!(decided(&state, "x"), "laptop");
+        state.record("a", BLOB, None);
+        assert_eq!(decided(&state, "x"), "wait for a");
+        state.opening.clear();
+        state.open.insert("a".to_owned(), port(1));
+        assert_eq!(decided(&state, "x"), "a");
+        // Its port of before is closed.
+        lives.begin_another();
+        state.record("a", BLOB, None);
+        assert_eq!(decided(&state, "x"), "laptop");
     }
 
     #[test]

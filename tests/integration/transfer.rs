@@ -216,6 +216,29 @@ fn a_link_that_breaks_in_the_middle_of_a_blob_is_made_again_and_nothing_is_sent_
     assert!(finished.elapsed.as_secs_f64() >= at_least, "{:?}, for at least {at_least} s", finished.elapsed);
 }
 
+/// On a line that is neither fast nor slow the first host keeps what it gets, and opens no port yet. Its agent that is lost then takes
+/// along what it kept: nobody waits for it to hand that on.
+#[test]
+fn what_an_agent_that_is_gone_kept_for_others_is_not_waited_for() {
+    let bed = Bed::bare(2);
+    let host = &bed.hosts[0].name;
+    let bundle = bundle();
+    let opened = Bundle::open(&bundle).unwrap();
+    let image =
+        opened.manifest().for_host(Role::ControlPlane, "amd64").find(|blob| blob.name == "images/etcd").unwrap();
+    let part = format!("/var/lib/clusterctl/incoming/{}.part", image.stored_sha256);
+    let limited = inventory(&bed, "bandwidth: 20M");
+    let words =
+        ["up", "-i", limited.to_str().unwrap(), "--yes", "--bundle", bundle.to_str().unwrap(), "--output", "json"];
+    let mut running = Running::start(&clusterctl(), &words, &[]);
+    let cut = ["host", "sh", host, "--", "timeout", "120", "sh", "-c", CUT, "sh", &part, "1000000"];
+    crate::bed::bed(&cut);
+    let finished = running.finish();
+    succeeds(&finished);
+    assert!(finished.stdout.contains("connecting again"), "{}", finished.stdout);
+    assert!(finished.elapsed < Duration::from_secs(150), "{:?}", finished.elapsed);
+}
+
 /// The bed's inventory, with the first host behind a forwarder that holds every byte back for this long.
 fn far_inventory(bed: &Bed, delay: Duration) -> PathBuf {
     let address = &bed.hosts[0].address;

@@ -28,6 +28,10 @@ const GREETING: Duration = Duration::from_secs(5);
 /// An asker that takes nothing for this long is gone.
 const STALL: Duration = Duration::from_secs(30);
 
+/// Where nothing at all has come to this host for so long nothing will: the asker is better off with the laptop, which brought this
+/// host elsewhere, or nowhere. Longer than a lost link takes to be noticed and made again.
+const STANDSTILL: Duration = Duration::from_secs(180);
+
 /// How often it is looked whether a stream grew: what waits for it is a hop of a chain, and waits at most as long.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -47,6 +51,16 @@ impl Giving {
     /// # Errors
     /// Kind `Host` when the address cannot be listened on, `Internal` when the certificates cannot be used.
     pub async fn open(order: &RelayOrder, store: Store, program: &Path) -> Result<Self> {
+        Self::open_for(order, store, program, STANDSTILL).await
+    }
+
+    /// As [`Giving::open`]; an asker is let go when nothing has come to this host for as long as `standstill`.
+    pub(super) async fn open_for(
+        order: &RelayOrder,
+        store: Store,
+        program: &Path,
+        standstill: Duration,
+    ) -> Result<Self> {
         let acceptor = TlsAcceptor::from(order.identity.server()?);
         let failed = |error: io::Error| {
             Failure::new(Kind::Host, format!("cannot listen on {} to hand blobs on", order.address)).because(&error)
@@ -57,6 +71,7 @@ impl Giving {
             streams: order.streams.clone(),
             program: order.program.as_deref().map(|sha256| (ask_for_program(sha256), program.to_owned())),
             store,
+            standstill,
         });
         let task = tokio::spawn(async move {
             let places = Arc::new(Semaphore::new(MAXIMUM_ASKERS));
@@ -97,6 +112,7 @@ struct Offer {
     /// How the program is asked for, and its file.
     program: Option<(String, PathBuf)>,
     store: Store,
+    standstill: Duration,
 }
 
 /// Serves one asker.
@@ -116,6 +132,7 @@ async fn give(stream: TcpStream, acceptor: TlsAcceptor, offer: &Offer) -> io::Re
     let mut file: Option<Arc<File>> = None;
     let mut frame = Vec::new();
     let mut said = Instant::now();
+    let (mut there, mut came) = (None, Instant::now());
     while at < size {
         if file.is_none() {
             file = offer.store.read(&ask.sha256).map(Arc::new);
@@ -135,6 +152,12 @@ async fn give(stream: TcpStream, acceptor: TlsAcceptor, offer: &Offer) -> io::Re
             return Ok(());
         }
         if said.elapsed() >= SIGN_OF_LIFE {
+            let now = Some(offer.store.there());
+            if there != now {
+                (there, came) = (now, Instant::now());
+            } else if came.elapsed() >= offer.standstill {
+                return Ok(());
+            }
             within(STALL, write(stream.get_mut(), &[0; 4])).await?;
             said = Instant::now();
         }

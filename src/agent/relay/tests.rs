@@ -23,13 +23,17 @@ fn identities() -> (Identity, Identity) {
 }
 
 async fn giving(identity: Identity, store: &Store) -> Giving {
+    giving_for(identity, store, Duration::from_secs(60)).await
+}
+
+async fn giving_for(identity: Identity, store: &Store, standstill: Duration) -> Giving {
     let order = RelayOrder {
         identity,
         address: [127, 0, 0, 1].into(),
         streams: BTreeMap::from([(sha256(), SIZE)]),
         program: None,
     };
-    Giving::open(&order, store.clone(), Path::new("/nowhere")).await.unwrap()
+    Giving::open_for(&order, store.clone(), Path::new("/nowhere"), standstill).await.unwrap()
 }
 
 fn giver(giving: &Giving, identity: &Identity) -> Giver {
@@ -121,6 +125,30 @@ async fn an_asker_gives_up_when_the_blob_was_discarded_or_the_giver_says_nothing
     assert!(ask(mute, sha256(), 0).await.is_err());
     assert!(began.elapsed() < Duration::from_secs(9), "{:?}", began.elapsed());
     drop(silent);
+}
+
+/// Whoever got the blob in a former life of its agent, or could not keep it, says that it waits and would for ever.
+#[tokio::test]
+async fn an_asker_is_let_go_when_nothing_comes_to_the_giver_any_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::at(folder.path().to_owned());
+    let (own, other) = identities();
+    let giving = giving_for(own, &store, Duration::from_secs(2)).await;
+    let began = Instant::now();
+    let never = tokio::spawn(ask(giver(&giving, &other), sha256(), 0));
+    // What comes meanwhile is another blob, but it comes: the one that is asked for may be next.
+    let mut arriving = store.open(&"aa".repeat(32), 0).unwrap();
+    let mut ticks = tokio::time::interval(Duration::from_millis(500));
+    for _ in 0..8 {
+        ticks.tick().await;
+        arriving.keep(b"some");
+    }
+    assert!(!never.is_finished());
+    assert!(never.await.unwrap().is_err());
+    assert!(began.elapsed() >= Duration::from_millis(5_000), "{:?}", began.elapsed());
+    // Nor is one that has begun to come waited for then.
+    store.open(&sha256(), 0).unwrap().keep(&content()[..1000]);
+    assert!(ask(giver(&giving, &other), sha256(), 0).await.is_err());
 }
 
 /// As a host does that has no clusterctl yet; what comes.
